@@ -15,7 +15,7 @@ from jax.random import key as make_key
 
 from fedjax_sim import tree
 from fedjax_sim.checks import positive
-from fedjax_sim.data.batching import Batching, batch, local_steps, most_steps
+from fedjax_sim.data.batching import Batching, Draw, draw, fetch, local_steps, most_steps
 from fedjax_sim.data.population import Examples, Population, Table, rows, to_table
 from fedjax_sim.engine.backends import make_backend
 from fedjax_sim.engine.plan import AXIS, Plan
@@ -128,16 +128,19 @@ def client_metrics(
 def judge(algorithm: Algorithm, objective: Objective, work: Batching, limit: int, state: RoundState, table: Table) -> Work:
     """Evaluation as work for the engine: nothing is learned, sent or remembered."""
 
-    def step(client: Client, memory: PyTree, local: PyTree, k: Array) -> tuple[PyTree, Metrics]:
+    def draws(client: Client, k: Array) -> Draw:
+        return draw(work, limit, client.shuffle, table, client.member.id, k)
+
+    def step(client: Client, memory: PyTree, local: PyTree, k: Array, drawn: Draw) -> tuple[PyTree, Metrics]:
         variables = algorithm.personal(algorithm.broadcast(state.algorithm, client.member), memory)
-        examples = batch(work, limit, client.shuffle, table, client.member.id, k)
-        return (), objective.loss(variables, make_key(0), examples, False)[1][1]
+        return (), objective.loss(variables, make_key(0), fetch(table, drawn), False)[1][1]
 
     def finish(client: Client, memory: PyTree, local: PyTree) -> Finished:
         return Finished(Upload((), weight=(), count=()), (), None, {})
 
     nothing = jnp.zeros((2,), jnp.uint32)
-    return Work(lambda member: Client(member, nothing, nothing), lambda client, memory: (), step, finish, "sum", most_steps(work, limit))
+    enrol, start = lambda member: Client(member, nothing, nothing), lambda client, memory: ()
+    return Work(enrol, start, draws, step, finish, "sum", most_steps(work, limit))
 
 
 def spread(name: str, metric: Mean) -> Numbers:

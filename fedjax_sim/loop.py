@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from rich.console import Console
 from fedjax_sim.callbacks import Callback, Event, notify, until_above
 from fedjax_sim.checkpoint import SaveError, Store
 from fedjax_sim.checks import positive, require
+from fedjax_sim.engine.capacity import FewerLanes
 from fedjax_sim.history import History, Row, Writer, record
 from fedjax_sim.interrupts import interrupts
 from fedjax_sim.progress import Progress, open_progress
@@ -38,7 +40,7 @@ class Result(NamedTuple):
     seconds: float
     """Wall time of this call."""
     notes: tuple[str, ...] = ()
-    """What went wrong without ending the run: checkpoints that could not be written."""
+    """What went wrong without ending the run: checkpoints that could not be written, lanes that did not fit."""
 
 
 class Run(NamedTuple):
@@ -178,7 +180,8 @@ def _loop(run: Run, state: RoundState, show: Progress, asked: Callable[[], str |
     reason = notify(run.callbacks, "on_run_start", _event(run, state))
     while at < run.rounds and not (reason := reason or asked()):
         end = chunk_end(at, run.rounds, run.per_call, run.evaluate and run.evaluate_every, run.store and run.checkpoint_every)
-        state, outcome, rows = _call(run, state, end - at)
+        with _heard(run, show):
+            state, outcome, rows = _call(run, state, end - at)
         due = run.evaluate is not None and (end % run.evaluate_every == 0 or end == run.rounds)
         rows[-1] |= _evaluated(run, state) if due else {}
         reason = _record(run, state, outcome, at, rows, show, due)
@@ -200,6 +203,20 @@ def _call(run: Run, state: RoundState, rounds: int) -> tuple[RoundState, Outcome
     for number, row in enumerate(rows, 1):
         row["seconds"] = round(begun + number * share, 3)
     return state, outcome, rows
+
+
+@contextlib.contextmanager
+def _heard(run: Run, show: Progress) -> Iterator[None]:
+    """Lanes given up within are told and noted; other warnings go their way."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FewerLanes)
+        yield
+    for warning in caught:
+        if isinstance(warning.message, FewerLanes):
+            run.notes.append(str(warning.message))
+            show.say(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _evaluated(run: Run, state: RoundState) -> Row:

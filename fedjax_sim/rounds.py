@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,11 +14,11 @@ from jax.random import fold_in
 
 from fedjax_sim import tree
 from fedjax_sim.aggregators.stages import require_reducer
-from fedjax_sim.checks import require
 from fedjax_sim.data.batching import Batching, census
 from fedjax_sim.data.population import Population, Table, to_table
 from fedjax_sim.engine import Engine, Plan, Trips, make_plan, make_trips
 from fedjax_sim.engine.backends import Compiled, make_backend
+from fedjax_sim.engine.capacity import make_elastic
 from fedjax_sim.types import (
     Aggregator,
     Algorithm,
@@ -114,25 +114,20 @@ def make_round(algorithm: Algorithm, sampler: Sampler, data: Population | Table,
     sampler.cohort(data.clients)  # refuses a cohort that the population cannot fill
     backend = make_backend(plan)
     table = backend.replicate(data)
-    spmd = make_spmd(algorithm, sampler, plan, work)
 
-    @cache
-    def compiled(rounds: int) -> Compiled:
+    def program(plan: Plan, rounds: int) -> Compiled:
+        spmd = make_spmd(algorithm, sampler, plan, work)
         return backend.advance(lambda state, table: repeat(spmd, rounds, state, table))
 
     def init(variables: Variables, seed: int = 0) -> RoundState:
         return backend.place(initial(algorithm, sampler, data, work, variables, seed, tree.tile_on_host))
 
-    def run(state: RoundState, rounds: int = 1) -> tuple[RoundState, Outcome]:
-        require(rounds > 0, "rounds must be positive", rounds, "run at least one round")
-        return compiled(rounds).run(state, table)
-
     return Program(
         init,
-        run,
+        make_elastic(program, plan, table),
         lambda state: backend.logical(state, data.clients),
         backend.place,
-        lambda state, rounds=1: compiled(rounds).lower(state, table),
+        lambda state, rounds=1: program(plan, rounds).lower(state, table),
         plan,
     )
 

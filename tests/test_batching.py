@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedjax_sim.checks import FedError
-from fedjax_sim.data import batch, batching, local_steps, population, to_table
+from fedjax_sim.data import batching, draw, fetch, local_steps, population, to_table
 from fedjax_sim.permutation import words_of
 
 SIZES = (1, 7, 12, 0, 5)
@@ -20,6 +20,10 @@ def table():
     return to_table(population(y[:, None].astype(np.float32), y, np.cumsum([0, *SIZES]), empty=True))
 
 
+def batch(work, key, rows, client, step):
+    return fetch(rows, draw(work, LIMIT, words_of(key), rows, client, step))
+
+
 def owned(client):
     start = sum(SIZES[:client])
     return list(range(start, start + SIZES[client]))
@@ -29,7 +33,7 @@ def owned(client):
 def batches(work, client, key, count):
     """The batches of a client's first steps, ``[count, B, ...]``."""
     rows = table()
-    return jax.vmap(lambda step: batch(work, LIMIT, words_of(key), rows, client, step))(jnp.arange(count, dtype=jnp.int32))
+    return jax.vmap(lambda step: batch(work, key, rows, client, step))(jnp.arange(count, dtype=jnp.int32))
 
 
 def steps(work, client, key, count):
@@ -95,7 +99,7 @@ def test_steps_of_whole_epochs():
 @pytest.mark.parametrize("client", [3, len(SIZES), len(SIZES) + 4])
 @pytest.mark.parametrize("size", [1, 4, None])
 def test_a_client_that_is_absent_or_has_nothing_is_fully_masked(client, size):
-    rows = batch(batching(size), LIMIT, words_of(jax.random.key(0)), table(), jnp.int32(client), jnp.int32(0))
+    rows = batch(batching(size), jax.random.key(0), table(), jnp.int32(client), jnp.int32(0))
     assert not np.any(rows.mask)
     assert np.all((np.asarray(rows.y) >= 0) & (np.asarray(rows.y) < sum(SIZES)))
     np.testing.assert_array_equal(rows.x[:, 0], rows.y)
@@ -105,9 +109,9 @@ def test_many_clients_at_once_are_each_alone():
     work, key = batching(4), jax.random.key(0)
     clients = jnp.arange(len(SIZES), dtype=jnp.int32)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, clients)
-    together = jax.vmap(lambda key, client: batch(work, LIMIT, words_of(key), table(), client, jnp.int32(1)))(keys, clients)
+    together = jax.vmap(lambda key, client: batch(work, key, table(), client, jnp.int32(1)))(keys, clients)
     for client in range(len(SIZES)):
-        alone = batch(work, LIMIT, words_of(keys[client]), table(), jnp.int32(client), jnp.int32(1))
+        alone = batch(work, keys[client], table(), jnp.int32(client), jnp.int32(1))
         np.testing.assert_array_equal(together.y[client], alone.y)
         np.testing.assert_array_equal(together.mask[client], alone.mask)
 

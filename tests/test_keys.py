@@ -38,7 +38,7 @@ def told(key):
         client = work.enrol(Member(i, jnp.int32(3), jnp.int32(12), jnp.int32(0)))
         left = work.finish(client, (), ())
         fixed = [work.start(client, ()), left.metrics["finish"], left.stats["lift"], client.shuffle[:2]]
-        return jnp.stack(fixed), jnp.stack([work.step(client, (), (), jnp.int32(k))[0] for k in range(3)])
+        return jnp.stack(fixed), jnp.stack([work.step(client, (), (), jnp.int32(k), work.draw(client, jnp.int32(k)))[0] for k in range(3)])
 
     fixed, steps = jax.jit(jax.vmap(one))(jnp.arange(N, dtype=jnp.int32))
     return {tuple(words) for words in np.concatenate([fixed, steps], axis=1).reshape(-1, 2).tolist()}

@@ -3,7 +3,7 @@
 TensorFlow Datasets is imported only when a prepared directory is read (:mod:`fedjax_sim.data.tfds`).
 """
 
-from fedjax_sim.data.batching import Batching, batch, batching, census, local_steps, steps_per_epoch
+from fedjax_sim.data.batching import Batching, Draw, batching, census, draw, fetch, local_steps, steps_per_epoch
 from fedjax_sim.data.federation import Federation, describe, federation, from_arrays, from_partition, hold_out, pool, split
 from fedjax_sim.data.partition import REGISTRY as PARTITIONS
 from fedjax_sim.data.partition import Parts, dirichlet, iid, shards
@@ -13,18 +13,20 @@ from fedjax_sim.data.tfds import from_tfds, read_clients, read_columns, read_exa
 __all__ = [
     "PARTITIONS",
     "Batching",
+    "Draw",
     "Examples",
     "Federation",
     "Parts",
     "Population",
     "Table",
-    "batch",
     "batching",
     "by_client",
     "census",
     "describe",
     "dirichlet",
+    "draw",
     "federation",
+    "fetch",
     "from_arrays",
     "from_partition",
     "from_tfds",

@@ -65,8 +65,17 @@ def most_steps(work: Batching, limit: int) -> int:
     return work.steps or work.epochs * math.ceil(limit / (work.batch_size or limit))
 
 
-def batch(work: Batching, limit: int, words: Array, table: Table, client: Array, step: Array) -> Batch:
-    """The examples of one client's local step ``step``.
+class Draw(NamedTuple):
+    """Which rows of a table make a batch."""
+
+    rows: Array
+    """int32[B]; where masked, some row of the same client."""
+    mask: Array
+    """bool[B]."""
+
+
+def draw(work: Batching, limit: int, words: Array, table: Table, client: Array, step: Array) -> Draw:
+    """Rows of one client's local step ``step``.
 
     Args:
       work: the local work; a batch is ``batch_size`` rows, or ``limit`` where that is None.
@@ -83,6 +92,11 @@ def batch(work: Batching, limit: int, words: Array, table: Table, client: Array,
     place = jnp.clip(place, 0, jnp.maximum(size - 1, 0))  # of a client with no example, too: it is masked, and must not wrap
     if work.shuffle and width < limit:  # a batch that holds everybody's examples needs no order
         place = permute(vary(words, step // per_epoch), place, size)
-    # Without the barrier XLA fuses this arithmetic into the gather and does it again for every scalar of every example.
-    rows, mask = lax.optimization_barrier((jnp.take(table.offset, client, mode="clip") + place, mask))
+    return Draw(jnp.take(table.offset, client, mode="clip") + place, mask)
+
+
+def fetch(table: Table, drawn: Draw) -> Batch:
+    """The examples of a draw."""
+    # Without the barrier XLA fuses the rows' arithmetic into the gather and does it again for every scalar of every example.
+    rows, mask = lax.optimization_barrier(drawn)
     return Batch(tree.take(table.x, rows), tree.take(table.y, rows), mask)

@@ -23,10 +23,12 @@ Spmd = Callable[[RoundState, PyTree], PyTree]
 
 
 class Compiled(NamedTuple):
-    """An SPMD function as a program. It compiles at its first call."""
+    """An SPMD function as a program. It compiles at its first call, or is lowered and compiled by whoever wants to look at it first."""
 
     run: Callable[[RoundState, PyTree], PyTree]
     lower: Callable[[RoundState, PyTree], jax.stages.Lowered]
+    arguments: Callable[[RoundState, PyTree], tuple[Any, ...]]
+    """What the lowered program, once compiled, is called with."""
 
 
 class Backend(NamedTuple):
@@ -86,7 +88,7 @@ def _layout(whole: Any, rows: Any) -> RoundState:
 def _vmap(spmd: Spmd, mesh: Mesh, advances: bool) -> Compiled:
     one = jax.vmap(spmd, in_axes=None, out_axes=None, axis_name=AXIS, axis_size=1)
     jitted = jax.jit(one, donate_argnums=(0,) if advances else ())
-    return Compiled(jitted, jitted.lower)
+    return Compiled(jitted, jitted.lower, lambda s, t: (s, t))
 
 
 def _pmap(spmd: Spmd, mesh: Mesh, advances: bool) -> Compiled:
@@ -96,7 +98,7 @@ def _pmap(spmd: Spmd, mesh: Mesh, advances: bool) -> Compiled:
     ranks = jax.device_put(jnp.arange(len(devices)), NamedSharding(mesh, P(AXIS)))
     axes = {"in_axes": (state, None, 0), "out_axes": (state, None) if advances else None}
     mapped = jax.pmap(lambda s, t, rank: spmd(s, t), AXIS, devices=devices, donate_argnums=(0,) if advances else (), **axes)
-    return Compiled(lambda s, t: mapped(s, t, ranks), lambda s, t: mapped.lower(s, t, ranks))
+    return Compiled(lambda s, t: mapped(s, t, ranks), lambda s, t: mapped.lower(s, t, ranks), lambda s, t: (s, t, ranks))
 
 
 def _shard_map(spmd: Spmd, mesh: Mesh, advances: bool) -> Compiled:
@@ -104,7 +106,7 @@ def _shard_map(spmd: Spmd, mesh: Mesh, advances: bool) -> Compiled:
     specs = {"in_specs": (state, P()), "out_specs": (state, P()) if advances else P()}
     mapped = jax.shard_map(spmd, mesh=mesh, check_vma=False, **specs)
     jitted = jax.jit(mapped, donate_argnums=(0,) if advances else ())
-    return Compiled(jitted, jitted.lower)
+    return Compiled(jitted, jitted.lower, lambda s, t: (s, t))
 
 
 ADAPTERS = {"vmap": _vmap, "pmap": _pmap, "shard_map": _shard_map}

@@ -20,11 +20,11 @@ ACCELERATOR = (64, 2**30)
 
 
 def choose_lanes(plan: Plan, nbytes: int, clients: int) -> int:
-    """The plan's number of lanes, or one that suits the platform and a client's ``nbytes`` of local state; at most ``clients``."""
-    if plan.lanes != "auto":
-        return min(int(plan.lanes), clients)
+    """The plan's number of lanes, or one that suits the platform and a client's ``nbytes`` of local state; at most ``clients``, and
+    half as often as a round did not fit."""
     most, budget = CPU if plan.platform == "cpu" else ACCELERATOR
-    return min(clients, max(1, min(most, budget // max(nbytes, 1))))
+    wanted = min(most, budget // max(nbytes, 1)) if plan.lanes == "auto" else int(plan.lanes)
+    return max(1, min(wanted, clients) >> plan.halvings)
 
 
 def suit_platform(plan: Plan, work: Work) -> Work:

@@ -37,7 +37,7 @@ def _client(work: Work, like: Metrics, client: Client, memory: PyTree) -> tuple[
 
     def step(carry: tuple[PyTree, Metrics], k: Array) -> tuple[tuple[PyTree, Metrics], None]:
         local, total = carry
-        after, metrics = work.step(client, memory, local, k)
+        after, metrics = work.step(client, memory, local, k, work.draw(client, k))
         return tree.where(k < client.member.steps, (after, tree.add(total, metrics)), carry), None
 
     start = (work.start(client, memory), tree.zeros_like(like))

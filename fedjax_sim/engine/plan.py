@@ -28,6 +28,8 @@ class Engine(NamedTuple):
     """How many devices; all by default."""
     shards: int | None = None
     """A fixed number of shards makes results bit-identical on any number of devices that divides it. By default one per device."""
+    memory: int | None = None
+    """Bytes that a round may take on each device; by default what the device has. Lanes are halved until it fits."""
 
 
 class Plan(NamedTuple):
@@ -43,6 +45,10 @@ class Plan(NamedTuple):
     """Whether shard sums are added in a fixed order (a fixed number of shards was asked for)."""
     limit: int
     """Examples of the largest client."""
+    memory: int | None = None
+    """Bytes that a round may take on each device."""
+    halvings: int = 0
+    """How often the lanes were halved because a round did not fit."""
 
     @property
     def platform(self) -> str:
@@ -71,6 +77,7 @@ def make_plan(engine: Engine, limit: int) -> Plan:
         repr(lanes),
         "use 'auto'",
     )
+    require(engine.memory is None or engine.memory > 0, "engine.memory must be positive", engine.memory, "give bytes, or leave it out")
     devices = tuple(jax.devices()[: _device_count(engine)])
     shards = len(devices) if engine.shards is None else engine.shards
     require(
@@ -80,7 +87,7 @@ def make_plan(engine: Engine, limit: int) -> Plan:
         f"use {len(devices)} or {2 * len(devices)} shards",
     )
     backend = engine.backend if engine.backend != "auto" else "vmap" if len(devices) == 1 else "shard_map"
-    return Plan(engine.kind, lanes, backend, devices, shards, engine.shards is not None, limit)
+    return Plan(engine.kind, lanes, backend, devices, shards, engine.shards is not None, limit, engine.memory)
 
 
 def _device_count(engine: Engine) -> int:

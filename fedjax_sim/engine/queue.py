@@ -4,14 +4,16 @@ A lane holds one client's local state and advances it by one step per iteration.
 (lift, reduce, write memory) and their lanes take the next clients, so unequal clients cost no padding: the steps run
 ``max(longest client, total steps / lanes)`` times, and memory is ``O(lanes x model)`` whatever the cohort.
 
-Two loops, the inner one of steps alone: it touches nothing but the lanes, so XLA updates them in place. Finishing under a ``cond`` in
-one loop would copy every lane's state in every step (a branch that does nothing still copies what it returns).
+Three loops. The innermost is of steps alone: it touches nothing but the lanes, so XLA updates them in place. Around it, one draws the
+rows of a few batches at once, since to draw one costs nearly as much as to draw many. The outermost finishes clients and starts the
+next; under a ``cond`` among the steps it would copy every lane's state in every step (an idle branch still copies what it returns).
 An idle lane at the end of the queue goes on stepping on what it has; nothing of it is read, so nothing needs masking per step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -21,6 +23,9 @@ from jax import lax
 from fedjax_sim import tree
 from fedjax_sim.engine.work import Client, Like, Reduced, Work, absorb, add_present, client_metrics, empty, remember, row, shapes
 from fedjax_sim.types import Array, Member, Metrics, PyTree, Upload
+
+DRAWN_AHEAD = 16
+"""Batches drawn at once, over all lanes of a device: lanes that end at different times throw away what the others had drawn ahead."""
 
 
 class Lanes(NamedTuple):
@@ -80,7 +85,7 @@ def run(work: Work, queue: Queue, table: PyTree, lanes: int, over_lanes: MapLane
     lanes = min(lanes, queue.length)
     like = shapes(work, row(queue.members), row(table))
     cohort = jax.vmap(work.enrol)(queue.members)
-    step = work.step if lanes == 1 else over_lanes(work.step)
+    stretch = make_stretch(work, queue, lanes, over_lanes)
 
     def busy(carry: Carry) -> Array:
         return jnp.any(carry.lanes.place < queue.length)
@@ -88,7 +93,7 @@ def run(work: Work, queue: Queue, table: PyTree, lanes: int, over_lanes: MapLane
     def deliver(carry: Carry) -> Carry:
         # A single lane loses its axis for the loop: the bitcasts to and from it would keep XLA from updating in place.
         now = tree.first(carry.lanes) if lanes == 1 else carry.lanes
-        now = until_done(step, queue, now)
+        now = lax.while_loop(partial(waiting, queue), stretch, now)
         after = tree.tile(now, 1) if lanes == 1 else now
         return refill(work, queue, cohort, finish(work, queue, carry._replace(lanes=after)))
 
@@ -96,18 +101,32 @@ def run(work: Work, queue: Queue, table: PyTree, lanes: int, over_lanes: MapLane
     return Reduced(carry.upload, carry.stats, carry.clients, carry.table)
 
 
-def until_done(step: Callable, queue: Queue, lanes: Lanes) -> Lanes:
-    """Steps until some client has taken all of its own. Works with and without a lane axis."""
+def make_stretch(work: Work, queue: Queue, lanes: int, over_lanes: MapLanes) -> Callable[[Lanes], Lanes]:
+    """A few steps of all lanes, on batches drawn together; fewer where a client is done before. A single lane comes without its axis."""
+    ahead = jnp.arange(max(1, min(DRAWN_AHEAD // lanes, work.bound)), dtype=jnp.int32)
+    draw = jax.vmap(work.draw, (None, 0))
+    draw, step = (draw, work.step) if lanes == 1 else (jax.vmap(draw, out_axes=1), over_lanes(work.step))
 
-    def advance(now: Lanes) -> Lanes:
-        local, metrics = step(now.client, now.memory, now.local, now.step)
-        return now._replace(local=local, step=now.step + 1, metrics=tree.add(now.metrics, metrics))
+    def stretch(begun: Lanes) -> Lanes:
+        drawn = draw(begun.client, jnp.expand_dims(begun.step, -1) + ahead)
 
-    def waiting(now: Lanes) -> Array:
-        # The first half matters under vmap: a run that is over waits here for the others, and nobody in it will ever be done.
-        return jnp.any(now.place < queue.length) & ~jnp.any(done(queue, now))
+        def advance(carry: tuple[Array, Lanes]) -> tuple[Array, Lanes]:
+            taken, now = carry
+            local, metrics = step(now.client, now.memory, now.local, now.step, tree.take(drawn, taken))
+            return taken + 1, now._replace(local=local, step=now.step + 1, metrics=tree.add(now.metrics, metrics))
 
-    return lax.while_loop(waiting, advance, lanes)
+        def going(carry: tuple[Array, Lanes]) -> Array:
+            return (carry[0] < len(ahead)) & waiting(queue, carry[1])
+
+        return lax.while_loop(going, advance, (jnp.int32(0), begun))[1]
+
+    return stretch
+
+
+def waiting(queue: Queue, lanes: Lanes) -> Array:
+    """Whether nobody is done yet. Works with and without a lane axis."""
+    # The first half matters under vmap: a run that is over waits here for the others, and nobody in it will ever be done.
+    return jnp.any(lanes.place < queue.length) & ~jnp.any(done(queue, lanes))
 
 
 def begin(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int) -> Carry:

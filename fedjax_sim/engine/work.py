@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.random import fold_in
 
 from fedjax_sim import tree
-from fedjax_sim.data.batching import Batching, batch
+from fedjax_sim.data.batching import Batching, Draw, draw, fetch
 from fedjax_sim.data.population import Table
 from fedjax_sim.permutation import words_of
 from fedjax_sim.types import Aggregator, Array, Key, Learner, Member, Message, Metrics, PyTree, Upload
@@ -46,8 +46,10 @@ class Work(NamedTuple):
     """``member -> client``."""
     start: Callable[[Client, PyTree], PyTree]
     """``(client, memory) -> local``."""
-    step: Callable[[Client, PyTree, PyTree, Array], tuple[PyTree, Metrics]]
-    """``(client, memory, local, k) -> (local, metrics)``: local step number ``k``."""
+    draw: Callable[[Client, Array], Draw]
+    """``(client, k) -> draw``: the batch of local step number ``k``."""
+    step: Callable[[Client, PyTree, PyTree, Array, Draw], tuple[PyTree, Metrics]]
+    """``(client, memory, local, k, draw) -> (local, metrics)``: local step number ``k``, on that batch."""
     finish: Callable[[Client, PyTree, PyTree], Finished]
     """``(client, memory, local) -> finished``."""
     reduce: Literal["sum", "stack"]
@@ -90,9 +92,11 @@ def bind(
     def start(client: Client, memory: PyTree) -> PyTree:
         return learner.start(stream(client, START), broadcast(client.member), memory)
 
-    def step(client: Client, memory: PyTree, local: PyTree, k: Array) -> tuple[PyTree, Metrics]:
-        examples = batch(work, limit, client.shuffle, table, client.member.id, k)
-        return learner.step(fold_in(stream(client, STEP), k), broadcast(client.member), memory, local, examples)
+    def draws(client: Client, k: Array) -> Draw:
+        return draw(work, limit, client.shuffle, table, client.member.id, k)
+
+    def step(client: Client, memory: PyTree, local: PyTree, k: Array, drawn: Draw) -> tuple[PyTree, Metrics]:
+        return learner.step(fold_in(stream(client, STEP), k), broadcast(client.member), memory, local, fetch(table, drawn))
 
     def finish(client: Client, memory: PyTree, local: PyTree) -> Finished:
         upload, memory, metrics = learner.finish(stream(client, FINISH), broadcast(client.member), memory, local)
@@ -100,7 +104,7 @@ def bind(
         upload, stats = aggregator.lift(stream(client, LIFT), state, upload)
         return Finished(upload, stats, memory, metrics)
 
-    return Work(enrol, start, step, finish, aggregator.reduce or "sum", bound)
+    return Work(enrol, start, draws, step, finish, aggregator.reduce or "sum", bound)
 
 
 def stream(client: Client, number: int) -> Key:
@@ -112,7 +116,8 @@ def shapes(work: Work, member: Member, memory: PyTree) -> Like:
     """Shapes of one client's passage, from a member and a memory row (arrays or shapes)."""
     client = jax.eval_shape(work.enrol, member)
     local = jax.eval_shape(work.start, client, memory)
-    _, metrics = jax.eval_shape(work.step, client, memory, local, jax.ShapeDtypeStruct((), jnp.int32))
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    _, metrics = jax.eval_shape(work.step, client, memory, local, number, jax.eval_shape(work.draw, client, number))
     return Like(client, memory, local, metrics, jax.eval_shape(work.finish, client, memory, local))
 
 

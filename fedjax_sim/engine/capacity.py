@@ -1,0 +1,125 @@
+"""A round that fits: a program that would not fit into a device's memory, or did not, is built again with half the lanes.
+
+Lanes say how many clients run side by side and nothing else, so a round that is tried again is the round that was asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from fedjax_sim.checks import fail, require
+from fedjax_sim.engine.backends import Compiled
+from fedjax_sim.engine.plan import Plan
+from fedjax_sim.types import Outcome, PyTree, RoundState
+
+Load = Callable[[Plan], "Loaded"]
+Run = Callable[[RoundState], tuple[RoundState, Outcome]]
+
+EXHAUSTED = "RESOURCE_EXHAUSTED"
+REMEDY = "use a smaller batch or model, more devices, or let it try with a larger engine.memory"
+
+
+class FewerLanes(UserWarning):
+    """Said when lanes had to be given up."""
+
+
+class Loaded(NamedTuple):
+    """A compiled program."""
+
+    plan: Plan
+    run: Run
+    nbytes: int
+    """What it takes on each device while it runs: arguments, results and everything between, by the compiler's account."""
+
+
+def make_elastic(build: Callable[[Plan, int], Compiled], plan: Plan, table: PyTree) -> Callable[..., tuple[RoundState, Outcome]]:
+    """``(state, rounds=1) -> (state, outcome)``, on as many lanes as fit; what did not fit once is not tried again.
+
+    Args:
+      build: ``(plan, rounds) -> program``.
+      plan: with the most lanes to use.
+      table: the program's second argument.
+    """
+    held: dict[int, Loaded] = {}
+
+    def run(state: RoundState, rounds: int = 1) -> tuple[RoundState, Outcome]:
+        require(rounds > 0, "rounds must be positive", rounds, "run at least one round")
+
+        def at(plan: Plan) -> Loaded:
+            return load(build(plan, rounds), plan, state, table)
+
+        if rounds not in held:
+            halvings = max((other.plan.halvings for other in held.values()), default=0)
+            held[rounds] = fit(at, plan._replace(halvings=halvings))
+        while True:
+            try:
+                return held[rounds].run(state)
+            except jax.errors.JaxRuntimeError as error:
+                held[rounds] = recover(at, held[rounds], state, error)
+
+    return run
+
+
+def load(program: Compiled, plan: Plan, state: RoundState, table: PyTree) -> Loaded:
+    """The program, compiled for arguments like these."""
+    made = program.lower(state, table).compile()
+    return Loaded(plan, lambda state: made(*program.arguments(state, table)), footprint(made.memory_analysis()))
+
+
+def fit(at: Load, plan: Plan) -> Loaded:
+    """The program with the most lanes of which the compiler says that they fit."""
+    loaded = at(plan)
+    has = memory(plan)
+    while has is not None and loaded.nbytes > has:
+        loaded = narrower(at, loaded, f"{_gb(loaded.nbytes)} where {_gb(has)} are")
+    return loaded
+
+
+def recover(at: Load, loaded: Loaded, state: RoundState, error: Exception) -> Loaded:
+    """What to try instead of a program that ended like this.
+
+    Raises:
+      FedError: where the state went down with it, or there is nothing left to give up.
+    """
+    if EXHAUSTED not in str(error):
+        raise error
+    reason = str(error).split(EXHAUSTED)[1].strip(": ").splitlines()[0]
+    lost = any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    require(not lost, "memory ran out within a round", reason, "resume from the last checkpoint, with fewer engine.lanes")
+    return narrower(at, loaded, reason)
+
+
+def narrower(at: Load, loaded: Loaded, got: str) -> Loaded:
+    """The program on half the lanes."""
+    half = at(loaded.plan._replace(halvings=loaded.plan.halvings + 1))
+    what = "a round does not fit into a device's memory"
+    if half.nbytes >= loaded.nbytes:
+        fail(what, f"{got}, and fewer lanes take no less", REMEDY)
+    warnings.warn(f"{what}: got {got}; going on with half the lanes", FewerLanes, stacklevel=2)
+    return half
+
+
+def footprint(analysis: Any) -> int:
+    """Bytes on each device, from a compiler's ``memory_analysis()``; 0 where it gives none."""
+    if analysis is None:
+        return 0
+    held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return held + analysis.temp_size_in_bytes + analysis.generated_code_size_in_bytes
+
+
+def memory(plan: Plan) -> int | None:
+    """Bytes that each of the plan's devices has for us, where that is known. Devices of a CPU share what the machine has."""
+    if plan.memory is not None:
+        return plan.memory
+    if plan.platform == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(plan.devices) if hasattr(os, "sysconf") else None
+    return (plan.devices[0].memory_stats() or {}).get("bytes_limit")
+
+
+def _gb(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.3g} GB"
