@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,27 +11,10 @@ import numpy as np
 
 from fedjax_sim import tree
 from fedjax_sim.config import Experiment
-from fedjax_sim.data import Batching, census, local_steps, to_table
-from fedjax_sim.engine import Plan, make_trips
-from fedjax_sim.engine.lanes import choose_lanes
-from fedjax_sim.engine.work import bind, row, shapes
+from fedjax_sim.data import local_steps, to_table
 from fedjax_sim.rounds import initial
 from fedjax_sim.runs import starting_variables
-from fedjax_sim.types import Aggregator, Learner, Message, Roster, RoundState
-
-
-class Leg(NamedTuple):
-    """One trip of a round, for one client."""
-
-    down: int
-    """Bytes of the message."""
-    up: int
-    """Bytes of the upload, dense, as the aggregator's lift leaves it."""
-    local: int
-    """Bytes of what a lane holds."""
-    lanes: int
-    work: Batching
-    """What a client does in it."""
+from fedjax_sim.survey import Leg, survey
 
 
 class Estimate(NamedTuple):
@@ -60,48 +43,15 @@ def estimate(experiment: Experiment) -> Estimate:
     table = jax.eval_shape(lambda: to_table(experiment.task.data.train))
     start = (experiment.algorithm, experiment.sampler)
     state = jax.eval_shape(lambda v, t: initial(*start, t, experiment.batching, v, 0), variables, table)
-    legs: list[Leg] = []
-    jax.eval_shape(lambda s, t: _one_round(experiment, legs, s, t), state, table)
+    legs = survey(*start, experiment.program.plan, experiment.batching, state, table)
     clients = experiment.task.data.train.clients
     return Estimate(
         tree.size(variables.params),
         experiment.sampler.cohort(clients),
-        tuple(legs),
+        legs,
         tree.nbytes(table),
         tree.nbytes(state.algorithm),
         tree.nbytes(state.memory),
-    )
-
-
-def _one_round(experiment: Experiment, legs: list[Leg], state: RoundState, table: Any) -> Any:
-    """A round on one device whose trips are noted as they are made."""
-    plan = experiment.program.plan
-    one = plan._replace(devices=plan.devices[:1], shards=plan.shards_per_device, backend="vmap")
-    trips, key = make_trips(one, table, experiment.batching), jax.random.key(0)
-
-    def trip(learner: Learner, aggregator: Aggregator, key: Any, broadcast: Callable, kept: Any, memory: Any, roster: Roster, **more: Any):
-        epochs = more.get("epochs")
-        work = experiment.batching if epochs is None else experiment.batching._replace(epochs=epochs, steps=None)
-        bound = bind(learner, aggregator, key, broadcast, kept, table, work, plan.limit, 1)
-        legs.append(_leg(plan, work, bound, broadcast, memory, roster))
-        return trips(learner, aggregator, key, broadcast, kept, memory, roster, **more)
-
-    roster, _ = experiment.sampler.sample(key, state.sampler, census(experiment.batching, table), state.round)
-    return experiment.algorithm.round(trip, key, state.algorithm, state.memory, roster)[:2]
-
-
-def _leg(plan: Plan, work: Batching, bound: Any, broadcast: Callable, memory: Any, roster: Roster) -> Leg:
-    member, mine = row(roster.members), row(memory)
-    message: Message = jax.eval_shape(broadcast, member)
-    like = shapes(bound, member, mine)
-    upload = like.finished.upload
-    clients = -(-roster.id.shape[0] // plan.shards)
-    return Leg(
-        tree.nbytes(message),
-        tree.nbytes((upload.delta, upload.state, upload.extra)),
-        tree.nbytes(like.local),
-        choose_lanes(plan, tree.nbytes(like.local), clients) if plan.kind == "queue" else clients,
-        work,
     )
 
 

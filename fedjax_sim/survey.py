@@ -1,0 +1,76 @@
+"""What a round's trips carry and hold, from shapes alone: nothing is computed, no memory is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from fedjax_sim import tree
+from fedjax_sim.data.batching import Batching, census
+from fedjax_sim.data.population import Table
+from fedjax_sim.engine import Plan, make_trips
+from fedjax_sim.engine.lanes import choose_lanes
+from fedjax_sim.engine.work import Work, bind, row, shapes
+from fedjax_sim.types import Aggregator, Algorithm, Learner, Message, PyTree, Roster, RoundState, Sampler
+
+
+class Leg(NamedTuple):
+    """One trip of a round, for one client."""
+
+    down: int
+    """Bytes of the message."""
+    up: int
+    """Bytes of the upload, dense, as the aggregator's lift leaves it."""
+    local: int
+    """Bytes of what a lane holds."""
+    lanes: int
+    """Lanes on each device; where clients are padded, as many as there are clients."""
+    work: Batching
+    """What a client does in it."""
+
+
+def survey(algorithm: Algorithm, sampler: Sampler, plan: Plan, work: Batching, state: Any, table: Any) -> tuple[Leg, ...]:
+    """The trips of one round, in order.
+
+    Args:
+      algorithm, sampler, plan, work: as for ``make_round``, the plan being ``Program.plan``.
+      state: a ``RoundState``, or its shapes.
+      table: a ``Table``, or its shapes.
+    """
+    legs: list[Leg] = []
+    one = plan._replace(devices=plan.devices[:1], shards=plan.shards_per_device, backend="vmap")
+
+    def round_(state: RoundState, table: Table) -> PyTree:
+        trips, key = make_trips(one, table, work), jax.random.key(0)
+
+        def trip(
+            learner: Learner, aggregator: Aggregator, key: Any, broadcast: Callable, kept: Any, memory: Any, roster: Roster, **more: Any
+        ):
+            epochs = more.get("epochs")
+            own = work if epochs is None else work._replace(epochs=epochs, steps=None)
+            bound = bind(learner, aggregator, key, broadcast, kept, table, own, plan.limit, 1)
+            legs.append(_leg(plan, own, bound, broadcast, memory, roster))
+            return trips(learner, aggregator, key, broadcast, kept, memory, roster, **more)
+
+        roster, _ = sampler.sample(key, state.sampler, census(work, table), state.round)
+        return algorithm.round(trip, key, state.algorithm, state.memory, roster)[:2]
+
+    jax.eval_shape(round_, state, table)
+    return tuple(legs)
+
+
+def _leg(plan: Plan, work: Batching, bound: Work, broadcast: Callable, memory: PyTree, roster: Roster) -> Leg:
+    member, mine = row(roster.members), row(memory)
+    message: Message = jax.eval_shape(broadcast, member)
+    like = shapes(bound, member, mine)
+    upload = like.finished.upload
+    clients = -(-roster.id.shape[0] // plan.shards)
+    return Leg(
+        tree.nbytes(message),
+        tree.nbytes((upload.delta, upload.state, upload.extra)),
+        tree.nbytes(like.local),
+        choose_lanes(plan, tree.nbytes(like.local), clients) if plan.kind == "queue" else clients,
+        work,
+    )
