@@ -1,4 +1,4 @@
-"""The floor: the same SGD steps on the same batches, one after another in one jitted scan, with no federation."""
+"""Floors: the same SGD steps on the same batches with no federation around them."""
 
 from __future__ import annotations
 
@@ -11,57 +11,74 @@ import numpy as np
 from jax import lax
 
 from benchmarks.workloads import Workload
-from fedjax_sim.data.batching import local_steps
+from fedjax_sim.data.batching import Draw, draw, fetch, local_steps, most_steps
+from fedjax_sim.data.population import Table
 from fedjax_sim.engine.rewrite import canonical
 from fedjax_sim.learner import gradient
-from fedjax_sim.types import Batch, Variables
+from fedjax_sim.permutation import words_of
+from fedjax_sim.types import Variables
+
+Floor = Callable[[], jax.Array]
 
 
-def schedule(workload: Workload) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers and masks ``[steps, B]`` of all batches of one round, client after client, unshuffled."""
-    work, data = workload.work, workload.data
-    width = min(work.batch_size or int(data.sizes.max()), int(data.sizes.max()))
-    rows, masks = [], []
-    for client in workload.cohort:
-        size = int(data.sizes[client])
-        for step in range(int(local_steps(work, np.asarray(size)))):
-            place = (step % -(-size // width)) * width + np.arange(width)
-            rows.append(data.offsets[client] + np.minimum(place, size - 1))
-            masks.append(place < size)
-    return np.asarray(rows, np.int32), np.asarray(masks)
-
-
-def scan_floor(workload: Workload, canonically: bool) -> tuple[Callable[[], jax.Array], int]:
-    """``(run, steps)``: the scan on the first device. ``canonically`` rewrites its convolutions as the engine does."""
-    rows, masks = (jnp.asarray(a) for a in schedule(workload))
-    x, y = jax.tree.map(jnp.asarray, (workload.data.x, workload.data.y))
-    variables = workload.init()
-
-    def step(x, y, variables: Variables, index: jax.Array, mask: jax.Array) -> Variables:
-        batch = Batch(x[index], y[index], mask)
-        grad = gradient(workload.objective, variables, jax.random.key(0), batch)
-        params = jax.tree.map(lambda p, g: p - workload.lr * g, variables.params, grad.params)
-        return Variables(params, grad.state)
+def schedule(workload: Workload) -> Draw:
+    """Rows and masks ``[steps, B]`` of all batches of one round, client after client, shuffled as the round shuffles them."""
+    work, table = workload.work, jax.tree.map(jnp.asarray, workload.table)
+    limit = int(workload.data.sizes.max())
+    numbers = jnp.arange(most_steps(work, limit), dtype=jnp.int32)
 
     @jax.jit
-    def run(x, y, variables, rows, masks):
-        one = partial(step, x, y)
-        one = canonical(one) if canonically else one
-        return lax.scan(lambda v, batch: (one(v, *batch), None), variables, (rows, masks))[0]
+    def of_client(client: jax.Array) -> Draw:
+        words = words_of(jax.random.fold_in(jax.random.key(0), client))
+        return jax.vmap(lambda k: draw(work, limit, words, table, client, k))(numbers)
 
-    return lambda: run(x, y, variables, rows, masks), len(rows)
+    steps = np.asarray(local_steps(work, jnp.asarray(workload.data.sizes[workload.cohort], jnp.int32)))
+    drawn = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf)[:n], of_client(i)) for i, n in zip(workload.cohort, steps, strict=True)]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *drawn)
 
 
-def single_step(workload: Workload) -> Callable[[], jax.Array]:
-    """One gradient step jitted alone, outside any loop."""
-    rows, masks = schedule(workload)
-    data = workload.data
-    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[rows[0]]), (data.x, data.y))
-    variables = workload.init()
+def descend(workload: Workload, table: Table, variables: Variables, drawn: Draw) -> Variables:
+    """One SGD step."""
+    grad = gradient(workload.objective, variables, jax.random.key(0), fetch(table, drawn))
+    return Variables(jax.tree.map(lambda p, g: p - workload.lr * g, variables.params, grad.params), grad.state)
+
+
+def scan_floor(workload: Workload, canonically: bool, most: int | None = None) -> tuple[Floor, int]:
+    """``(run, steps)``: all steps one after another in one jitted scan, on the first device.
+
+    Args:
+      workload: what to do.
+      canonically: whether to rewrite convolutions and products as the engine does.
+      most: so many steps at most, where all would take too long.
+    """
+    drawn = jax.tree.map(lambda leaf: leaf[:most], schedule(workload))
+    table, variables = jax.tree.map(jnp.asarray, (workload.table, workload.init()))
 
     @jax.jit
-    def run(variables, batch, mask):
-        grad = gradient(workload.objective, variables, jax.random.key(0), Batch(*batch, mask))
-        return jax.tree.map(lambda p, g: p - workload.lr * g, variables.params, grad.params)
+    def run(table: Table, variables: Variables, drawn: Draw) -> Variables:
+        step = partial(descend, workload, table)
+        step = canonical(step) if canonically else step
+        return lax.scan(lambda now, draw: (step(now, draw), None), variables, drawn)[0]
 
-    return lambda: run(variables, batch, jnp.asarray(masks[0]))
+    return lambda: run(table, variables, drawn), len(drawn.mask)
+
+
+def single_step(workload: Workload) -> Floor:
+    """One step jitted alone, outside any loop: what convolutions cost where XLA has its way."""
+    drawn = jax.tree.map(lambda leaf: leaf[0], schedule(workload))
+    table, variables = jax.tree.map(jnp.asarray, (workload.table, workload.init()))
+    run = jax.jit(partial(descend, workload))
+    return lambda: run(table, variables, drawn)
+
+
+def vmap_floor(workload: Workload) -> Floor:
+    """One vmapped gradient of all clients and its mean, for a cohort of one step each."""
+    drawn = schedule(workload)
+    table, variables = jax.tree.map(jnp.asarray, (workload.table, workload.init()))
+
+    @jax.jit
+    def run(table: Table, variables: Variables, drawn: Draw) -> Variables:
+        after = jax.vmap(partial(descend, workload, table, variables))(drawn)
+        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), after)
+
+    return lambda: run(table, variables, drawn)

@@ -11,11 +11,25 @@ import numpy as np
 
 
 class Timing(NamedTuple):
-    """Seconds of one contender: median, lowest, highest."""
+    """Seconds that one contender took, turn by turn."""
 
-    median: float
-    low: float
-    high: float
+    taken: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.taken))
+
+    @property
+    def low(self) -> float:
+        return min(self.taken)
+
+    @property
+    def high(self) -> float:
+        return max(self.taken)
+
+    def over(self, other: Timing) -> float:
+        """The median of the ratios within a turn: a disturbance that lasts longer than a turn falls out."""
+        return float(np.median(np.asarray(self.taken) / np.asarray(other.taken)))
 
 
 def interleave(contenders: dict[str, Callable[[], Any]], repeats: int = 7, budget: float = 60.0) -> dict[str, Timing]:
@@ -31,4 +45,4 @@ def interleave(contenders: dict[str, Callable[[], Any]], repeats: int = 7, budge
             start = time.perf_counter()
             jax.block_until_ready(run())
             taken[name].append(time.perf_counter() - start)
-    return {name: Timing(float(np.median(t)), min(t), max(t)) for name, t in taken.items()}
+    return {name: Timing(tuple(t)) for name, t in taken.items()}

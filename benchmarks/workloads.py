@@ -10,7 +10,7 @@ import numpy as np
 
 from fedjax_sim import samplers
 from fedjax_sim.data.batching import Batching, batching
-from fedjax_sim.data.population import Population, population
+from fedjax_sim.data.population import Population, Table, population, to_table
 from fedjax_sim.models import REGISTRY as MODELS
 from fedjax_sim.objectives import classification
 from fedjax_sim.types import Algorithm, Objective, Sampler, Variables
@@ -29,6 +29,11 @@ class Workload(NamedTuple):
     """int32[C], ids of the clients in every round."""
     lr: float
     algorithm: str = "fedavg"
+
+    @property
+    def table(self) -> Table:
+        """The data as steps take them; on the host."""
+        return to_table(self.data)
 
     @property
     def sampler(self) -> Sampler:
@@ -65,34 +70,22 @@ def _classify(name: str, says: str, data: Population, model: str, classes: int, 
     return Workload(name, says, data, classification(network), init, work, ids, settings.pop("lr", 0.05), **settings)
 
 
+def unequal(shape: tuple[int, ...]) -> Population:
+    """1,000 clients with 10 to 800 examples each, log-normal, as of EMNIST."""
+    rng = np.random.default_rng(0)
+    return images(rng, lognormal_sizes(rng, 1000, 200, 0.6, 10, 800), shape, 62)
+
+
 def w1(cohort: int = 50) -> Workload:
     """Logistic regression on unequal clients."""
-    rng = np.random.default_rng(0)
-    sizes = lognormal_sizes(rng, 1000, 200, 0.6, 10, 800)
-    return _classify(
-        "W1",
-        f"logistic regression 784-62, log-normal clients, cohort {cohort}, batch 20",
-        images(rng, sizes, (784,), 62),
-        "logistic",
-        62,
-        cohort,
-        batching(20),
-    )
+    says = f"logistic regression 784-62, log-normal clients, cohort {cohort}, batch 20"
+    return _classify("W1", says, unequal((784,)), "logistic", 62, cohort, batching(20))
 
 
 def w2() -> Workload:
-    """The EMNIST CNN on unequal clients."""
-    rng = np.random.default_rng(0)
-    sizes = lognormal_sizes(rng, 1000, 200, 0.6, 10, 800)[:100]
-    return _classify(
-        "W2",
-        "EMNIST CNN, 1.2 M parameters, log-normal clients, cohort 10, batch 20",
-        images(rng, sizes, (28, 28, 1), 62),
-        "emnist_cnn",
-        62,
-        10,
-        batching(20),
-    )
+    """The EMNIST CNN on the same clients."""
+    says = "EMNIST CNN, 1.2 M parameters, log-normal clients, cohort 10, batch 20"
+    return _classify("W2", says, unequal((28, 28, 1)), "emnist_cnn", 62, 10, batching(20))
 
 
 def w3(algorithm: str = "fedavg", name: str = "W3") -> Workload:
@@ -129,8 +122,8 @@ def w6() -> Workload:
 def w7() -> Workload:
     """ResNet-18 with GroupNorm."""
     rng = np.random.default_rng(0)
-    data = images(rng, np.full(100, 50), (32, 32, 3), 10)
-    return _classify("W7", "ResNet-18 GroupNorm on 32x32x3, 50 examples each, cohort 4, batch 10", data, "resnet", 10, 4, batching(10))
+    data = images(rng, np.full(1000, 50), (32, 32, 3), 10)
+    return _classify("W7", "ResNet-18 GroupNorm on 32x32x3, 50 examples each, cohort 50, batch 10", data, "resnet", 10, 50, batching(10))
 
 
 WORKLOADS: dict[str, Callable[[], Workload]] = {"W1": w1, "W2": w2, "W3": w3, "W4": w4, "W5": w5, "W6": w6, "W7": w7}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from fedjax_sim import tree
-from fedjax_sim.data.batching import Batching, census
+from fedjax_sim.data.batching import Batching, census, most_steps
 from fedjax_sim.data.population import Table
 from fedjax_sim.engine import Plan, make_trips
 from fedjax_sim.engine.lanes import choose_lanes
@@ -50,7 +50,7 @@ def survey(algorithm: Algorithm, sampler: Sampler, plan: Plan, work: Batching, s
         ):
             epochs = more.get("epochs")
             own = work if epochs is None else work._replace(epochs=epochs, steps=None)
-            bound = bind(learner, aggregator, key, broadcast, kept, table, own, plan.limit, 1)
+            bound = bind(learner, aggregator, key, broadcast, kept, table, own, plan.limit, most_steps(own, plan.limit))
             legs.append(_leg(plan, own, bound, broadcast, memory, roster))
             return trips(learner, aggregator, key, broadcast, kept, memory, roster, **more)
 
@@ -71,6 +71,6 @@ def _leg(plan: Plan, work: Batching, bound: Work, broadcast: Callable, memory: P
         tree.nbytes(message),
         tree.nbytes((upload.delta, upload.state, upload.extra)),
         tree.nbytes(like.local),
-        choose_lanes(plan, tree.nbytes(like.local), clients) if plan.kind == "queue" else clients,
+        choose_lanes(plan, tree.nbytes(like.local), clients, bound.bound) if plan.kind == "queue" else clients,
         work,
     )

@@ -15,14 +15,18 @@ from fedjax_sim.types import PyTree
 CPU = (8, 2**15)
 """Most lanes on a CPU core, and bytes their local state may take: lanes amortise the loop's overhead over tiny models, and only fill
 the cache with larger ones (measured: 8 lanes halve a 1 kB model's step; 2 lanes cost a 200 kB model a third; see benchmarks/NOTES.md)."""
+CPU_IN_STEP = (128, 2**18)
+"""The same where every client takes one step: lanes end together then, and none pays for the others' finishing."""
 ACCELERATOR = (64, 2**30)
 """The same on an accelerator."""
 
 
-def choose_lanes(plan: Plan, nbytes: int, clients: int) -> int:
-    """The plan's number of lanes, or one that suits the platform and a client's ``nbytes`` of local state; at most ``clients``, and
-    half as often as a round did not fit."""
-    most, budget = CPU if plan.platform == "cpu" else ACCELERATOR
+def choose_lanes(plan: Plan, nbytes: int, clients: int, bound: int) -> int:
+    """The plan's number of lanes, or one that suits the platform and a client's ``nbytes`` of local state and at most ``bound`` steps.
+
+    No more than there are ``clients``, and halved as often as a round did not fit.
+    """
+    most, budget = ACCELERATOR if plan.platform != "cpu" else CPU_IN_STEP if bound == 1 else CPU
     wanted = min(most, budget // max(nbytes, 1)) if plan.lanes == "auto" else int(plan.lanes)
     return max(1, min(wanted, clients) >> plan.halvings)
 

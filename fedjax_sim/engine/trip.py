@@ -109,7 +109,7 @@ def run_shard(plan: Plan, work: Work, clients: queue.Queue, table: PyTree) -> Re
     if plan.kind == "padded":
         return padded.run(work, clients, table)
     local = shapes(work, row(clients.members), row(table)).local
-    lanes = choose_lanes(plan, tree.nbytes(local), clients.length)
+    lanes = choose_lanes(plan, tree.nbytes(local), clients.length, work.bound)
     return queue.run(suit_platform(plan, work), clients, table, lanes, lane_mapper(plan))
 
 

@@ -1,0 +1,220 @@
+"""``python -m benchmarks.growth [--out DIR]``: how a round grows with the cohort, the population and the devices; curves as PNG.
+
+* Cohort: seconds per client-step and peak memory beyond the data, cohort 10 to 10,000, on W1's model and its kind of data.
+* Population: a round on 1,000,000 clients against one on 1,000, the same sampler, cohort and kind of clients.
+* Devices: W2 on one CPU device and on two.
+
+10,000 clients share the examples of W1's 1,000 (each owns a window of the same size law, windows overlap), so that the data fit any
+machine; what a step reads is as scattered as if they did not. Memory is measured in a fresh process for each cohort.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.fresh import fresh
+
+COHORTS = (10, 100, 1000, 10_000)
+
+
+def measure(out_dir: str | Path) -> dict[str, Any]:
+    """All three growths, with their curves drawn into ``out_dir``.
+
+    Returns:
+      ``{"cohort": {devices: [{"cohort", "step_s", "low_s", "high_s"}, ...]}, "memory": [{"cohort", "peak_bytes", "temp_bytes", ...},
+      ...], "population": {...}, "devices": {...}, "figures": [names]}``.
+    """
+    from benchmarks import curves
+    from fedjax_sim.machine import cores
+
+    counts = (1, 2) if cores() > 1 else (1,)
+    with tempfile.TemporaryDirectory() as cache:
+        kept = {"FEDJAX_SIM_CACHE": cache}
+        parts: dict[str, Any] = {
+            "cohort": {str(n): fresh("benchmarks.growth:cohorts", env=kept, devices=n)["rows"] for n in counts},
+            "memory": [peak(cohort, n, kept) for n in counts for cohort in COHORTS],
+            "population": fresh("benchmarks.scaling:populations"),
+            "devices": fresh("benchmarks.scaling:speed_up") if len(counts) > 1 else {},
+        }
+    parts["summary"] = summary(parts)
+    parts["figures"] = [path.name for path in curves.draw(parts, Path(out_dir))]
+    return parts
+
+
+def summary(parts: dict[str, Any]) -> dict[str, Any]:
+    """The figures that the targets are about: largest over smallest, and shares."""
+    steps = {n: [row["step_s"] for row in rows] for n, rows in parts["cohort"].items()}
+    of = {n: [row for row in parts["memory"] if row["devices"] == int(n)] for n in steps}
+    return {
+        "step_time_spread": {n: max(taken) / min(taken) for n, taken in steps.items()},
+        "peak_memory_spread": {n: max(r["peak_bytes"] for r in rows) / min(r["peak_bytes"] for r in rows) for n, rows in of.items()},
+        "population_share": parts["population"]["share"],
+        "speed_up": parts["devices"].get("speed_up"),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- the cohort
+
+
+def cohorts(devices: int, repeats: int = 5) -> dict[str, Any]:
+    """Seconds per client-step for every cohort, in turn; each timing is of about 2,000 clients, in as many rounds as they take.
+
+    ``step_s`` is wall time (median; the lowest and highest beside it), ``cpu_s`` what the process's threads took of all cores, which
+    other programs on the machine disturb less.
+    """
+    import jax
+
+    from fedjax_sim import samplers
+    from fedjax_sim.machine import keep_programs
+
+    jax.config.update("jax_num_cpu_devices", devices)
+    keep_programs()
+    table = crowd()
+    contenders = {cohort: timed(program_of(table, samplers.uniform(cohort), devices), max(1, 2000 // cohort)) for cohort in COHORTS}
+    return {"rows": [{"cohort": cohort, "devices": devices, **middle(taken)} for cohort, taken in in_turn(contenders, repeats).items()]}
+
+
+def crowd(clients: int = COHORTS[-1]) -> Any:
+    """W1's examples as a table of 10,000 clients: windows of its size law, anywhere."""
+    import jax.numpy as jnp
+
+    from benchmarks.workloads import WORKLOADS, lognormal_sizes
+    from fedjax_sim.data.population import Table
+
+    data = WORKLOADS["W1"]().data
+    rng = np.random.default_rng(2)
+    sizes = lognormal_sizes(rng, clients, 200, 0.6, 10, 800)
+    offsets = rng.integers(0, data.offsets[-1] - sizes)
+    return Table(data.x, data.y, jnp.asarray(offsets, jnp.int32), jnp.asarray(sizes, jnp.int32))
+
+
+def program_of(table: Any, sampler: Any, devices: int) -> tuple[Any, Any]:
+    """``(program, state)``: FedAvg on a table with W1's model and local work (batch 20, one epoch)."""
+    import jax
+
+    import fedjax_sim as fs
+
+    network = fs.models.logistic(62)
+    algorithm = fs.fedavg(fs.classification(network), lr=0.05)
+    program = fs.make_round(algorithm, sampler, table, fs.batching(20), fs.Engine(devices=devices))
+    return program, program.init(fs.Variables(*network.init(jax.random.key(0), table.x[:1])))
+
+
+class Taken(NamedTuple):
+    """Seconds per client-step: on the clock, and of all cores together."""
+
+    wall: float
+    cpu: float
+
+
+def timed(made: tuple[Any, Any], rounds: int) -> Callable[[], Taken]:
+    """A function that runs so many rounds, one call each."""
+    import jax
+
+    program, state = made
+    held = {"state": state}
+
+    def run() -> Taken:
+        told = []
+        start = time.perf_counter(), time.process_time()
+        for _ in range(rounds):
+            held["state"], outcome = program.run(held["state"])
+            told.append(outcome.clients["loss"].weight)
+        jax.block_until_ready((held["state"], told))
+        end = time.perf_counter(), time.process_time()
+        # Each example is met once, so a client's weight is its size, and 20 of them make a step.
+        steps = sum(int(np.sum(-(-np.asarray(weight) // 20))) for weight in told)
+        return Taken(*((b - a) / steps for a, b in zip(start, end, strict=True)))
+
+    return run
+
+
+def in_turn(contenders: dict[Any, Callable[[], Taken]], repeats: int) -> dict[Any, list[Taken]]:
+    """What every contender took, called in turn after one call to warm up."""
+    for run in contenders.values():
+        run()
+    taken: dict[Any, list[Taken]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, run in contenders.items():
+            taken[name].append(run())
+    return taken
+
+
+def middle(taken: list[Taken]) -> dict[str, float]:
+    """Medians and spread."""
+    wall = [each.wall for each in taken]
+    cpu = float(np.median([each.cpu for each in taken]))
+    return {"step_s": float(np.median(wall)), "low_s": min(wall), "high_s": max(wall), "cpu_s": cpu}
+
+
+# ---------------------------------------------------------------------------------------------------------------- memory
+
+
+def peak(cohort: int, devices: int, env: dict[str, str]) -> dict[str, Any]:
+    """:func:`memory` in a fresh process, the program compiled in an earlier one: a compiler's memory is not a round's."""
+    fresh("benchmarks.growth:memory", env=env, cohort=cohort, devices=devices, rounds=1)
+    return fresh("benchmarks.growth:memory", env=env, cohort=cohort, devices=devices)
+
+
+def memory(cohort: int, devices: int, rounds: int = 2) -> dict[str, Any]:
+    """Bytes beyond the data that rounds of a cohort take in this process.
+
+    Returns:
+      ``peak_bytes``, the most resident memory during the rounds less that with data and state in place (Linux only; loading the program
+      and JAX's own start included); ``temp_bytes``, XLA's plan of the round's temporary buffers, and ``report_bytes`` of its results
+      that are not the new state's (metrics of each client), both on one device.
+    """
+    import jax
+
+    from fedjax_sim import samplers
+    from fedjax_sim.machine import keep_programs
+
+    jax.config.update("jax_num_cpu_devices", devices)
+    keep_programs()
+    program, state = program_of(crowd(), samplers.uniform(cohort), devices)
+    jax.block_until_ready(state)
+    before = reset_peak()
+    for _ in range(rounds):
+        state, outcome = program.run(state)
+        jax.block_until_ready(state)
+    after = resident("VmHWM")
+    plan = program.lower(state).compile().memory_analysis()
+    report = sum(leaf.nbytes for leaf in jax.tree.leaves(outcome)) // rounds if outcome else 0
+    return {
+        "cohort": cohort,
+        "devices": devices,
+        "peak_bytes": after - before,
+        "temp_bytes": plan.temp_size_in_bytes,
+        "report_bytes": report,
+        "data_bytes": before,
+    }
+
+
+def reset_peak() -> int:
+    """Forgets the process's peak of resident memory; returns what is resident now, in bytes."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident("VmRSS")
+
+
+def resident(what: str) -> int:
+    """``VmRSS`` (now) or ``VmHWM`` (peak) of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{what}:"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", default="benchmarks/results/growth", type=Path, help="folder of the curves")
+    print(json.dumps(measure(parser.parse_args().out), indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""``python -m benchmarks.limits [--only W1,W2]``: what the machine can do, what a step asks of it, and the share that a round reaches.
+
+The machine: a large square matrix product in float32, and memory copied and swept, all jitted, each the best of several runs (a limit is
+what can be reached, so disturbances do not count). On an accelerator the product runs at JAX's default precision, as the models do.
+
+A step: XLA's ``cost_analysis`` of one jitted SGD step, times the number of steps. XLA counts the body of a loop ONCE, so a whole round
+(a loop over steps) cannot be asked, and a step that has a loop of its own (an LSTM over time) is made up for here: each ``scan`` of the
+step adds its body's cost, compiled alone, for its remaining turns. "Bytes accessed" are what the instructions read and write; most of a
+small model's lie in the cache, so that their rate may exceed that of the memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+TURNS = 7
+
+
+class Cost(NamedTuple):
+    """What a program asks of a machine."""
+
+    flops: float
+    bytes: float
+
+    def plus(self, other: Cost, times: float = 1) -> Cost:
+        """This and so many times the other."""
+        return Cost(self.flops + times * other.flops, self.bytes + times * other.bytes)
+
+
+def measure(lines: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """The machine's limits, and for each line of the main table (see ``benchmarks.__main__.time_workload``) the share reached.
+
+    Returns:
+      ``{"machine": rates, "one_core": rates or None, "rounds": [share, ...]}``, rates in FLOP/s and bytes/s; ``one_core`` is measured in
+      a process that may use one core (None where there is but one, or an accelerator).
+    """
+    import jax
+
+    from benchmarks.fresh import fresh
+
+    machine = rates()
+    cores = sorted(os.sched_getaffinity(0))
+    single = fresh("benchmarks.limits:rates", cores=cores[:1]) if jax.default_backend() == "cpu" and len(cores) > 1 else None
+    return {"machine": machine, "one_core": single, "rounds": [share(line, machine) for line in lines or []]}
+
+
+def rates() -> dict[str, float]:
+    """``matmul`` in FLOP/s, ``copy`` and ``sweep`` (scaled in place) in bytes/s, read and written bytes both counted."""
+    return {"matmul": max(matmul_rate(side) for side in sides()), **memory_rates()}
+
+
+def sides() -> tuple[int, ...]:
+    """Sides of the matrices: which size is fastest depends on the caches."""
+    import jax
+
+    return (1024, 2048, 4096) if jax.default_backend() == "cpu" else (4096, 8192, 16384)
+
+
+def matmul_rate(side: int) -> float:
+    """FLOP/s of a float32 product of two square matrices, ``2 side**3`` operations."""
+    import jax
+    import jax.numpy as jnp
+
+    a, b = jnp.full((side, side), 0.5), jnp.full((side, side), 2.0)
+    product = jax.jit(jnp.matmul)
+    return 2 * side**3 / best(lambda: product(a, b))
+
+
+def memory_rates(count: int = 2**26) -> dict[str, float]:
+    """Bytes/s of a copy into memory that is already there, and of a sweep that scales in place; ``count`` floats of 4 bytes."""
+    import jax
+    import jax.numpy as jnp
+
+    source = jnp.ones((count,), jnp.float32)
+    copy = jax.jit(lambda x, out: out.at[:].set(x), donate_argnums=1)
+    sweep = jax.jit(lambda out: out * 1.0001, donate_argnums=0)
+    held = {"out": jnp.zeros((count,), jnp.float32)}
+
+    def run(program: Callable) -> Any:
+        held["out"] = program(held["out"])
+        return held["out"]
+
+    moved = 2 * 4 * count
+    return {"copy": moved / best(lambda: run(lambda out: copy(source, out))), "sweep": moved / best(lambda: run(sweep))}
+
+
+def best(run: Callable[[], Any], turns: int = TURNS) -> float:
+    """Seconds of the fastest of several runs, after one to warm up."""
+    import jax
+
+    jax.block_until_ready(run())
+    taken = []
+    for _ in range(turns):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def cost(compiled: Any) -> Cost:
+    """FLOPs and bytes of a compiled program by XLA's own count, loops' bodies once."""
+    told = compiled.cost_analysis()
+    told = (told[0] if told else {}) if isinstance(told, list | tuple) else told or {}
+    return Cost(float(told.get("flops", 0.0)), float(told.get("bytes accessed", 0.0)))
+
+
+def cost_of(function: Callable, *args: Any) -> Cost:
+    """Cost of a function jitted alone, its scans counted for all their turns."""
+    import jax
+    from jax.extend.core import jaxpr_as_fun
+
+    traced = jax.jit(function).trace(*args)
+    total = cost(traced.lower().compile())
+    if not bodies_count_once():
+        return total
+    for length, body in scans(traced.jaxpr.jaxpr):
+        shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in body.in_avals]
+        total = total.plus(cost_of(jaxpr_as_fun(body), *shapes), length - 1)
+    return total
+
+
+def scans(jaxpr: Any) -> Iterator[tuple[int, Any]]:
+    """``(turns, body)`` of every scan of a jaxpr that no other scan holds."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            yield equation.params["length"], equation.params["jaxpr"]
+            continue
+        for held in equation.params.values():
+            for part in held if isinstance(held, list | tuple) else (held,):
+                inner = getattr(part, "jaxpr", part)
+                if hasattr(inner, "eqns"):
+                    yield from scans(inner)
+
+
+def bodies_count_once() -> bool:
+    """Whether this backend's analysis counts a loop's body once (as on the CPU) or as often as it runs."""
+    import jax
+    import jax.numpy as jnp
+
+    x = jnp.zeros((64, 64))
+    loop = jax.jit(lambda x: jax.lax.scan(lambda x, _: (x @ x, None), x, length=8)[0])
+    once = jax.jit(lambda x: x @ x)
+    return cost(loop.lower(x).compile()).flops < 2 * cost(once.lower(x).compile()).flops
+
+
+def step_cost(workload: Any) -> Cost:
+    """Cost of one local SGD step of a workload on one full batch, the batch's gathering left out."""
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks.floor import schedule
+    from fedjax_sim.learner import gradient
+    from fedjax_sim.types import Batch
+
+    rows, masks = schedule(workload)
+    batch = Batch(*jax.tree.map(lambda leaf: jnp.asarray(leaf[rows[0]]), (workload.data.x, workload.data.y)), jnp.asarray(masks[0]))
+
+    def step(variables: Any, batch: Batch) -> Any:
+        grad = gradient(workload.objective, variables, jax.random.key(0), batch)
+        return jax.tree.map(lambda p, g: p - workload.lr * g, variables.params, grad.params)
+
+    return cost_of(step, workload.init(), batch)
+
+
+def share(line: dict[str, Any], machine: dict[str, float]) -> dict[str, Any]:
+    """What a timed round reaches of the machine's limits.
+
+    Args:
+      line: a line of the main table: ``workload``, ``steps``, ``ours_s``, ``floor_s``.
+      machine: what :func:`rates` returned.
+    """
+    from benchmarks.workloads import WORKLOADS
+
+    asked = step_cost(WORKLOADS[line["workload"]]())
+    whole = Cost(asked.flops * line["steps"], asked.bytes * line["steps"])
+    bandwidth = max(machine["copy"], machine["sweep"])
+    return {
+        "workload": line["workload"],
+        "step_flops": asked.flops,
+        "step_bytes": asked.bytes,
+        "ours_s": line["ours_s"],
+        "flops_share": whole.flops / line["ours_s"] / machine["matmul"],
+        "flops_share_floor": whole.flops / line["floor_s"] / machine["matmul"],
+        "bytes_share": whole.bytes / line["ours_s"] / bandwidth,
+        # No program can take less than its arithmetic at the matmul's rate; bytes may come from a cache, so they bind nothing.
+        "least_s": whole.flops / machine["matmul"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.limits", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="workloads to time, such as W1,W3; none by default")
+    parser.add_argument("--repeats", default=5, type=int)
+    options = parser.parse_args()
+    from fedjax_sim.machine import cores, use_cores
+
+    use_cores()
+    from benchmarks.__main__ import time_workload
+
+    names = [name for name in options.only.split(",") if name]
+    print(json.dumps(measure([time_workload(name, min(cores(), 2), "auto", options.repeats) for name in names]), indent=2))
+
+
+if __name__ == "__main__":
+    main()

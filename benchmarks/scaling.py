@@ -1,0 +1,139 @@
+"""What a large population and a second device do to a round. Called by :mod:`benchmarks.growth`, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.growth import in_turn, middle, program_of, timed
+
+POPULATIONS = (1000, 1_000_000)
+
+
+# ------------------------------------------------------------------------------------------------------------ population
+
+
+def populations(repeats: int = 7, cohort: int = 50, rounds: int = 20) -> dict[str, Any]:
+    """Seconds per client-step with the uniform sampler on 1,000 and on 1,000,000 clients, cohort and size law the same; one device.
+
+    Examples are 8 bytes, so that a step is next to nothing and overhead shows. ``given`` is the large population with cohorts drawn
+    beforehand: what it saves is the sampling; what it still takes more than the small one is the scattered reading of 1.8 GB.
+    """
+    import jax
+
+    from fedjax_sim import samplers
+
+    jax.config.update("jax_num_cpu_devices", 1)
+    small, large = (tiny(clients) for clients in POPULATIONS)
+    ids = jax.numpy.asarray(np.random.default_rng(3).integers(0, POPULATIONS[1], (1024, cohort)), "int32")
+    given = samplers.stateless(lambda population: cohort, lambda key, population, round: ids[round % len(ids)])
+    uniform = samplers.uniform(cohort)
+    made = {"small": program_of(small, uniform, 1), "large": program_of(large, uniform, 1), "given": program_of(large, given, 1)}
+    taken = in_turn({name: timed(program, rounds) for name, program in made.items()}, repeats)
+    times = {name: middle(each) for name, each in taken.items()}
+    step = {name: each["step_s"] for name, each in times.items()}
+    return {
+        "clients": list(POPULATIONS),
+        "cohort": cohort,
+        "times": times,
+        "share": 1 - step["small"] / step["large"],
+        "sampling_share": 1 - step["given"] / step["large"],
+    }
+
+
+def tiny(clients: int) -> Any:
+    """A table of clients with W1's size law, 8 random bytes an example, 62 classes. Built on the device: one copy is enough."""
+    import jax.numpy as jnp
+
+    from benchmarks.workloads import lognormal_sizes
+    from fedjax_sim.data.population import Table
+
+    rng = np.random.default_rng(0)
+    sizes = lognormal_sizes(rng, clients, 200, 0.6, 10, 800)
+    ends = np.cumsum(sizes)
+    x, y = rng.integers(0, 256, (ends[-1], 8), np.uint8), rng.integers(0, 62, ends[-1], np.uint8)
+    return Table(jnp.asarray(x), jnp.asarray(y), jnp.asarray(ends - sizes, jnp.int32), jnp.asarray(sizes, jnp.int32))
+
+
+# --------------------------------------------------------------------------------------------------------------- devices
+
+
+def speed_up(name: str = "W2", repeats: int = 5) -> dict[str, Any]:
+    """A workload on one CPU device and on two.
+
+    One device may use both cores inside a product or a convolution, so it is timed a second time with all its threads on one core:
+    ``speed_up`` is one device over two devices, ``core_speed_up`` is one core over two devices on two cores, and ``balance`` what
+    dealing whole clients to two shards allows (all steps over those of the longer shard).
+    """
+    import jax
+
+    from benchmarks.contest import ours
+    from benchmarks.measure import interleave
+    from benchmarks.workloads import WORKLOADS
+
+    jax.config.update("jax_num_cpu_devices", 2)
+    workload = WORKLOADS[name]()
+    one, two = ours(workload, 1, "auto"), ours(workload, 2, "auto")
+    contenders = {"one": one, "one_core": pinned(one), "two": two}
+    times = {key: timing._asdict() for key, timing in interleave(contenders, repeats, budget=150).items()}
+    taken = {key: each["median"] for key, each in times.items()}
+    return {
+        "workload": name,
+        "seconds": times,
+        "speed_up": taken["one"] / taken["two"],
+        "core_speed_up": taken["one_core"] / taken["two"],
+        "balance": balance(workload),
+    }
+
+
+def balance(workload: Any, shards: int = 2) -> float:
+    """Steps of the cohort over those of the longest shard: the most that so many shards can gain."""
+    import jax.numpy as jnp
+
+    from fedjax_sim.data.batching import census
+    from fedjax_sim.data.population import Table
+    from fedjax_sim.engine.deal import deal
+    from fedjax_sim.samplers import roster
+
+    data = workload.data
+    table = Table((), (), jnp.asarray(data.offsets[:-1], jnp.int32), jnp.asarray(data.sizes, jnp.int32))
+    dealt = deal(roster(jnp.asarray(workload.cohort), census(workload.work, table)), shards)
+    steps = np.asarray(dealt.members.steps).sum(axis=1)
+    return float(steps.sum() / steps.max())
+
+
+def pinned(run: Callable[[], Any]) -> Callable[[], Any]:
+    """The same with every thread of this process on one core while it runs (Linux only; elsewhere unchanged)."""
+
+    def alone() -> Any:
+        import jax
+
+        with one_core():
+            return jax.block_until_ready(run())
+
+    return alone if hasattr(os, "sched_setaffinity") else run
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """All threads that are there now share the first core that we may use."""
+    cores = os.sched_getaffinity(0)
+    threads = [int(path.name) for path in Path("/proc/self/task").iterdir()]
+    _allow(threads, {min(cores)})
+    try:
+        yield
+    finally:
+        _allow(threads, cores)
+
+
+def _allow(threads: list[int], cores: set[int]) -> None:
+    for thread in threads:
+        try:
+            os.sched_setaffinity(thread, cores)
+        except ProcessLookupError:  # it has ended
+            continue
