@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedjax_sim.checks import require, suggest
+import jax
+
+from fedjax_sim.checks import not_negative, positive, require, suggest
 from fedjax_sim.history import History, Row
 from fedjax_sim.types import Outcome, RoundState
 
@@ -91,6 +94,41 @@ def until_above(name: str, value: float) -> Callback:
 def until_below(name: str, value: float) -> Callback:
     """Stops when a number has come down to ``value`` or less. Raises as :func:`until_above` does."""
     return _until(name, lambda got: got <= value, f"{name} came down to {value:g}")
+
+
+def profile(folder: str | Path, first: int = 1, rounds: int = 3) -> Callback:
+    """Traces some rounds with JAX's profiler, for TensorBoard's profile plugin or https://ui.perfetto.dev.
+
+    Args:
+      folder: where the trace is written.
+      first: rounds of this run that go by before, 0 to see the compiling too.
+      rounds: rounds that are traced at least; a call's rounds are traced together.
+    """
+    not_negative("first", first)
+    positive("rounds", rounds)
+    seen = {"begun": 0, "from": -1}  # rounds done when the run began, and when tracing did
+
+    def begin(event: Event) -> None:
+        seen.update({"begun": event.round, "from": -1})
+        if first == 0:
+            start(event)
+
+    def start(event: Event) -> None:
+        jax.profiler.start_trace(str(folder), create_perfetto_trace=True)
+        seen["from"] = event.round
+
+    def step(event: Event) -> None:
+        if seen["from"] >= 0 and event.round >= seen["from"] + rounds:
+            stop(event)
+        elif seen["from"] == -1 and event.round >= seen["begun"] + first:
+            start(event)
+
+    def stop(event: Event) -> None:
+        if seen["from"] >= 0:
+            jax.profiler.stop_trace()
+            seen["from"] = -2  # once is enough
+
+    return callback(on_run_start=begin, on_round_end=step, on_run_end=stop)
 
 
 def _until(name: str, reached: Callable[[float], bool], reason: str) -> Callback:

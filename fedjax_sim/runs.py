@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,9 @@ def config_of(folder: str | Path) -> Path:
     return path
 
 
-def run_experiment(experiment: Experiment, folder: str | Path, resume: bool = False, console: Console | None = None) -> Summary:
+def run_experiment(
+    experiment: Experiment, folder: str | Path, resume: bool = False, console: Console | None = None, callbacks: Iterable[Callback] = ()
+) -> Summary:
     """Runs an experiment, or goes on with it, and writes everything into its folder.
 
     Args:
@@ -72,6 +75,7 @@ def run_experiment(experiment: Experiment, folder: str | Path, resume: bool = Fa
       folder: from :func:`new_folder`, or that of the run to go on with.
       resume: whether to continue from the newest checkpoint in the folder.
       console: where progress is shown; standard error if none is given.
+      callbacks: besides those that the configuration asks for.
 
     Returns:
       What ``summary.json`` holds.
@@ -88,7 +92,7 @@ def run_experiment(experiment: Experiment, folder: str | Path, resume: bool = Fa
         _unfinished(restored, experiment.config.run.rounds)
         past = _past(folder, restored)
         (folder / CONFIG).write_text(dumps(experiment.config), encoding="utf-8")
-        result = _simulate(experiment, folder, store, restored, past, console)
+        result = _simulate(experiment, folder, store, restored, past, console, callbacks)
     earlier = (past.latest("seconds") or 0.0) if past else 0.0
     summary = summarise(experiment, result, earlier, (*turned, *(restored.notes if restored else ())))
     (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -96,7 +100,13 @@ def run_experiment(experiment: Experiment, folder: str | Path, resume: bool = Fa
 
 
 def _simulate(
-    experiment: Experiment, folder: Path, store: Store, restored: Restored | None, past: History | None, console: Console | None
+    experiment: Experiment,
+    folder: Path,
+    store: Store,
+    restored: Restored | None,
+    past: History | None,
+    console: Console | None,
+    callbacks: Iterable[Callback],
 ) -> Result:
     from fedjax_sim.loop import simulate
 
@@ -112,7 +122,7 @@ def _simulate(
         store=store,
         checkpoint_every=run.checkpoint.every,
         metadata={"config": tables(run)},
-        callbacks=_stops(run.stop),
+        callbacks=[*_stops(run.stop), *callbacks],
         writers=_writers(folder, restored.step if restored else None),
         resume=restored.state if restored else None,
         history=past,

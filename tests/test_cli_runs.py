@@ -233,3 +233,15 @@ def test_files_of_the_demo_differ_in_the_algorithm_alone():
     assert pair[0] == pair[1]
     assert len(set(algorithms)) == 2
     assert pair[0]["task"]["clients"] >= 50
+
+
+def test_a_profile_is_written_where_asked(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    traces = tmp_path / "traces"
+    assert main(["run", small, "rounds=5", "--out", str(tmp_path / "run"), "--profile", str(traces)]) == 0
+    (trace,) = traces.rglob("perfetto_trace.json.gz")
+    assert str(trace) in capsys.readouterr().out
+
+
+def test_a_run_too_short_for_a_profile_says_so(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["run", small, "rounds=1", "--out", str(tmp_path / "run"), "--profile", str(tmp_path / "traces")]) == 0
+    assert "no profile: the run was too short" in capsys.readouterr().out

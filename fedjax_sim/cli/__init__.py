@@ -26,6 +26,7 @@ def _running(verbs: argparse._SubParsersAction) -> None:
     run = verbs.add_parser("run", help="train what a configuration file describes")
     _config(run)
     run.add_argument("--out", metavar="DIR", help="folder of the run (default: the next free one below runs/)")
+    run.add_argument("--profile", metavar="DIR", help="trace three rounds after the first with JAX's profiler, into this folder")
     run.set_defaults(call="running:run")
     resume = verbs.add_parser("resume", help="go on with a run from its newest checkpoint")
     _run_folder(resume)

@@ -35,10 +35,16 @@ def devices(document: Document) -> int:
 
 
 def run(asked: argparse.Namespace) -> None:
-    """``run CONFIG [key=value ...] [--out DIR]``."""
+    """``run CONFIG [key=value ...] [--out DIR] [--profile DIR]``."""
+    from fedjax_sim.callbacks import profile
+
     ready = experiment(asked.config, asked.overrides)
     folder = new_folder(ready.config, asked.out)
-    tell(run_experiment(ready, folder), folder, ready.config.run.rounds)
+    watch = [profile(asked.profile)] if asked.profile else []
+    tell(run_experiment(ready, folder, callbacks=watch), folder, ready.config.run.rounds)
+    if asked.profile:
+        traces = sorted(str(path) for path in Path(asked.profile).rglob("perfetto_trace.json.gz"))
+        say(Console(), f"profile: open {traces[-1]} at https://ui.perfetto.dev" if traces else "no profile: the run was too short for one")
 
 
 def resume(asked: argparse.Namespace) -> None:
