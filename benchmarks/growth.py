@@ -11,7 +11,10 @@ machine; what a step reads is as scattered as if they did not. Memory is measure
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -56,7 +59,7 @@ def summary(parts: dict[str, Any]) -> dict[str, Any]:
     return {
         "step_time_spread": {n: max(taken) / min(taken) for n, taken in steps.items()},
         "peak_memory_spread": {n: max(r["peak_bytes"] for r in rows) / min(r["peak_bytes"] for r in rows) for n, rows in of.items()},
-        "population_share": parts["population"]["share"],
+        "population_share": parts["population"]["overhead_share"],
         "speed_up": parts["devices"].get("speed_up"),
     }
 
@@ -180,7 +183,7 @@ def memory(cohort: int, devices: int, rounds: int = 2) -> dict[str, Any]:
     jax.config.update("jax_num_cpu_devices", devices)
     keep_programs()
     program, state = program_of(crowd(), samplers.uniform(cohort), devices)
-    jax.block_until_ready(state)
+    jax.block_until_ready(jax.live_arrays())  # the program's own copy of the data, too
     before = reset_peak()
     for _ in range(rounds):
         state, outcome = program.run(state)
@@ -199,7 +202,13 @@ def memory(cohort: int, devices: int, rounds: int = 2) -> dict[str, Any]:
 
 
 def reset_peak() -> int:
-    """Forgets the process's peak of resident memory; returns what is resident now, in bytes."""
+    """Forgets the process's peak of resident memory; returns what is resident now, in bytes.
+
+    What was freed goes back to the system first, as far as the C library can: a round would take it unseen.
+    """
+    gc.collect()
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return resident("VmRSS")
 

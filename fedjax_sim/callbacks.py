@@ -114,13 +114,13 @@ def profile(folder: str | Path, first: int = 1, rounds: int = 3) -> Callback:
             start(event)
 
     def start(event: Event) -> None:
-        jax.profiler.start_trace(str(folder), create_perfetto_trace=True)
+        jax.profiler.start_trace(str(folder))
         seen["from"] = event.round
 
     def step(event: Event) -> None:
         if seen["from"] >= 0 and event.round >= seen["from"] + rounds:
             stop(event)
-        elif seen["from"] == -1 and event.round >= seen["begun"] + first:
+        elif seen["from"] == -1 and seen["begun"] + first <= event.round < event.rounds:
             start(event)
 
     def stop(event: Event) -> None:

@@ -238,7 +238,7 @@ def test_files_of_the_demo_differ_in_the_algorithm_alone():
 def test_a_profile_is_written_where_asked(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     traces = tmp_path / "traces"
     assert main(["run", small, "rounds=5", "--out", str(tmp_path / "run"), "--profile", str(traces)]) == 0
-    (trace,) = traces.rglob("perfetto_trace.json.gz")
+    (trace,) = traces.rglob("*.trace.json.gz")
     assert str(trace) in capsys.readouterr().out
 
 

@@ -43,7 +43,7 @@ def run(asked: argparse.Namespace) -> None:
     watch = [profile(asked.profile)] if asked.profile else []
     tell(run_experiment(ready, folder, callbacks=watch), folder, ready.config.run.rounds)
     if asked.profile:
-        traces = sorted(str(path) for path in Path(asked.profile).rglob("perfetto_trace.json.gz"))
+        traces = sorted(str(path) for path in Path(asked.profile).rglob("*.trace.json.gz"))
         say(Console(), f"profile: open {traces[-1]} at https://ui.perfetto.dev" if traces else "no profile: the run was too short for one")
 
 
