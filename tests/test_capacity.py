@@ -107,7 +107,7 @@ def test_nothing_left_to_give_up_is_an_error():
 
 
 def test_a_state_that_went_down_with_the_round_is_an_error():
-    with pytest.raises(FedError, match="within a round.*resume"):
+    with pytest.raises(FedError, match=r"within a round.*resume"):
         make_elastic(refusing(1, consuming=True), PLAN, ())({"x": jnp.ones(3)})
 
 

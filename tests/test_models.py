@@ -166,3 +166,31 @@ def test_lstm_in_lanes_equals_one_at_a_time():
 def test_mistakes_are_named(build, says):
     with pytest.raises(FedError, match=says):
         build()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_mixed_precision_computes_narrowly_and_keeps_its_parameters_wide(name):
+    plain = models.REGISTRY[name](**SMALL[name])
+    mixed, x = models.mixed_precision(plain), sample(name)
+    params, state = mixed.init(KEY, x)
+    params = jax.tree.map(lambda leaf: leaf + 0.0123, params)  # some begin at zero, which every float can tell
+
+    def total(model, params):
+        out, after = model.apply(params, state, x, train=False, key=None)
+        assert out.dtype == jnp.float32
+        close(after, state)
+        return jnp.sum(jnp.square(out))
+
+    wide, narrow = (jax.value_and_grad(lambda p, m=model: total(m, p))(params) for model in (plain, mixed))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(narrow[1]))
+    assert narrow[0] != wide[0]
+    np.testing.assert_allclose(narrow[0], wide[0], rtol=0.1)
+    program = jax.make_jaxpr(lambda p: total(mixed, p))(params)
+    assert "bf16" in str(program)
+
+
+def test_float32_is_the_model_itself_and_odd_floats_are_errors():
+    plain = models.logistic(3)
+    assert models.mixed_precision(plain, "float32") is plain
+    with pytest.raises(FedError, match=r"compute.*'int8'.*bfloat16"):
+        models.mixed_precision(plain, "int8")

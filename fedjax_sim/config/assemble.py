@@ -45,8 +45,11 @@ def _model(settings: Settings | None, log: Log) -> Any:
     """What the task calls with its number of outputs; tried once here, so that complaints are about the right table."""
     if settings is None:
         return None
+    from fedjax_sim.models import mixed_precision
+
+    compute: Any = getattr(settings, "compute", "float32")
     tried = make(settings, "model", log, 10)
-    return tried if tried is FAILED else lambda outputs: make(settings, "model", Log([]), outputs)
+    return tried if tried is FAILED else lambda outputs: mixed_precision(make(settings, "model", Log([]), outputs), compute)
 
 
 def _task(settings: Settings | None, model: Any, log: Log) -> Any:

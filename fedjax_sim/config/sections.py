@@ -84,7 +84,7 @@ def run_model(known: Registries) -> type[Settings]:
         "shards": (optional(Count), Field(None, description="a fixed number gives the same bits on any number of devices that divides it")),
         "rounds_per_call": (Count, Field(1, description="rounds in one compiled program")),
     }
-    models = tagged(Family("model", "name", skip=1), known.models, parts)  # the task says how many outputs it needs
+    models = tagged(Family("model", "name", extra=_precision(), skip=1), known.models, parts)  # the task says how many outputs it needs
     samplers = Family("sampler", "kind", extra=_wrappers(known.wrappers, parts))
     fields = {
         "seed": (int, Field(0, ge=0, lt=2**32, description="of the first model and of all rounds; the data follow from task.seed")),
@@ -126,6 +126,13 @@ def _section(title: str, factory: Any, fields: dict[str, Any]) -> tuple[Any, Any
     """A table that may be left out, for everything in it has a default."""
     model = table(title, factory, fields)
     return model, Field(default_factory=model)
+
+
+def _precision() -> dict[str, Any]:
+    """What every model may be wrapped in."""
+    from fedjax_sim.models.precision import Compute
+
+    return {"compute": (Compute, Field("float32", description="floats to compute in; parameters and sums stay float32"))}
 
 
 def _wrappers(wrappers: dict[str, Any], parts: Parts) -> dict[str, Any]:

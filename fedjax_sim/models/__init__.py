@@ -7,6 +7,8 @@ from collections.abc import Callable
 from fedjax_sim.models.adapters import from_equinox, from_functions, from_haiku, from_linen, from_nnx
 from fedjax_sim.models.base import Model
 from fedjax_sim.models.images import cnn, emnist_cnn, logistic, mlp
+from fedjax_sim.models.precision import mixed_precision
+from fedjax_sim.models.recurrent import LSTM, lstm
 from fedjax_sim.models.resnet import resnet
 from fedjax_sim.models.sequences import char_lstm, transformer
 
@@ -22,6 +24,7 @@ REGISTRY: dict[str, Callable[..., Model]] = {
 """Factories by name; their keyword arguments are the settings that a configuration may give."""
 
 __all__ = [
+    "LSTM",
     "REGISTRY",
     "Model",
     "char_lstm",
@@ -33,6 +36,8 @@ __all__ = [
     "from_linen",
     "from_nnx",
     "logistic",
+    "lstm",
+    "mixed_precision",
     "mlp",
     "resnet",
     "transformer",

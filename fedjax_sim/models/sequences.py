@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 
 from fedjax_sim.checks import fraction, positive, require
 from fedjax_sim.models.adapters import from_linen
 from fedjax_sim.models.base import Model
-from fedjax_sim.types import Array, Key
+from fedjax_sim.models.recurrent import LSTM
+from fedjax_sim.types import Array
 
 
 def char_lstm(vocabulary: int = 90, width: int = 256, layers: int = 2, embedding: int = 8) -> Model:
@@ -23,11 +23,11 @@ def char_lstm(vocabulary: int = 90, width: int = 256, layers: int = 2, embedding
     | LSTM | ``[B, T, 256]`` | 525,312 |
     | dense | ``[B, T, 90]`` | 23,130 |
 
-    820,522 parameters. The default vocabulary is 86 characters and four special tokens. Forget gates start open (bias 1).
+    820,522 parameters. The default vocabulary is 86 characters and four special tokens. The layers are
+    :class:`~fedjax_sim.models.recurrent.LSTM`.
 
     Reference: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017 (two
-    layers of 256 over embeddings of 8); Reddi et al., "Adaptive Federated Optimization", ICLR 2021 (logits at every place);
-    Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997.
+    layers of 256 over embeddings of 8); Reddi et al., "Adaptive Federated Optimization", ICLR 2021 (logits at every place).
     """
     for name, value in (("vocabulary", vocabulary), ("width", width), ("layers", layers), ("embedding", embedding)):
         positive(name, value)
@@ -74,73 +74,6 @@ def tokens(x: Array) -> Array:
 # ------------------------------------------------------------------------------------------------------------------- LSTM
 
 
-def _cell(gates: Array, cell: Array) -> tuple[Array, Array]:
-    """``(gates [B, 4H], cell [B, H]) -> (hidden, cell)``; gates are in, forget, new, out."""
-    enter, forget, new, out = jnp.split(gates, 4, axis=-1)
-    cell = nn.sigmoid(forget) * cell + nn.sigmoid(enter) * jnp.tanh(new)
-    return nn.sigmoid(out) * jnp.tanh(cell), cell
-
-
-def _unroll(drive: Array, kernel: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    """Hidden states ``[T, B, H]``, and the gates, hidden and cell states that each step began with."""
-
-    def step(carry: tuple[Array, Array], drive: Array) -> tuple[tuple[Array, Array], tuple[Array, tuple[Array, Array, Array]]]:
-        gates = drive + carry[0] @ kernel
-        after = _cell(gates, carry[1])
-        return after, (after[0], (gates, *carry))
-
-    zero = jnp.zeros_like(drive[0, :, : kernel.shape[0]])
-    return lax.scan(step, (zero, zero), drive)[1]
-
-
-@jax.custom_vjp
-def recur(drive: Array, kernel: Array) -> Array:
-    """An LSTM over time from its inputs' share of the gates, ``[T, B, 4H]``, and its recurrent kernel ``[H, 4H]``: ``[T, B, H]``.
-
-    Differentiated by hand for one reason: the gradient of ``kernel`` is one product over all ``T B`` rows here, where automatic
-    differentiation adds up ``T`` small ones, each reading and writing the whole kernel.
-    """
-    return _unroll(drive, kernel)[0]
-
-
-def _forward(drive: Array, kernel: Array) -> tuple[Array, tuple[Array, Array, Array, Array]]:
-    hidden, saved = _unroll(drive, kernel)
-    return hidden, (kernel, *saved)
-
-
-def _backward(saved: tuple[Array, Array, Array, Array], pull: Array) -> tuple[Array, Array]:
-    kernel, gates, hidden, cell = saved
-
-    def step(carry: tuple[Array, Array], row: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], Array]:
-        pull, gates, cell = row
-        _, transpose = jax.vjp(_cell, gates, cell)
-        gates, cell = transpose((carry[0] + pull, carry[1]))
-        return (gates @ kernel.T, cell), gates
-
-    zero = jnp.zeros_like(pull[0])
-    rows = lax.scan(step, (zero, zero), (pull, gates, cell), reverse=True)[1]
-    return rows, jnp.einsum("tbh,tbg->hg", hidden, rows)
-
-
-recur.defvjp(_forward, _backward)
-
-
-def _forget_open(key: Key, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
-    """Biases ``[4H]``: 1 for the forget gates, 0 for the others."""
-    quarter = shape[0] // 4
-    return jnp.zeros(shape, dtype).at[quarter : 2 * quarter].set(1)
-
-
-class _Lstm(nn.Module):
-    width: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:  # time first: [T, B, D] -> [T, B, H]
-        drive = nn.Dense(4 * self.width, bias_init=_forget_open, name="input")(x)
-        kernel = self.param("recurrent", nn.initializers.orthogonal(), (self.width, 4 * self.width), jnp.float32)
-        return recur(drive, kernel)
-
-
 class _CharLstm(nn.Module):
     vocabulary: int
     width: int
@@ -149,10 +82,10 @@ class _CharLstm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = nn.Embed(self.vocabulary, self.embedding, name="embedding_of_tokens")(tokens(x).T)
+        x = nn.Embed(self.vocabulary, self.embedding, name="embedding_of_tokens")(tokens(x).T)  # time first
         for layer in range(self.layers):
-            x = _Lstm(self.width, name=f"lstm_{layer}")(x)
-        return nn.Dense(self.vocabulary, name="head")(x.swapaxes(0, 1))
+            x = LSTM(self.width, name=f"lstm_{layer}")(x)
+        return nn.Dense(self.vocabulary, name="head")(x).swapaxes(0, 1)  # last, where there is least to turn around
 
 
 # ------------------------------------------------------------------------------------------------------------ transformer
