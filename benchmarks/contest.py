@@ -48,7 +48,8 @@ def time_workload(workload: Workload, devices: int, lanes: Any, repeats: int) ->
       ``workload``, ``says``, ``steps``; ``devices`` and ``lanes`` of ``ours_s``; ``floor_s``, the scan of all steps with convolutions
       rewritten; ``trap_s``, the scan as XLA runs it (from a few steps), where that differs; ``vmap_s`` where clients take one step each;
       ``alone_s``, a step jitted by itself times the steps; ``one_device_s``; ``ours_s`` on all devices; ``ratio`` and
-      ``ratio_one_device`` to the floor, both medians of ratios within a turn; ``spread``, lowest and highest of each.
+      ``ratio_one_device`` to the floor, both medians of ratios within a turn; ``spread``, lowest and highest of each; ``cores``, how many
+      were busy on average.
     """
     floor, steps = scan_floor(workload, canonically=True)
     one, everywhere = ours(workload, 1, lanes), ours(workload, devices, lanes) if devices > 1 else None
@@ -70,6 +71,7 @@ def time_workload(workload: Workload, devices: int, lanes: Any, repeats: int) ->
         "ours_s": timings[best].median,
         "ratio": timings[best].over(timings["floor"]),
         "ratio_one_device": timings["one_device"].over(timings["floor"]),
+        "cores": {name: timing.cores for name, timing in timings.items() if timing.computed},
         "spread": {name: [timing.low, timing.high] for name, timing in timings.items()},
     }
 

@@ -14,6 +14,8 @@ class Timing(NamedTuple):
     """Seconds that one contender took, turn by turn."""
 
     taken: tuple[float, ...]
+    computed: tuple[float, ...] = ()
+    """Seconds of processor time, over all cores."""
 
     @property
     def median(self) -> float:
@@ -27,6 +29,11 @@ class Timing(NamedTuple):
     def high(self) -> float:
         return max(self.taken)
 
+    @property
+    def cores(self) -> float:
+        """How many cores were busy on average."""
+        return sum(self.computed) / sum(self.taken)
+
     def over(self, other: Timing) -> float:
         """The median of the ratios within a turn: a disturbance that lasts longer than a turn falls out."""
         return float(np.median(np.asarray(self.taken) / np.asarray(other.taken)))
@@ -36,13 +43,13 @@ def interleave(contenders: dict[str, Callable[[], Any]], repeats: int = 7, budge
     """Times every contender ``repeats`` times in turn, after one call to warm up; fewer times where the budget (seconds) ends first."""
     for run in contenders.values():
         jax.block_until_ready(run())
-    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     begun = time.perf_counter()
     for turn in range(repeats):
         if turn >= 3 and time.perf_counter() - begun > budget:
             break
         for name, run in contenders.items():
-            start = time.perf_counter()
+            start, computed = time.perf_counter(), time.process_time()
             jax.block_until_ready(run())
-            taken[name].append(time.perf_counter() - start)
-    return {name: Timing(tuple(t)) for name, t in taken.items()}
+            taken[name].append((time.perf_counter() - start, time.process_time() - computed))
+    return {name: Timing(*zip(*each, strict=True)) for name, each in taken.items()}
