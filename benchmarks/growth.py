@@ -48,7 +48,7 @@ def measure(out_dir: str | Path) -> dict[str, Any]:
             "devices": fresh("benchmarks.scaling:speed_up") if len(counts) > 1 else {},
         }
     parts["summary"] = summary(parts)
-    parts["figures"] = [path.name for path in curves.draw(parts, Path(out_dir))]
+    parts["folder"], parts["figures"] = Path(out_dir).name, [path.name for path in curves.draw(parts, Path(out_dir))]
     return parts
 
 
@@ -229,7 +229,9 @@ def resident(what: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.growth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", default="benchmarks/results/growth", type=Path, help="folder of the curves")
     print(json.dumps(measure(parser.parse_args().out), indent=2))
 

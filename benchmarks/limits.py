@@ -33,7 +33,7 @@ class Cost(NamedTuple):
 
 
 def measure(lines: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """The machine's limits, and for each line of the main table (see ``benchmarks.__main__.time_workload``) the share reached.
+    """The machine's limits, and for each line of the main table (see ``benchmarks.contest.time_workload``) the share reached.
 
     Returns:
       ``{"machine": rates, "one_core": rates or None, "rounds": [share, ...]}``, rates in FLOP/s and bytes/s; ``one_core`` is measured in
@@ -149,18 +149,18 @@ def bodies_count_once() -> bool:
 
 
 def step_cost(workload: Any) -> Cost:
-    """Cost of one local SGD step of a workload on one full batch, the batch's gathering left out."""
+    """Cost of one local SGD step of a workload on one batch, the batch's gathering left out."""
     import jax
     import jax.numpy as jnp
 
     from benchmarks.floor import schedule
+    from fedjax_sim.data.batching import fetch
     from fedjax_sim.learner import gradient
-    from fedjax_sim.types import Batch
 
-    rows, masks = schedule(workload)
-    batch = Batch(*jax.tree.map(lambda leaf: jnp.asarray(leaf[rows[0]]), (workload.data.x, workload.data.y)), jnp.asarray(masks[0]))
+    drawn = jax.tree.map(lambda leaf: leaf[0], schedule(workload))
+    batch = fetch(jax.tree.map(jnp.asarray, workload.table), drawn)
 
-    def step(variables: Any, batch: Batch) -> Any:
+    def step(variables: Any, batch: Any) -> Any:
         grad = gradient(workload.objective, variables, jax.random.key(0), batch)
         return jax.tree.map(lambda p, g: p - workload.lr * g, variables.params, grad.params)
 
@@ -193,17 +193,21 @@ def share(line: dict[str, Any], machine: dict[str, float]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.limits", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.limits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default="", help="workloads to time, such as W1,W3; none by default")
     parser.add_argument("--repeats", default=5, type=int)
     options = parser.parse_args()
     from fedjax_sim.machine import cores, use_cores
 
     use_cores()
-    from benchmarks.__main__ import time_workload
+    from benchmarks.contest import time_workload
+    from benchmarks.workloads import WORKLOADS
 
     names = [name for name in options.only.split(",") if name]
-    print(json.dumps(measure([time_workload(name, min(cores(), 2), "auto", options.repeats) for name in names]), indent=2))
+    lines = [time_workload(WORKLOADS[name](), min(cores(), 2), "auto", options.repeats) for name in names]
+    print(json.dumps(measure(lines), indent=2))
 
 
 if __name__ == "__main__":

@@ -83,13 +83,12 @@ def speed_up(name: str = "W2", repeats: int = 5) -> dict[str, Any]:
     workload = WORKLOADS[name]()
     one, two = ours(workload, 1, "auto"), ours(workload, 2, "auto")
     contenders = {"one": one, "one_core": pinned(one), "two": two}
-    times = {key: timing._asdict() for key, timing in interleave(contenders, repeats, budget=150).items()}
-    taken = {key: each["median"] for key, each in times.items()}
+    times = interleave(contenders, repeats, budget=150)
     return {
         "workload": name,
-        "seconds": times,
-        "speed_up": taken["one"] / taken["two"],
-        "core_speed_up": taken["one_core"] / taken["two"],
+        "seconds": {key: {"median": t.median, "low": t.low, "high": t.high, "cores": t.cores} for key, t in times.items()},
+        "speed_up": times["one"].over(times["two"]),
+        "core_speed_up": times["one_core"].over(times["two"]),
         "balance": balance(workload),
     }
 

@@ -2,11 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
 from fedjax_sim import models, tree
 from fedjax_sim.checks import FedError
-from fedjax_sim.models import sequences
 
 CLASSES = 3
 KEY = jax.random.key(0)
@@ -109,43 +107,6 @@ def test_sequence_models_do_not_look_ahead(name):
     before, after = np.asarray(predict(x)), np.asarray(predict(later))
     np.testing.assert_allclose(before[:, :3], after[:, :3], rtol=1e-5, atol=1e-6)
     assert (np.abs(before[:, 3:] - after[:, 3:]).max(-1) > 1e-6).all()  # and every later place has seen the change
-
-
-def test_lstm_equals_flax():
-    width, cell = 5, nn.OptimizedLSTMCell(5)
-    x = jax.random.normal(KEY, (2, 7, 3))
-    theirs = nn.RNN(cell)
-    inner = jax.jit(theirs.init)(KEY, x)["params"]["cell"]
-
-    def ours(inner, x):
-        kernel, bias, recurrent = ([inner[gate] for gate in gates] for gates in (("ii", "if", "ig", "io"), *[("hi", "hf", "hg", "ho")] * 2))
-        drive = x.swapaxes(0, 1) @ jnp.concatenate([g["kernel"] for g in kernel], -1) + jnp.concatenate([g["bias"] for g in bias])
-        return sequences.recur(drive, jnp.concatenate([g["kernel"] for g in recurrent], -1)).swapaxes(0, 1)
-
-    def scalar(out):
-        return jnp.sum(jnp.sin(jnp.arange(out.size).reshape(out.shape)) * out)
-
-    assert ours(inner, x).shape == (2, 7, width)
-    got = jax.jit(jax.value_and_grad(lambda p, x: scalar(ours(p, x)), argnums=(0, 1)))(inner, x)
-    want = jax.jit(jax.value_and_grad(lambda p, x: scalar(theirs.apply({"params": {"cell": p}}, x)), argnums=(0, 1)))(inner, x)
-    close(got, want, rtol=1e-4, atol=1e-6)
-
-
-def test_lstm_has_second_derivatives():
-    drive, kernel = jax.random.normal(KEY, (3, 2, 8)), jax.random.normal(KEY, (2, 8))
-    slope = jax.grad(lambda k: jnp.sum(sequences.recur(drive, k) ** 2))
-    direction = jnp.ones_like(kernel)
-    forward = jax.jit(lambda k: jax.jvp(slope, (k,), (direction,))[1])(kernel)
-    reverse = jax.jit(jax.grad(lambda k: jnp.vdot(slope(k), direction)))(kernel)
-    np.testing.assert_allclose(forward, reverse, rtol=1e-4, atol=1e-5)
-
-
-def test_lstm_in_lanes_equals_one_at_a_time():
-    drive, kernel = jax.random.normal(KEY, (3, 4, 2, 8)), jax.random.normal(KEY, (3, 2, 8))
-    slope = jax.jit(jax.grad(lambda drive, kernel: jnp.sum(sequences.recur(drive, kernel) ** 2), argnums=(0, 1)))
-    together = jax.jit(jax.vmap(slope))(drive, kernel)
-    for lane in range(3):
-        close(tree.take(together, lane), slope(drive[lane], kernel[lane]), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from fedjax_sim.checks import fail, require
 from fedjax_sim.engine.backends import Compiled
@@ -53,14 +54,11 @@ def make_elastic(build: Callable[[Plan, int], Compiled], plan: Plan, table: PyTr
         def at(plan: Plan) -> Loaded:
             return load(build(plan, rounds), plan, state, table)
 
-        if rounds not in held:
-            halvings = max((other.plan.halvings for other in held.values()), default=0)
-            held[rounds] = fit(at, plan._replace(halvings=halvings))
-        while True:
-            try:
-                return held[rounds].run(state)
-            except jax.errors.JaxRuntimeError as error:
-                held[rounds] = recover(at, held[rounds], state, error)
+        if rounds in held:
+            return held[rounds].run(state)
+        halvings = max((other.plan.halvings for other in held.values()), default=0)
+        held[rounds], first = rehearse(at, fit(at, plan._replace(halvings=halvings)), state)
+        return first
 
     return run
 
@@ -80,18 +78,22 @@ def fit(at: Load, plan: Plan) -> Loaded:
     return loaded
 
 
-def recover(at: Load, loaded: Loaded, state: RoundState, error: Exception) -> Loaded:
-    """What to try instead of a program that ended like this.
+def rehearse(at: Load, loaded: Loaded, state: RoundState) -> tuple[Loaded, tuple[RoundState, Outcome]]:
+    """A program's first call, waited for, on fewer lanes where memory runs out; and the program that did it.
 
-    Raises:
-      FedError: where the state went down with it, or there is nothing left to give up.
+    A program takes the same memory in every call, so the first tells. It is given the state for good, and whether memory lasted shows
+    only when it is done, so a copy is kept on the host meanwhile.
     """
-    if EXHAUSTED not in str(error):
-        raise error
-    reason = str(error).split(EXHAUSTED)[1].strip(": ").splitlines()[0]
-    lost = any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
-    require(not lost, "memory ran out within a round", reason, "resume from the last checkpoint, with fewer engine.lanes")
-    return narrower(at, loaded, reason)
+    kept = jax.tree.map(lambda leaf: np.array(leaf, copy=True), state)
+    places = jax.tree.map(lambda leaf: leaf.sharding, state)
+    while True:
+        try:
+            return loaded, jax.block_until_ready(loaded.run(state))
+        except jax.errors.JaxRuntimeError as error:
+            if EXHAUSTED not in str(error):
+                raise
+            loaded = narrower(at, loaded, str(error).split(EXHAUSTED)[1].strip(": ").splitlines()[0].rstrip("."))
+            state = jax.device_put(kept, places)
 
 
 def narrower(at: Load, loaded: Loaded, got: str) -> Loaded:
