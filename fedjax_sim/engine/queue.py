@@ -84,7 +84,6 @@ def run(work: Work, queue: Queue, table: PyTree, lanes: int, over_lanes: MapLane
     """
     lanes = min(lanes, queue.length)
     like = shapes(work, row(queue.members), row(table))
-    cohort = jax.vmap(work.enrol)(queue.members)
     stretch = make_stretch(work, queue, lanes, over_lanes)
 
     def busy(carry: Carry) -> Array:
@@ -95,9 +94,9 @@ def run(work: Work, queue: Queue, table: PyTree, lanes: int, over_lanes: MapLane
         now = tree.first(carry.lanes) if lanes == 1 else carry.lanes
         now = lax.while_loop(partial(waiting, queue), stretch, now)
         after = tree.tile(now, 1) if lanes == 1 else now
-        return refill(work, queue, cohort, finish(work, queue, carry._replace(lanes=after)))
+        return refill(work, queue, finish(work, queue, carry._replace(lanes=after)))
 
-    carry = lax.while_loop(busy, deliver, refill(work, queue, cohort, begin(work, queue, table, like, lanes)))
+    carry = lax.while_loop(busy, deliver, refill(work, queue, begin(work, queue, table, like, lanes)))
     return Reduced(carry.upload, carry.stats, carry.clients, carry.table)
 
 
@@ -157,13 +156,13 @@ def finish(work: Work, queue: Queue, carry: Carry) -> Carry:
     )
 
 
-def refill(work: Work, queue: Queue, cohort: Client, carry: Carry) -> Carry:
+def refill(work: Work, queue: Queue, carry: Carry) -> Carry:
     """Idle lanes take the next clients of the queue, in order, as long as there are any."""
     lanes = carry.lanes
     idle = lanes.place >= queue.length
     place = carry.head + jnp.cumsum(idle, dtype=jnp.int32) - 1
     takes = idle & (place < queue.count)
-    client = tree.take(cohort, place)
+    client = jax.vmap(work.enrol)(tree.take(queue.members, place))
     memory = tree.take(carry.table, jnp.take(queue.slots, place, mode="clip"))
     local = jax.vmap(work.start)(client, memory)
     fresh = Lanes(place, jnp.zeros_like(place), client, memory, local, tree.zeros_like(lanes.metrics))

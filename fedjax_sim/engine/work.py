@@ -20,7 +20,7 @@ SHUFFLE, START, STEP, FINISH, LIFT = range(5)
 
 
 class Client(NamedTuple):
-    """A member of the cohort with what it draws from, derived for the whole cohort at once before the first step."""
+    """A member of the cohort with what it draws from, derived once, before its first step."""
 
     member: Member
     shuffle: Array
