@@ -95,7 +95,7 @@ def on_clients(
 ) -> Callable[[RoundState], Numbers]:
     """Every client's personal model on its own examples; clients without any are left out."""
     backend = make_backend(plan)
-    table = backend.replicate(to_table(data))
+    table = backend.share(to_table(data))
     work = Batching(batch_size, 1, None, shuffle=False)
     program = backend.inspect(lambda state, table: client_metrics(algorithm, objective, plan, work, int(data.sizes.max()), state, table))
 

@@ -113,7 +113,7 @@ def make_round(algorithm: Algorithm, sampler: Sampler, data: Population | Table,
     plan = make_plan(engine, int(np.max(data.size)))
     sampler.cohort(data.clients)  # refuses a cohort that the population cannot fill
     backend = make_backend(plan)
-    table = backend.replicate(data)
+    table = backend.share(data)
 
     def program(plan: Plan, rounds: int) -> Compiled:
         spmd = make_spmd(algorithm, sampler, plan, work)

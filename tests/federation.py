@@ -58,7 +58,7 @@ def machine(algorithm: Algorithm, sampler: Sampler, like: Population, work: Batc
     return Machine(
         first,
         program.run,
-        lambda data: backend.replicate(table(data)),
+        lambda data: backend.share(table(data)),
         lambda state: backend.logical(state, like.clients),
         backend.place,
         plan,

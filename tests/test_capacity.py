@@ -112,6 +112,24 @@ def test_a_state_that_went_down_with_the_round_is_there_again():
     np.testing.assert_array_equal(state["x"], jnp.ones(3))
 
 
+def test_devices_of_a_cpu_are_not_given_a_round_before_the_last_is_done():
+    ready = []
+
+    def build(plan, rounds):
+        def run(state, table):
+            ready.append(all(leaf.is_ready() for leaf in jax.tree.leaves(state)))
+            return slow(state), ()
+
+        return refusing(0)(plan, rounds)._replace(lower=lambda s, t: SimpleNamespace(compile=lambda: _Callable(run, None)))
+
+    slow = jax.jit(lambda state: jax.tree.map(lambda x: jax.lax.fori_loop(0, 300, lambda i, m: m @ m / jnp.max(m), x), state))
+    run, state = make_elastic(build, make_plan(Engine(devices=2), 12), ()), {"x": jnp.ones((150, 150))}
+    for _ in range(4):
+        state, _ = run(state)
+    assert all(ready)
+    assert len(ready) == 4
+
+
 def test_other_errors_are_not_ours():
     def build(plan, rounds):
         def run(state, table):

@@ -5,10 +5,9 @@ Client ``i`` owns the rows ``offsets[i]:offsets[i + 1]`` of every leaf of ``x`` 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fedjax_sim.checks import require
@@ -47,7 +46,7 @@ class Population(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A population on the device, as the round function takes it. ``offset`` and ``size`` are ``int32[N]``."""
+    """A population as the round function takes it, on the host or on devices. ``offset`` and ``size`` are ``int32[N]``."""
 
     x: PyTree
     y: PyTree
@@ -120,12 +119,12 @@ def by_client(x: PyTree, y: PyTree, client: np.ndarray) -> Population:
 
 
 def to_table(data: Population) -> Table:
-    """The population as device arrays, not yet placed on a mesh.
+    """The population as a table, still on the host: numpy, with the caller's own arrays.
 
     Raises:
       FedError: where the examples are too many for 32-bit row numbers.
     """
     total = int(data.offsets[-1])
     require(total < 2**31, "a resident population has at most 2**31 - 1 examples", total, "use fewer clients or examples")
-    x, y = jax.tree.map(jnp.asarray, (data.x, data.y))
-    return Table(x, y, jnp.asarray(data.offsets[:-1], jnp.int32), jnp.asarray(data.sizes, jnp.int32))
+    leaves: Any = (data.x, data.y, data.offsets[:-1].astype(np.int32), data.sizes.astype(np.int32))
+    return Table(*jax.tree.map(np.asarray, leaves))

@@ -40,8 +40,8 @@ class Backend(NamedTuple):
     """A function that only looks at the state; what it returns is the same on every device."""
     place: Callable[[RoundState], RoundState]
     """A logical state, copied onto the devices."""
-    replicate: Callable[[PyTree], PyTree]
-    """Values that every device needs whole."""
+    share: Callable[[PyTree], PyTree]
+    """Values that every device needs whole and only reads, such as data. Devices of a CPU share one copy."""
     logical: Callable[[RoundState, int], RoundState]
     """``(state, N)``: numpy leaves, memory ``[N, ...]``."""
 
@@ -53,12 +53,12 @@ def make_backend(plan: Plan) -> Backend:
     per_device = plan.backend == "pmap"
     adapter = ADAPTERS[plan.backend]
 
-    def replicate(values: PyTree) -> PyTree:
-        # A copy: the round donates its state, and the caller keeps what it passed in.
-        return jax.tree.map(lambda leaf: jax.device_put(jnp.array(leaf, copy=True), whole), values)
+    def share(values: PyTree) -> PyTree:
+        return jax.device_put(values, whole)
 
     def place(state: RoundState) -> RoundState:
-        rest = replicate(replace(state, memory=()))
+        # Copied first: the round donates its state, and the caller keeps what it passed in.
+        rest = share(jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), replace(state, memory=())))
         blocks = jax.tree.map(lambda leaf: _blocks(np.asarray(leaf), len(plan.devices), per_device), state.memory)
         return replace(rest, memory=jax.tree.map(lambda leaf: jax.device_put(leaf, split), blocks))
 
@@ -70,7 +70,7 @@ def make_backend(plan: Plan) -> Backend:
 
         return replace(host, memory=jax.tree.map(table, host.memory))
 
-    return Backend(lambda f: adapter(f, mesh, True), lambda f: adapter(f, mesh, False), place, replicate, logical)
+    return Backend(lambda f: adapter(f, mesh, True), lambda f: adapter(f, mesh, False), place, share, logical)
 
 
 def _blocks(leaf: np.ndarray, devices: int, per_device: bool) -> np.ndarray:

@@ -47,6 +47,8 @@ def make_elastic(build: Callable[[Plan, int], Compiled], plan: Plan, table: PyTr
       table: the program's second argument.
     """
     held: dict[int, Loaded] = {}
+    # With more than thirty rounds under way, a CPU's devices wait for each other's collectives forever.
+    crowded = plan.platform == "cpu" and len(plan.devices) > 1
 
     def run(state: RoundState, rounds: int = 1) -> tuple[RoundState, Outcome]:
         require(rounds > 0, "rounds must be positive", rounds, "run at least one round")
@@ -54,6 +56,8 @@ def make_elastic(build: Callable[[Plan, int], Compiled], plan: Plan, table: PyTr
         def at(plan: Plan) -> Loaded:
             return load(build(plan, rounds), plan, state, table)
 
+        if crowded:
+            jax.block_until_ready(state)
         if rounds in held:
             return held[rounds].run(state)
         halvings = max((other.plan.halvings for other in held.values()), default=0)

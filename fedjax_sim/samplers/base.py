@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import scipy.stats
 
 from fedjax_sim import tree
 from fedjax_sim.checks import positive, require
@@ -74,9 +73,11 @@ def poisson(expected: float = 10.0, maximum: int | None = None) -> Sampler:
       maximum: rows in the roster; a larger draw is cut to it and counted in the sampler's state. By default so many that fewer
         than one round in 10^9 is cut.
     """
+    from scipy.stats import poisson as law  # half a second that only this sampler needs
+
     positive("poisson.expected", expected)
     # The Poisson law's tail is heavier than the binomial's, whatever the population.
-    most = maximum if maximum is not None else int(scipy.stats.poisson.isf(1e-9, expected)) + 1
+    most = maximum if maximum is not None else int(law.isf(1e-9, expected)) + 1
     require(most >= expected, "poisson.maximum must not be below the mean cohort", most, f"give it a value of {int(expected) + 1} or more")
 
     def cohort(population: int) -> int:
