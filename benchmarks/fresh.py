@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from typing import Any
 from fedjax_sim.checks import require
 
 ROOT = Path(__file__).parent.parent
-BEGUN = time.perf_counter()
-"""When this module was imported: in a fresh process, its first moment (the interpreter's own start, about 20 ms, is not in it)."""
+SHARE = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+"""On an accelerator the process that asks holds most of the memory already."""
 
 
 def fresh(
@@ -41,8 +40,8 @@ def fresh(
     command = [sys.executable, "-m", "benchmarks.fresh", function, json.dumps(arguments)]
     if cores is not None:
         command += [",".join(map(str, cores))]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=limit)
-    said = done.stderr.strip().splitlines()[-3:]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **SHARE, **(env or {})}, capture_output=True, text=True, timeout=limit)
+    said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("    @ ")][-3:]  # but no C++ stack
     require(done.returncode == 0, f"{function} failed in its own process", said, f"try it by hand: {' '.join(command[1:3])} {function}")
     return json.loads(done.stdout.splitlines()[-1])
 

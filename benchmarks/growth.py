@@ -26,6 +26,9 @@ import numpy as np
 from benchmarks.fresh import fresh
 
 COHORTS = (10, 100, 1000, 10_000)
+PROC = Path("/proc/self")
+UNDER_WAY = 4
+"""Rounds that are under way at once, where several are timed together."""
 
 
 def measure(out_dir: str | Path) -> dict[str, Any]:
@@ -36,30 +39,44 @@ def measure(out_dir: str | Path) -> dict[str, Any]:
       ...], "population": {...}, "devices": {...}, "figures": [names]}``.
     """
     from benchmarks import curves
-    from fedjax_sim.machine import cores
 
-    counts = (1, 2) if cores() > 1 else (1,)
+    counts, cpu = device_counts()
     with tempfile.TemporaryDirectory() as cache:
         kept = {"FEDJAX_SIM_CACHE": cache}
         parts: dict[str, Any] = {
             "cohort": {str(n): fresh("benchmarks.growth:cohorts", env=kept, devices=n)["rows"] for n in counts},
             "memory": [row for n in counts for row in peaks(n, kept)],
             "population": fresh("benchmarks.scaling:populations"),
-            "devices": fresh("benchmarks.scaling:speed_up") if len(counts) > 1 else {},
+            "devices": fresh("benchmarks.scaling:speed_up") if cpu and len(counts) > 1 else {},
         }
     parts["summary"] = summary(parts)
     parts["folder"], parts["figures"] = Path(out_dir).name, [path.name for path in curves.draw(parts, Path(out_dir))]
     return parts
 
 
+def device_counts() -> tuple[tuple[int, ...], bool]:
+    """One device and all (two where they are CPU cores), and whether they are."""
+    import jax
+
+    from fedjax_sim.machine import cores
+
+    cpu = jax.default_backend() == "cpu"
+    return tuple(sorted({1, min(cores(), 2) if cpu else len(jax.devices())})), cpu
+
+
 def summary(parts: dict[str, Any]) -> dict[str, Any]:
     """The figures that the targets are about: largest over smallest, and shares."""
-    steps = {n: [row["step_s"] for row in rows] for n, rows in parts["cohort"].items()}
-    of = {n: [row for row in parts["memory"] if row["devices"] == int(n)] for n in steps}
+    memory = {n: [row for row in parts["memory"] if row["devices"] == int(n)] for n in parts["cohort"]}
+
+    def spread(of: dict[str, list[dict[str, Any]]], key: str) -> dict[str, float]:
+        return {n: max(row[key] for row in rows) / min(row[key] for row in rows) for n, rows in of.items()}
+
     return {
-        "step_time_spread": {n: max(taken) / min(taken) for n, taken in steps.items()},
-        "peak_memory_spread": {n: max(r["peak_bytes"] for r in rows) / min(r["peak_bytes"] for r in rows) for n, rows in of.items()},
+        "step_time_spread": spread(parts["cohort"], "step_s"),
+        "cpu_time_spread": spread(parts["cohort"], "cpu_s"),
+        "peak_memory_spread": spread(memory, "peak_bytes"),
         "population_share": parts["population"]["overhead_share"],
+        "population_share_cpu": parts["population"]["overhead_share_cpu"],
         "speed_up": parts["devices"].get("speed_up"),
     }
 
@@ -119,7 +136,10 @@ class Taken(NamedTuple):
 
 
 def timed(made: tuple[Any, Any], rounds: int) -> Callable[[], Taken]:
-    """A function that runs so many rounds, one call each."""
+    """A function that runs so many rounds, one call each, a few of them under way at a time.
+
+    Where some 50 rounds on two CPU devices are under way at once, XLA's threads may all wait for each other in its collectives.
+    """
     import jax
 
     program, state = made
@@ -131,6 +151,7 @@ def timed(made: tuple[Any, Any], rounds: int) -> Callable[[], Taken]:
         for _ in range(rounds):
             held["state"], outcome = program.run(held["state"])
             told.append(outcome.clients["loss"].weight)
+            jax.block_until_ready(told[-UNDER_WAY:][0])
         jax.block_until_ready((held["state"], told))
         end = time.perf_counter(), time.process_time()
         # Each example is met once, so a client's weight is its size, and 20 of them make a step.
@@ -179,9 +200,10 @@ def memory(cohort: int, devices: int, rounds: int = 2) -> dict[str, Any]:
     """Bytes beyond the data that rounds of a cohort take in this process.
 
     Returns:
-      ``peak_bytes``, the most resident memory during the rounds less that with data and state in place (Linux only; loading the program
-      and JAX's own start included); ``temp_bytes``, XLA's plan of the round's temporary buffers, and ``report_bytes`` of its results
-      that are not the new state's (metrics of each client), both on one device.
+      ``peak_bytes``, the most resident memory during the rounds less that with data and state in place, loading the program included (on
+      an accelerator, and where there is no /proc, XLA's plan instead); ``temp_bytes``, XLA's plan of the round's temporary buffers, and
+      ``report_bytes`` of its results that are not the new state's (metrics of each client), both on one device; ``data_bytes``, what was
+      resident before.
     """
     import jax
 
@@ -195,17 +217,16 @@ def memory(cohort: int, devices: int, rounds: int = 2) -> dict[str, Any]:
     jax.block_until_ready(jax.live_arrays())  # the program's own copy of the data, too
     before = reset_peak()
     for _ in range(rounds):
-        state, outcome = program.run(state)
-        jax.block_until_ready(state)
+        state, outcome = jax.block_until_ready(program.run(state))
     after = resident("VmHWM")
     plan = program.lower(state).compile().memory_analysis()
-    report = sum(leaf.nbytes for leaf in jax.tree.leaves(outcome)) // rounds if outcome else 0
+    seen = jax.default_backend() == "cpu" and PROC.is_dir()
     return {
         "cohort": cohort,
         "devices": devices,
-        "peak_bytes": after - before,
+        "peak_bytes": after - before if seen else plan.temp_size_in_bytes + plan.output_size_in_bytes,
         "temp_bytes": plan.temp_size_in_bytes,
-        "report_bytes": report,
+        "report_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(outcome)),
         "data_bytes": before,
     }
 
@@ -218,20 +239,20 @@ def reset_peak() -> int:
     gc.collect()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
+    if PROC.is_dir():
+        (PROC / "clear_refs").write_text("5")
     return resident("VmRSS")
 
 
 def resident(what: str) -> int:
-    """``VmRSS`` (now) or ``VmHWM`` (peak) of this process, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    """``VmRSS`` (now) or ``VmHWM`` (peak) of this process, in bytes; 0 where there is no /proc."""
+    lines = (PROC / "status").read_text().splitlines() if PROC.is_dir() else [f"{what}: 0"]
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{what}:"))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.growth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    verbatim = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__, formatter_class=verbatim)
     parser.add_argument("--out", default="benchmarks/results/growth", type=Path, help="folder of the curves")
     print(json.dumps(measure(parser.parse_args().out), indent=2))
 

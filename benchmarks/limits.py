@@ -193,9 +193,8 @@ def share(line: dict[str, Any], machine: dict[str, float]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.limits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    verbatim = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.limits", description=__doc__, formatter_class=verbatim)
     parser.add_argument("--only", default="", help="workloads to time, such as W1,W3; none by default")
     parser.add_argument("--repeats", default=5, type=int)
     options = parser.parse_args()

@@ -34,18 +34,19 @@ def populations(repeats: int = 7, cohort: int = 50, rounds: int = 20) -> dict[st
     offset, size = (jax.numpy.tile(column, POPULATIONS[1] // POPULATIONS[0]) for column in (small.offset, small.size))
     tables = {"small": small, "shared": small._replace(offset=offset, size=size), "large": large}
     runs = {name: timed(program_of(table, samplers.uniform(cohort), 1), rounds) for name, table in tables.items()}
-    times = {name: middle(each) for name, each in in_turn(runs, repeats).items()}
+    taken = in_turn(runs, repeats)
 
     def share(measure: str, one: str, other: str) -> float:
-        return 1 - times[one][measure] / times[other][measure]
+        ratios = [getattr(a, measure) / getattr(b, measure) for a, b in zip(taken[one], taken[other], strict=True)]
+        return 1 - float(np.median(ratios))  # of ratios within a turn: longer disturbances fall out
 
     return {
         "clients": list(POPULATIONS),
         "cohort": cohort,
-        "times": times,
-        "overhead_share": share("step_s", "small", "shared"),
-        "overhead_share_cpu": share("cpu_s", "small", "shared"),
-        "reading_share_cpu": share("cpu_s", "shared", "large"),
+        "times": {name: middle(each) for name, each in taken.items()},
+        "overhead_share": share("wall", "small", "shared"),
+        "overhead_share_cpu": share("cpu", "small", "shared"),
+        "reading_share_cpu": share("cpu", "shared", "large"),
     }
 
 

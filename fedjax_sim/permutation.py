@@ -39,24 +39,27 @@ def permute(words: Array, index: Array, n: Array | int) -> Array:
       n: the domain's size, int32 scalar, may be traced; at least 1, at most 2**31 - 1.
     """
     n = jnp.maximum(jnp.asarray(n, jnp.uint32), 1)
-    bits = (33 - lax.clz(n - 1)) // 2
-    b = jnp.uint32(1) << bits
-    a, low = (n + b - 1) >> bits, b - 1
-
-    def shuffle(place: Array) -> Array:
-        left, right = place >> bits, place & low
-        for r in range(0, ROUNDS, 2):
-            left = left + ((_hash(right, words[r]) * a) >> 16)
-            left = jnp.where(left >= a, left - a, left)
-            right = (right + _hash(left, words[r + 1])) & low
-        return (left << bits) | right
 
     def outside(place: Array) -> Array:
         return jnp.any(place >= n)
 
-    first = shuffle(index.astype(jnp.uint32))
-    inside = lax.while_loop(outside, lambda place: jnp.where(place >= n, shuffle(place), place), first)
+    first = _shuffle(words, index.astype(jnp.uint32), n)
+    inside = lax.while_loop(outside, lambda place: jnp.where(place >= n, _shuffle(words, place, n), place), first)
     return inside.astype(jnp.int32)
+
+
+@jax.jit  # traced once, for tracing its rounds is a good part of what a warm start takes
+def _shuffle(words: Array, place: Array, n: Array) -> Array:
+    """One pass of the network, a bijection of ``0..a b - 1``."""
+    bits = (33 - lax.clz(n - 1)) // 2
+    b = jnp.uint32(1) << bits
+    a, low = (n + b - 1) >> bits, b - 1
+    left, right = place >> bits, place & low
+    for r in range(0, ROUNDS, 2):
+        left = left + ((_hash(right, words[r]) * a) >> 16)
+        left = jnp.where(left >= a, left - a, left)
+        right = (right + _hash(left, words[r + 1])) & low
+    return (left << bits) | right
 
 
 def _hash(half: Array, word: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -120,7 +121,7 @@ def make_round(algorithm: Algorithm, sampler: Sampler, data: Population | Table,
         return backend.advance(lambda state, table: repeat(spmd, rounds, state, table))
 
     def init(variables: Variables, seed: int = 0) -> RoundState:
-        return backend.place(initial(algorithm, sampler, data, work, variables, seed, tree.tile_on_host))
+        return backend.place(on_host(algorithm, sampler, data, work, variables, seed))
 
     return Program(
         init,
@@ -155,20 +156,25 @@ def repeat(spmd: Callable, rounds: int, state: RoundState, table: Table) -> tupl
     return lax.scan(lambda state, _: spmd(state, table), state, length=rounds)
 
 
-def initial(
-    algorithm: Algorithm,
-    sampler: Sampler,
-    table: Table,
-    work: Batching,
-    variables: Variables,
-    seed: int | Array,
-    tile: Callable[[PyTree, int], PyTree] = tree.tile,
-) -> RoundState:
-    """The logical state before the first round; ``tile`` repeats a client's first memory row for all."""
+def initial(algorithm: Algorithm, sampler: Sampler, table: Table, work: Batching, variables: Variables, seed: int | Array) -> RoundState:
+    """The logical state before the first round."""
+    state = _before(algorithm, sampler, work, table, variables, seed)
+    return replace(state, memory=tree.tile(state.memory, table.clients))
+
+
+def on_host(algorithm: Algorithm, sampler: Sampler, table: Table, work: Batching, variables: Variables, seed: int) -> RoundState:
+    """The same, with a memory that takes one row's bytes however many clients there are."""
+    bare = table._replace(x=(), y=())
+    state = jax.jit(partial(_before, algorithm, sampler, work))(bare, variables, jnp.uint32(seed))
+    return replace(state, memory=tree.tile_on_host(state.memory, table.clients))
+
+
+def _before(algorithm: Algorithm, sampler: Sampler, work: Batching, table: Table, variables: Variables, seed: int | Array) -> RoundState:
+    """The state before the first round, but for its memory, of which it has one client's row."""
     return RoundState(
         round=jnp.int32(0),
         seed=jnp.asarray(seed, jnp.uint32),
         algorithm=algorithm.init(variables),
-        memory=tile(algorithm.memory(variables), table.clients),
+        memory=algorithm.memory(variables),
         sampler=sampler.init(census(work, table)),
     )

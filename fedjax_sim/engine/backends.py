@@ -58,7 +58,7 @@ def make_backend(plan: Plan) -> Backend:
 
     def place(state: RoundState) -> RoundState:
         # Copied first: the round donates its state, and the caller keeps what it passed in.
-        rest = share(jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), replace(state, memory=())))
+        rest = share(jax.tree.map(lambda leaf: np.array(leaf, copy=True), replace(state, memory=())))
         blocks = jax.tree.map(lambda leaf: _blocks(np.asarray(leaf), len(plan.devices), per_device), state.memory)
         return replace(rest, memory=jax.tree.map(lambda leaf: jax.device_put(leaf, split), blocks))
 

@@ -11,13 +11,12 @@ from jax import lax
 
 from fedjax_sim import tree
 from fedjax_sim.engine.queue import Queue
-from fedjax_sim.engine.work import Client, Finished, Reduced, Work, absorb, add_present, client_metrics, empty, remember, row, shapes
+from fedjax_sim.engine.work import Client, Finished, Like, Reduced, Work, absorb, add_present, client_metrics, empty, remember
 from fedjax_sim.types import Array, Metrics, PyTree
 
 
-def run(work: Work, queue: Queue, table: PyTree) -> Reduced:
+def run(work: Work, queue: Queue, table: PyTree, like: Like) -> Reduced:
     """Runs every client of the queue through its round, all at once. Same results as :func:`fedjax_sim.engine.queue.run`."""
-    like = shapes(work, row(queue.members), row(table))
     place = jnp.arange(queue.length, dtype=jnp.int32)
     present = place < queue.count
     cohort = jax.vmap(work.enrol)(queue.members)

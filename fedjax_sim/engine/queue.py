@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fedjax_sim import tree
-from fedjax_sim.engine.work import Client, Like, Reduced, Work, absorb, add_present, client_metrics, empty, remember, row, shapes
+from fedjax_sim.engine.work import Client, Like, Reduced, Work, absorb, add_present, client_metrics, empty, remember
 from fedjax_sim.types import Array, Member, Metrics, PyTree, Upload
 
 DRAWN_AHEAD = 16
@@ -72,18 +72,18 @@ MapLanes = Callable[[Callable], Callable]
 """Turns a function of one client into one of ``[L, ...]`` clients."""
 
 
-def run(work: Work, queue: Queue, table: PyTree, lanes: int, over_lanes: MapLanes = jax.vmap) -> Reduced:
+def run(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int, over_lanes: MapLanes = jax.vmap) -> Reduced:
     """Runs every client of the queue through its round.
 
     Args:
       work: functions of one client.
       queue: the clients, longest first.
       table: memory rows.
+      like: shapes of one client's passage.
       lanes: L, how many run side by side; more than there are clients is the same as one for each.
       over_lanes: how a step becomes a step of several lanes (``jax.vmap``, or one after another).
     """
     lanes = min(lanes, queue.length)
-    like = shapes(work, row(queue.members), row(table))
     stretch = make_stretch(work, queue, lanes, over_lanes)
 
     def busy(carry: Carry) -> Array:

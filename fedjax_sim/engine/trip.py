@@ -106,11 +106,11 @@ def run_shards(plan: Plan, work: Work, dealt: Deal, table: PyTree, slots: Array)
 
 def run_shard(plan: Plan, work: Work, clients: queue.Queue, table: PyTree) -> Reduced:
     """One shard's clients, on the engine of the plan."""
+    like = shapes(work, row(clients.members), row(table))
     if plan.kind == "padded":
-        return padded.run(work, clients, table)
-    local = shapes(work, row(clients.members), row(table)).local
-    lanes = choose_lanes(plan, tree.nbytes(local), clients.length, work.bound)
-    return queue.run(suit_platform(plan, work), clients, table, lanes, lane_mapper(plan))
+        return padded.run(work, clients, table, like)
+    lanes = choose_lanes(plan, tree.nbytes(like.local), clients.length, work.bound)
+    return queue.run(suit_platform(plan, work), clients, table, like, lanes, lane_mapper(plan))
 
 
 def collect(plan: Plan, reduce: str, dealt: Deal, reduced: Reduced, cohort: int) -> tuple[Upload, PyTree, Metrics]:

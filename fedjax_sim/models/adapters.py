@@ -59,7 +59,7 @@ def from_linen(module: nn.Module) -> Model:
         out, moved = module.apply({"params": params, **state}, x, **options)
         return out, {**state, **moved} if train else state
 
-    return Model(init, apply)
+    return Model(jax.jit(init), apply)  # one program, where flax would compile every draw
 
 
 def from_nnx(constructor: Callable[..., Any]) -> Model:

@@ -1,0 +1,41 @@
+"""A workload as a folder that a peer's environment can read with numpy alone."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+
+from benchmarks.workloads import Workload
+
+MODEL_OF = {"W1": "logistic", "W2": "emnist_cnn", "W3": "mlp", "W4": "char_lstm", "W5": "logistic", "W6": "mlp", "W7": "resnet"}
+"""Names of the models in ``fedjax_sim.models.REGISTRY``."""
+
+
+def write_job(workload: Workload, folder: pathlib.Path) -> None:
+    """Writes data, cohort, initial parameters and settings. ``x`` and ``y`` are single arrays in all our workloads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {"x": workload.data.x, "y": workload.data.y, "offsets": workload.data.offsets, "cohort": workload.cohort}
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", np.asarray(array))
+    params = flat(workload.init().params)
+    np.savez(folder / "init.npz", allow_pickle=False, **params)
+    settings = {
+        "workload": workload.name,
+        "model": MODEL_OF[workload.name],
+        "algorithm": workload.algorithm,
+        "classes": len(params["head/bias"]),
+        "lr": workload.lr,
+        "batch_size": workload.work.batch_size,
+        "epochs": workload.work.epochs,
+        "seed": 0,
+    }
+    (folder / "job.json").write_text(json.dumps(settings, indent=1))
+
+
+def flat(params: object) -> dict[str, np.ndarray]:
+    """A tree of parameters as arrays by name, such as ``"hidden_0/kernel"``."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
