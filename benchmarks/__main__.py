@@ -1,7 +1,7 @@
 """``python -m benchmarks [--only W1,W2] [--peers all] [--full] [--json]``: our rounds against the same steps without federation.
 
-Quick by default: the workloads but the largest, no peers. ``--full`` runs everything, peers, growth curves, start-up and lanes included,
-and writes ``benchmarks/results``.
+Quick by default: the workloads but the largest, no peers. ``--full`` runs everything, peers, growth curves, start-up and lanes included
+(hours), and writes ``benchmarks/results`` after each part; ``--full --parts peers,growth`` measures some parts anew and keeps the others.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,22 @@ from rich.console import Console
 from benchmarks.tables import main_table
 
 QUICK = ("W1", "W2", "W3", "W4", "W5", "W6")
+PARTS = ("workloads", "peers", "limits", "lanes", "growth", "startup")
 RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
     options = parse()
     jax.config.update("jax_num_cpu_devices", options.devices)
+    if options.full:
+        everything(options)
+        return
     lines = []
     for name in options.only:
         for lanes in options.lanes:
             lines.append(line := measured(name, lanes, options))
             if options.json:
                 print(json.dumps(line), flush=True)
-    if options.full:
-        write_everything(lines, options)
     if not options.json:
         Console().print(main_table(lines))
 
@@ -42,52 +43,90 @@ def parse() -> argparse.Namespace:
     from benchmarks.workloads import WORKLOADS
 
     def peers(text: str) -> tuple[str, ...]:
-        return tuple(PEERS) if text == "all" else tuple(text.split(","))
+        return tuple(PEERS) if text == "all" else words(text)
+
+    def words(text: str) -> tuple[str, ...]:
+        return tuple(text.split(","))
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=lambda text: text.split(","), help="workloads, such as W1,W3")
+    parser.add_argument("--only", type=words, help="workloads, such as W1,W3")
     parser.add_argument("--lanes", default="auto", type=lambda text: [n if n == "auto" else int(n) for n in text.split(",")])
     parser.add_argument("--devices", default=min(os.cpu_count() or 1, 2), type=int, help="CPU cores used as devices")
     parser.add_argument("--repeats", default=7, type=int)
+    parser.add_argument("--budget", default=60.0, type=float, help="seconds of repetitions for a workload, or a peer on it")
     parser.add_argument("--peers", default=(), type=peers, help="other simulators to race: all, or names such as fedjax,flower")
     parser.add_argument("--json", action="store_true", help="one JSON line per workload")
     parser.add_argument("--full", action="store_true", help="everything, written to benchmarks/results")
+    parser.add_argument("--parts", default=PARTS, type=words, help=f"of a full run, some of {','.join(PARTS)}")
     parser.add_argument("--machine", help="name of the results; by default the kind and number of processors")
     options = parser.parse_args()
     options.only = options.only or list(WORKLOADS if options.full else QUICK)
     options.peers = options.peers or (tuple(PEERS) if options.full else ())
+    odd = [name for name in options.parts if name not in PARTS]
+    if odd:
+        parser.error(f"--parts: unknown {', '.join(odd)}; choose from {', '.join(PARTS)}")
     return options
 
 
 def measured(name: str, lanes: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """One workload's line, its peers included."""
-    from benchmarks.contest import ours, time_workload
+    """One workload's line, with its peers where any are asked for."""
+    line = timed(name, lanes, options)
+    return line | {"peers": raced(name, options)} if options.peers else line
+
+
+def timed(name: str, lanes: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """One workload against its floors."""
+    from benchmarks.contest import time_workload
+    from benchmarks.workloads import WORKLOADS
+
+    return time_workload(WORKLOADS[name](), options.devices, lanes, options.repeats, options.budget)
+
+
+def raced(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One workload against its peers."""
+    from benchmarks.contest import ours
     from benchmarks.peers.race import race
     from benchmarks.workloads import WORKLOADS
 
     workload = WORKLOADS[name]()
-    line = time_workload(workload, options.devices, lanes, options.repeats)
-    if options.peers:
-        line["peers"] = race(workload, ours(workload, options.devices, lanes), options.peers)
-    return line
+    return race(workload, ours(workload, options.devices, "auto"), options.peers, budget=options.budget)
 
 
-def write_everything(lines: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    """What a full run measures besides the main table, and the files that hold it all."""
+def everything(options: argparse.Namespace) -> None:
+    """The parts of a full run, one after another, written after each."""
     from benchmarks import growth, lanes, limits, results, startup
 
-    begun = time.monotonic()
     machine = options.machine or results.machine()
-    folder = RESULTS
-    parts = {
-        "workloads": lines,
-        "limits": limits.measure(lines),
-        "lanes": lanes.measure(options.only, 3),
-        "growth": growth.measure(folder / machine),
-        "startup": startup.measure(),
+    kept = RESULTS / f"{machine}.json"
+    parts: dict[str, Any] = results.read(kept).parts if kept.exists() else {}
+
+    def put(name: str, part: Any) -> None:
+        parts[name] = part
+        results.write(parts, RESULTS, machine, options.parts)
+        print(f"{name} written to {kept}", flush=True)
+
+    def workloads() -> None:
+        lines = {line["workload"]: line for line in parts.get("workloads", [])}
+        for name in options.only:
+            lines[name] = lines.get(name, {}) | timed(name, "auto", options)
+            put("workloads", [lines[each] for each in sorted(lines)])
+
+    def peers() -> None:
+        for line in parts["workloads"]:
+            if line["workload"] in options.only:
+                line["peers"] = line.get("peers", {}) | raced(line["workload"], options)
+                put("workloads", parts["workloads"])
+
+    stages = {
+        "workloads": workloads,
+        "peers": peers,
+        "limits": lambda: put("limits", limits.measure(parts["workloads"])),
+        "lanes": lambda: put("lanes", parts.get("lanes", {}) | lanes.measure(options.only, 3)),
+        "growth": lambda: put("growth", growth.measure(RESULTS / machine)),
+        "startup": lambda: put("startup", startup.measure()),
     }
-    results.write(parts, folder, machine)
-    print(f"written to {folder}/{machine}.md and .json, {time.monotonic() - begun:.0f} s after the main table")
+    for name in options.parts:
+        stages[name]()
 
 
 if __name__ == "__main__":

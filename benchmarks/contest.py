@@ -41,7 +41,7 @@ def lanes_of(workload: Workload, devices: int, lanes: Any) -> int:
     return survey(*parts, plan, workload.work, state, workload.table)[0].lanes
 
 
-def time_workload(workload: Workload, devices: int, lanes: Any, repeats: int) -> dict[str, Any]:
+def time_workload(workload: Workload, devices: int, lanes: Any, repeats: int, budget: float = 60.0) -> dict[str, Any]:
     """One workload's figures, in seconds of a round.
 
     Returns:
@@ -57,7 +57,7 @@ def time_workload(workload: Workload, devices: int, lanes: Any, repeats: int) ->
     contenders |= {"ours": everywhere} if everywhere else {}
     contenders |= {"alone": single_step(workload)}
     contenders |= {"vmap": vmap_floor(workload)} if steps == len(workload.cohort) else {}
-    timings = interleave(contenders, repeats)
+    timings = interleave(contenders, repeats, budget)
     timings |= {"trap": trap(workload, steps)} if convolves(workload) else {}
     best = "ours" if everywhere else "one_device"
     return {

@@ -12,6 +12,7 @@ import math
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,11 +34,16 @@ class Report(NamedTuple):
     """By name: ``workloads`` (lines of the main table, ``peers`` in them), ``limits``, ``lanes``, ``growth``, ``startup``; any may lack."""
 
 
-def write(parts: dict[str, Any], folder: str | Path, machine: str, readme: Path | None = None) -> Report:
-    """Writes ``<machine>.json`` and ``<machine>.md`` into a folder, and the tables' digest into a README where one is named."""
-    report = Report(machine, facts(), parts)
+def write(parts: dict[str, Any], folder: str | Path, machine: str, fresh: Sequence[str] = (), readme: Path | None = None) -> Report:
+    """Writes ``<machine>.json`` and ``<machine>.md`` into a folder, and the tables' digest into a README where one is named.
+
+    ``fresh`` names the parts measured in this run: the commit of each is kept with the facts.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    earlier = read(folder / f"{machine}.json").facts["parts"] if (folder / f"{machine}.json").exists() else {}
+    now = facts()
+    report = Report(machine, {**now, "parts": {**earlier, **dict.fromkeys(fresh, now["commit"])}}, parts)
     (folder / f"{machine}.json").write_text(json.dumps(report._asdict(), indent=1) + "\n")
     (folder / f"{machine}.md").write_text(document(report))
     if readme is not None:

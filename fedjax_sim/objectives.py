@@ -71,15 +71,32 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     time, and which XLA folds into its surroundings in one program and not in another, so that the last bit differs.
     """
     chosen = jnp.arange(logits.shape[-1]) == labels[..., None]
-    return jax.nn.logsumexp(logits, axis=-1) - jnp.sum(jnp.where(chosen, logits, 0), axis=-1)
+    return jax.nn.logsumexp(logits, axis=-1) - _pick(chosen, logits)
 
 
 def is_largest(logits: Array, labels: Array) -> Array:
-    """Whether ``argmax(logits)`` is the label, bool ``[...]``; of equal logits the first counts. As a maximum and a minimum, for an
-    argmax reduces pairs, which a CPU does one element at a time."""
-    classes = logits.shape[-1]
+    """Whether ``argmax(logits)`` is the label, bool ``[...]``; of equal logits the first counts. As two counts, for an argmax reduces
+    pairs, which a CPU does one element at a time."""
+    place = jnp.arange(logits.shape[-1])
     top = logits == jnp.max(logits, axis=-1, keepdims=True)
-    return jnp.min(jnp.where(top, jnp.arange(classes), classes), axis=-1) == labels
+    earlier, here = place < labels[..., None], place == labels[..., None]
+    return _total(jnp.where(top & here, 1.0, jnp.where(top & earlier, 2.0, 0.0))) == 1
+
+
+@jax.custom_jvp
+def _pick(chosen: Array, logits: Array) -> Array:
+    """The one chosen number of every row."""
+    return _total(jnp.where(chosen, logits, 0))
+
+
+@_pick.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    return _pick(*primals), jnp.sum(jnp.where(primals[0], tangents[1], 0), axis=-1)
+
+
+def _total(rows: Array) -> Array:
+    """Sums of rows ``[..., K]`` as a product with ones, which a CPU computes several elements at a time and sums one by one."""
+    return jnp.matmul(rows, jnp.ones(rows.shape[-1], rows.dtype), precision="highest")
 
 
 def masked_mean(values: Array, keep: Array) -> Mean:

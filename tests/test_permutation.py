@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from fedjax_sim.permutation import permute, vary, words_of
+from fedjax_sim.permutation import permute, words_of
 
 LIMIT = 70
 
@@ -51,7 +51,7 @@ def epochs(n, many):
     """Permutations of one family: what a client's epochs are."""
     words = words_of(jax.random.key(3))
     places = jnp.arange(n, dtype=jnp.int32)
-    return np.asarray(jax.jit(jax.vmap(lambda e: permute(vary(words, e), places, n)))(jnp.arange(many, dtype=jnp.int32)))
+    return np.asarray(jax.jit(jax.vmap(lambda e: permute(words, places, n, e)))(jnp.arange(many, dtype=jnp.int32)))
 
 
 def assert_uniform(counts, freedom):

@@ -15,7 +15,7 @@ from jax import lax
 from fedjax_sim import tree
 from fedjax_sim.checks import positive, require
 from fedjax_sim.data.population import Table
-from fedjax_sim.permutation import permute, vary
+from fedjax_sim.permutation import permute
 from fedjax_sim.types import Array, Batch, Census
 
 
@@ -75,23 +75,24 @@ class Draw(NamedTuple):
 
 
 def draw(work: Batching, limit: int, words: Array, table: Table, client: Array, step: Array) -> Draw:
-    """Rows of one client's local step ``step``.
+    """Rows of one client's local steps.
 
     Args:
       work: the local work; a batch is ``batch_size`` rows, or ``limit`` where that is None.
       limit: static, size of the largest client.
-      words: uint32[24], the client's shuffle in this round (``permutation.words_of``); each epoch varies them.
+      words: uint32[2], the client's shuffle in this round (``permutation.words_of``), a permutation for each epoch.
       client: int32 scalar, row of the table; past the end, a fully masked batch of the last client.
-      step: int32 scalar, 0 for the first local step of the round.
+      step: int32[...], 0 for the first local step of the round; the draw has its axes before its own.
     """
     size = jnp.take(table.size, client, mode="clip")
     per_epoch = jnp.maximum(steps_per_epoch(work, size), 1)
     width = min(work.batch_size or limit, limit)
+    step = jnp.expand_dims(step, -1)
     place = (step % per_epoch) * width + jnp.arange(width, dtype=jnp.int32)
     mask = (place < size) & (client < table.clients)
     place = jnp.clip(place, 0, jnp.maximum(size - 1, 0))  # of a client with no example, too: it is masked, and must not wrap
     if work.shuffle and width < limit:  # a batch that holds everybody's examples needs no order
-        place = permute(vary(words, step // per_epoch), place, size)
+        place = permute(words, place, size, step // per_epoch)
     return Draw(jnp.take(table.offset, client, mode="clip") + place, mask)
 
 

@@ -84,6 +84,7 @@ def run(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int, over_la
       over_lanes: how a step becomes a step of several lanes (``jax.vmap``, or one after another).
     """
     lanes = min(lanes, queue.length)
+    cohort = jax.vmap(work.enrol)(queue.members)
     stretch = make_stretch(work, queue, lanes, over_lanes)
 
     def busy(carry: Carry) -> Array:
@@ -94,17 +95,16 @@ def run(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int, over_la
         now = tree.first(carry.lanes) if lanes == 1 else carry.lanes
         now = lax.while_loop(partial(waiting, queue), stretch, now)
         after = tree.tile(now, 1) if lanes == 1 else now
-        return refill(work, queue, finish(work, queue, carry._replace(lanes=after)))
+        return refill(work, queue, cohort, finish(work, queue, carry._replace(lanes=after)))
 
-    carry = lax.while_loop(busy, deliver, refill(work, queue, begin(work, queue, table, like, lanes)))
+    carry = lax.while_loop(busy, deliver, refill(work, queue, cohort, begin(work, queue, table, like, lanes)))
     return Reduced(carry.upload, carry.stats, carry.clients, carry.table)
 
 
 def make_stretch(work: Work, queue: Queue, lanes: int, over_lanes: MapLanes) -> Callable[[Lanes], Lanes]:
     """A few steps of all lanes, on batches drawn together; fewer where a client is done before. A single lane comes without its axis."""
     ahead = jnp.arange(max(1, min(DRAWN_AHEAD // lanes, work.bound)), dtype=jnp.int32)
-    draw = jax.vmap(work.draw, (None, 0))
-    draw, step = (draw, work.step) if lanes == 1 else (jax.vmap(draw, out_axes=1), over_lanes(work.step))
+    draw, step = (work.draw, work.step) if lanes == 1 else (jax.vmap(work.draw, out_axes=1), over_lanes(work.step))
 
     def stretch(begun: Lanes) -> Lanes:
         drawn = draw(begun.client, jnp.expand_dims(begun.step, -1) + ahead)
@@ -156,13 +156,13 @@ def finish(work: Work, queue: Queue, carry: Carry) -> Carry:
     )
 
 
-def refill(work: Work, queue: Queue, carry: Carry) -> Carry:
+def refill(work: Work, queue: Queue, cohort: Client, carry: Carry) -> Carry:
     """Idle lanes take the next clients of the queue, in order, as long as there are any."""
     lanes = carry.lanes
     idle = lanes.place >= queue.length
     place = carry.head + jnp.cumsum(idle, dtype=jnp.int32) - 1
     takes = idle & (place < queue.count)
-    client = jax.vmap(work.enrol)(tree.take(queue.members, place))
+    client = tree.take(cohort, place)
     memory = tree.take(carry.table, jnp.take(queue.slots, place, mode="clip"))
     local = jax.vmap(work.start)(client, memory)
     fresh = Lanes(place, jnp.zeros_like(place), client, memory, local, tree.zeros_like(lanes.metrics))

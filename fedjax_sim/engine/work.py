@@ -20,11 +20,11 @@ SHUFFLE, START, STEP, FINISH, LIFT = range(5)
 
 
 class Client(NamedTuple):
-    """A member of the cohort with what it draws from, derived once, before its first step."""
+    """A member of the cohort with what it draws from, derived for the whole cohort at once before the first step."""
 
     member: Member
     shuffle: Array
-    """uint32[24], names the order of its examples in this round."""
+    """uint32[2], names the order of its examples in this round."""
     key: Array
     """uint32[...], data of the key that everything else of it is drawn from."""
 
@@ -47,7 +47,7 @@ class Work(NamedTuple):
     start: Callable[[Client, PyTree], PyTree]
     """``(client, memory) -> local``."""
     draw: Callable[[Client, Array], Draw]
-    """``(client, k) -> draw``: the batch of local step number ``k``."""
+    """``(client, k) -> draw``: the batches of the local steps numbered ``k``, int32[...]."""
     step: Callable[[Client, PyTree, PyTree, Array, Draw], tuple[PyTree, Metrics]]
     """``(client, memory, local, k, draw) -> (local, metrics)``: local step number ``k``, on that batch."""
     finish: Callable[[Client, PyTree, PyTree], Finished]
