@@ -23,7 +23,7 @@ TRAPPED = 2
 def ours(workload: Workload, devices: int, lanes: Any) -> Callable[[], Any]:
     """A round of ours, from the state that the last one left."""
     engine = Engine(lanes=lanes, devices=devices)
-    program = make_round(workload.federated(), workload.sampler, workload.data, workload.work, engine)
+    program = make_round(workload.federated(), workload.sampler, workload.table, workload.work, engine)
     held = {"state": program.init(workload.init())}
 
     def run() -> Any:

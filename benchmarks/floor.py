@@ -23,7 +23,7 @@ Floor = Callable[[], jax.Array]
 
 def schedule(workload: Workload) -> Draw:
     """Rows and masks ``[steps, B]`` of all batches of one round, client after client, shuffled as the round shuffles them."""
-    work, table = workload.work, jax.tree.map(jnp.asarray, workload.table)
+    work, table = workload.work, workload.table
     limit = int(workload.data.sizes.max())
     numbers = jnp.arange(most_steps(work, limit), dtype=jnp.int32)
 
@@ -52,7 +52,7 @@ def scan_floor(workload: Workload, canonically: bool, most: int | None = None) -
       most: so many steps at most, where all would take too long.
     """
     drawn = jax.tree.map(lambda leaf: leaf[:most], schedule(workload))
-    table, variables = jax.tree.map(jnp.asarray, (workload.table, workload.init()))
+    table, variables = workload.table, workload.init()
 
     @jax.jit
     def run(table: Table, variables: Variables, drawn: Draw) -> Variables:
@@ -66,7 +66,7 @@ def scan_floor(workload: Workload, canonically: bool, most: int | None = None) -
 def single_step(workload: Workload) -> Floor:
     """One step jitted alone, outside any loop: what convolutions cost where XLA has its way."""
     drawn = jax.tree.map(lambda leaf: leaf[0], schedule(workload))
-    table, variables = jax.tree.map(jnp.asarray, (workload.table, workload.init()))
+    table, variables = workload.table, workload.init()
     run = jax.jit(partial(descend, workload))
     return lambda: run(table, variables, drawn)
 
@@ -74,7 +74,7 @@ def single_step(workload: Workload) -> Floor:
 def vmap_floor(workload: Workload) -> Floor:
     """One vmapped gradient of all clients and its mean, for a cohort of one step each."""
     drawn = schedule(workload)
-    table, variables = jax.tree.map(jnp.asarray, (workload.table, workload.init()))
+    table, variables = workload.table, workload.init()
 
     @jax.jit
     def run(table: Table, variables: Variables, drawn: Draw) -> Variables:

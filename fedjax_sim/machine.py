@@ -7,9 +7,13 @@ import importlib.metadata
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 
+ALIGNMENT = 64
+"""Bytes."""
 HARDWARE = {"cuda": ("/dev/nvidia[0-9]*", "/dev/nvhost-gpu", "/dev/dxg"), "rocm": ("/dev/kfd",)}
 """Device files, one of which is there where a plugin of that name has something to run on."""
 
@@ -34,6 +38,22 @@ def use_cores(count: int | None = None) -> None:
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def settled(leaf: Any) -> Any:
+    """A copy of an array that a CPU's JAX devices use where it lies, all of them the one copy. An array of JAX's stays what it is.
+
+    Aligned as XLA wants it, and in memory of numpy's, which asks the system for huge pages: rows gathered from them cost a tenth of
+    a small model's step less than from JAX's own memory.
+    """
+    if isinstance(leaf, jax.Array):
+        return leaf
+    leaf = np.asarray(leaf)
+    room = np.empty(leaf.nbytes + ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % ALIGNMENT
+    copy = room[start : start + leaf.nbytes].view(leaf.dtype).reshape(leaf.shape)
+    copy[...] = leaf
+    return copy
 
 
 def keep_programs() -> None:

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fedjax_sim.engine.plan import AXIS, Plan
+from fedjax_sim.machine import settled
 from fedjax_sim.types import PyTree, RoundState
 
 Spmd = Callable[[RoundState, PyTree], PyTree]
@@ -54,11 +55,11 @@ def make_backend(plan: Plan) -> Backend:
     adapter = ADAPTERS[plan.backend]
 
     def share(values: PyTree) -> PyTree:
-        return jax.device_put(values, whole)
+        return jax.device_put(jax.tree.map(settled, values) if plan.platform == "cpu" else values, whole)
 
     def place(state: RoundState) -> RoundState:
         # Copied first: the round donates its state, and the caller keeps what it passed in.
-        rest = share(jax.tree.map(lambda leaf: np.array(leaf, copy=True), replace(state, memory=())))
+        rest = jax.device_put(jax.tree.map(lambda leaf: np.array(leaf, copy=True), replace(state, memory=())), whole)
         blocks = jax.tree.map(lambda leaf: _blocks(np.asarray(leaf), len(plan.devices), per_device), state.memory)
         return replace(rest, memory=jax.tree.map(lambda leaf: jax.device_put(leaf, split), blocks))
 
