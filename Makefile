@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow lint format bench clean
+.PHONY: setup demo test test-slow test-oldest lint format bench bench-full clean
 
 $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV) (once; a minute or two) ..."
@@ -24,6 +24,17 @@ test: $(STAMP)  ## the whole suite, on two workers
 test-slow: $(STAMP)  ## what is too slow for every day
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
+OLDEST := .venv-oldest
+$(OLDEST)/.installed: pyproject.toml tests/oldest.txt
+	@command -v python3.13 >/dev/null || { echo "make test-oldest needs python3.13, which Colab has: install it, then try again"; exit 2; }
+	@python3.13 -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" 2>&1 | grep -v "^WARNING: Location" || true
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable . --group dev --constraint tests/oldest.txt
+	@touch $@
+
+test-oldest: $(OLDEST)/.installed  ## the suite on the oldest supported stack, on Python 3.13
+	@$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+
 lint: $(STAMP)  ## ruff and pyright
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -33,8 +44,11 @@ format: $(STAMP)  ## mend what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP)  ## the round against a plain scan of the same steps
+bench: $(STAMP)  ## the round against a plain scan of the same steps (a few minutes)
 	@$(BIN)/python -m benchmarks
 
+bench-full: $(STAMP)  ## everything, other simulators too, written to benchmarks/results (hours)
+	@$(BIN)/python -m benchmarks --full
+
 clean:  ## forget the environment and caches
-	@rm -rf $(VENV) .pytest_cache .ruff_cache
+	@rm -rf $(VENV) $(OLDEST) .pytest_cache .ruff_cache

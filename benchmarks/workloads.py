@@ -34,7 +34,7 @@ class Workload(NamedTuple):
     @property
     def table(self) -> Table:
         """The data as steps take them: on the first device, one copy for all contenders, for where a copy lies moves a round by some %."""
-        return _placed(id(self.data), self.data)
+        return _placed(self.data)
 
     @property
     def sampler(self) -> Sampler:
@@ -48,16 +48,15 @@ class Workload(NamedTuple):
         return REGISTRY[self.algorithm].factory(self.objective, lr=self.lr)
 
 
-_PLACED: dict[int, Table] = {}
-"""The last workload's."""
+_PLACED: list[tuple[Population, Table]] = []
+"""The last workload's data, and where they lie."""
 
 
-def _placed(key: int, data: Population) -> Table:
-    if key not in _PLACED:
-        _PLACED.clear()
+def _placed(data: Population) -> Table:
+    if not (_PLACED and _PLACED[0][0] is data):
         table = to_table(data)
-        _PLACED[key] = jax.device_put(jax.tree.map(settled, table) if jax.default_backend() == "cpu" else table, jax.devices()[0])
-    return _PLACED[key]
+        _PLACED[:] = [(data, jax.device_put(jax.tree.map(settled, table) if jax.default_backend() == "cpu" else table, jax.devices()[0]))]
+    return _PLACED[0][1]
 
 
 def lognormal_sizes(rng: np.random.Generator, clients: int, mean: float, sigma: float, low: int, high: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from fedjax_sim import tree
 from fedjax_sim.aggregators.stages import require_reducer
 from fedjax_sim.data.batching import Batching, local_steps, most_steps
 from fedjax_sim.data.population import Table
-from fedjax_sim.engine import padded, queue
+from fedjax_sim.engine import padded, queue, sweep
 from fedjax_sim.engine.deal import Deal, deal, undeal
 from fedjax_sim.engine.deal import queue as shard_queue
 from fedjax_sim.engine.exchange import borrow, give_back
@@ -105,12 +105,13 @@ def run_shards(plan: Plan, work: Work, dealt: Deal, table: PyTree, slots: Array)
 
 
 def run_shard(plan: Plan, work: Work, clients: queue.Queue, table: PyTree) -> Reduced:
-    """One shard's clients, on the engine of the plan."""
+    """One shard's clients, on the engine of the plan; clients of one step need no queue."""
     like = shapes(work, row(clients.members), row(table))
     if plan.kind == "padded":
         return padded.run(work, clients, table, like)
     lanes = choose_lanes(plan, tree.nbytes(like.local), clients.length, work.bound)
-    return queue.run(suit_platform(plan, work), clients, table, like, lanes, lane_mapper(plan))
+    run = sweep.run if work.bound == 1 else queue.run
+    return run(suit_platform(plan, work), clients, table, like, lanes, lane_mapper(plan))
 
 
 def collect(plan: Plan, reduce: str, dealt: Deal, reduced: Reduced, cohort: int) -> tuple[Upload, PyTree, Metrics]:

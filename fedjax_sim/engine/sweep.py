@@ -1,0 +1,41 @@
+"""The sweep: clients of a single step, block by block. Nothing is carried from step to step, so there is nothing to queue for.
+
+A block's clients start, step and finish in one vmapped function. XLA then sees that they all step from the same anchor, and
+computes with one copy of it, where the queue's lanes hold one each.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fedjax_sim import tree
+from fedjax_sim.engine.queue import MapLanes, Queue
+from fedjax_sim.engine.work import Client, Finished, Like, Reduced, Work, absorb, add_present, client_metrics, empty, remember
+from fedjax_sim.types import Array, Metrics, PyTree
+
+
+def run(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int, over_lanes: MapLanes = jax.vmap) -> Reduced:
+    """Runs every client of the queue through its round of one step. Arguments and results as of :func:`fedjax_sim.engine.queue.run`."""
+    lanes = min(lanes, queue.length)
+    cohort = jax.vmap(work.enrol)(queue.members)
+
+    def life(client: Client, memory: PyTree) -> tuple[Finished, Metrics]:
+        first = jnp.int32(0)
+        local, metrics = work.step(client, memory, work.start(client, memory), first, work.draw(client, first))
+        return work.finish(client, memory, local), metrics
+
+    def block(number: Array, reduced: Reduced) -> Reduced:
+        place = number * lanes + jnp.arange(lanes, dtype=jnp.int32)
+        present = place < queue.count
+        slots = jnp.take(queue.slots, place, mode="clip")
+        left, steps = over_lanes(life)(tree.take(cohort, place), tree.take(reduced.table, slots))
+        return Reduced(
+            absorb(work.reduce, reduced.upload, left.upload, present, place),
+            add_present(reduced.stats, left.stats, present),
+            tree.put(reduced.clients, jnp.where(present, place, queue.length), client_metrics(steps, left.metrics)),
+            remember(reduced.table, jnp.where(present, slots, tree.NOWHERE), left.memory),
+        )
+
+    return lax.fori_loop(0, -(-queue.count // lanes), block, Reduced(*empty(like, work.reduce, queue.length), table))
