@@ -118,6 +118,8 @@ def profile(folder: str | Path, first: int = 1, rounds: int = 3) -> Callback:
         seen["from"] = event.round
 
     def step(event: Event) -> None:
+        if event.round < int(event.state.round):
+            return  # a call's rounds are told when all of them are done
         if seen["from"] >= 0 and event.round >= seen["from"] + rounds:
             stop(event)
         elif seen["from"] == -1 and seen["begun"] + first <= event.round < event.rounds:

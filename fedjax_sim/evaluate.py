@@ -27,6 +27,8 @@ from fedjax_sim.rounds import Program
 from fedjax_sim.tasks import Task
 from fedjax_sim.types import Algorithm, Array, Batch, Mean, Member, Metrics, Objective, PyTree, RoundState, Upload, Variables
 
+LANES = 8
+"""Of an evaluation that may choose."""
 LOWER_IS_BETTER = frozenset({"loss"})
 """Metrics whose worst clients are those with the highest values."""
 
@@ -110,7 +112,8 @@ def client_metrics(
     algorithm: Algorithm, objective: Objective, plan: Plan, work: Batching, limit: int, state: RoundState, table: Table
 ) -> dict[str, Mean]:
     """Metrics ``[N]`` by client. Each device evaluates the clients whose memory it holds, so no memory travels."""
-    devices, limited = len(plan.devices), plan._replace(limit=limit)
+    # Nothing is held between an evaluation's steps, so that lanes cannot be chosen by what they hold.
+    devices, limited = len(plan.devices), plan._replace(limit=limit, lanes=LANES if plan.lanes == "auto" else plan.lanes)
     block = -(-table.clients // devices)
     first = lax.axis_index(AXIS) * block if devices > 1 else 0
     ids = first + jnp.arange(block, dtype=jnp.int32)

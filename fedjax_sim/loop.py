@@ -26,6 +26,8 @@ from fedjax_sim.progress import Progress, open_progress
 from fedjax_sim.types import Mean, Metrics, Outcome, RoundState, Variables
 
 FINISHED = "finished"
+_TOLD: dict[Any, Any] = {}
+"""Which warnings of others were passed on: Python says each once for a place, and forgets that where warnings are caught."""
 
 
 class Result(NamedTuple):
@@ -208,15 +210,18 @@ def _call(run: Run, state: RoundState, rounds: int) -> tuple[RoundState, Outcome
 @contextlib.contextmanager
 def _heard(run: Run, show: Progress) -> Iterator[None]:
     """Lanes given up within are told and noted; other warnings go their way."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", FewerLanes)
-        yield
-    for warning in caught:
-        if isinstance(warning.message, FewerLanes):
-            run.notes.append(str(warning.message))
-            show.say(str(warning.message))
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", FewerLanes)
+            yield
+    finally:
+        for warning in caught:
+            if isinstance(warning.message, FewerLanes):
+                run.notes.append(str(warning.message))
+                show.say(str(warning.message))
+            else:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno, registry=_TOLD)
 
 
 def _evaluated(run: Run, state: RoundState) -> Row:

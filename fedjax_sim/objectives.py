@@ -75,7 +75,8 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 
 
 def is_largest(logits: Array, labels: Array) -> Array:
-    """Whether ``argmax(logits)`` is the label, bool ``[...]``; of equal logits the first counts. As two counts, for an argmax reduces
+    """Whether ``argmax(logits)`` is the label, bool ``[...]``; of equal logits the first counts, and with a NaN among
+    them none. As two counts, for an argmax reduces
     pairs, which a CPU does one element at a time."""
     place = jnp.arange(logits.shape[-1])
     top = logits == jnp.max(logits, axis=-1, keepdims=True)

@@ -201,9 +201,9 @@ class Sampler(NamedTuple):
     cohort: Callable[[int], int]
     """``population size -> C``, static: rows in every roster (the maximum, where the number varies)."""
     init: Callable[[Census], PyTree]
-    """``census -> state``."""
+    """``census -> state``. Traced, as all of these functions are."""
     sample: Callable[[Key, PyTree, Census, Array], tuple[Roster, PyTree]]
-    """``(key, state, census, round) -> (roster, state)``."""
+    """``(key, state, census, round) -> (roster, state)``. Steps beyond the local work count as the local work."""
     observe: Callable[[PyTree, Roster, Metrics], PyTree]
     """``(state, roster, client_metrics) -> state``; metrics are ``[C]`` in every leaf. Loss-aware selection lives here."""
 

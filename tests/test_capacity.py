@@ -146,3 +146,22 @@ def test_the_loop_says_it_once_and_notes_it(sizes):
     result = simulate(narrow, START, rounds=3, progress=False)
     assert len(result.notes) == 1
     assert "half the lanes" in result.notes[0]
+
+
+def test_steps_beyond_the_local_work_are_the_local_work():
+    more = samplers.stateless(lambda n: C, lambda key, n, round: jnp.arange(C, dtype=jnp.int32))
+
+    def greedy(key, state, census, round):
+        roster, state = more.sample(key, state, census, round)
+        return roster._replace(steps=jnp.where(roster.present, 99, 0)), state
+
+    def played(sampler, kind):
+        algorithm = next(iter(REGISTRY.values())).factory(OBJECTIVE)
+        made = make_round(algorithm, sampler, PEOPLE, WORK._replace(steps=2), Engine(kind, devices=1))
+        return made.logical(made.run(made.init(START))[0]).algorithm
+
+    expected = played(more, "padded")
+    for kind in ("queue", "padded"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), played(more._replace(sample=greedy), kind), expected
+        )

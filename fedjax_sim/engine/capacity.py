@@ -5,7 +5,6 @@ Lanes say how many clients run side by side and nothing else, so a round that is
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -40,6 +39,8 @@ class Loaded(NamedTuple):
 
 def make_elastic(build: Callable[[Plan, int], Compiled], plan: Plan, table: PyTree) -> Callable[..., tuple[RoundState, Outcome]]:
     """``(state, rounds=1) -> (state, outcome)``, on as many lanes as fit; what did not fit once is not tried again.
+
+    The state is one on the devices, from ``Program.init`` or ``Program.place``.
 
     Args:
       build: ``(plan, rounds) -> program``.
@@ -96,7 +97,8 @@ def rehearse(at: Load, loaded: Loaded, state: RoundState) -> tuple[Loaded, tuple
         except jax.errors.JaxRuntimeError as error:
             if EXHAUSTED not in str(error):
                 raise
-            loaded = narrower(at, loaded, str(error).split(EXHAUSTED)[1].strip(": ").splitlines()[0].rstrip("."))
+            loaded = narrower(at, loaded, str(error).partition(EXHAUSTED)[2].strip(": \n").partition("\n")[0].rstrip("."))
+            jax.tree.map(lambda leaf: leaf.is_deleted() or leaf.delete(), state)  # its memory is wanted for the copy
             state = jax.device_put(kept, places)
 
 
@@ -119,12 +121,8 @@ def footprint(analysis: Any) -> int:
 
 
 def memory(plan: Plan) -> int | None:
-    """Bytes that each of the plan's devices has for us, where that is known. Devices of a CPU share what the machine has."""
-    if plan.memory is not None:
-        return plan.memory
-    if plan.platform == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(plan.devices) if hasattr(os, "sysconf") else None
-    return (plan.devices[0].memory_stats() or {}).get("bytes_limit")
+    """Bytes that each of the plan's devices has for us, where that is known. A CPU tells nothing: its devices share data and memory."""
+    return plan.memory if plan.memory is not None else (plan.devices[0].memory_stats() or {}).get("bytes_limit")
 
 
 def _gb(nbytes: int) -> str:

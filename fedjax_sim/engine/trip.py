@@ -72,6 +72,7 @@ def _trip(
         site = site._replace(work=site.work._replace(epochs=epochs, steps=None))
         roster = roster._replace(steps=jnp.where(roster.present, local_steps(site.work, roster.size), 0))
     bound = most_steps(site.work, site.plan.limit)
+    roster = roster._replace(steps=jnp.minimum(roster.steps, bound))
     work = bind(learner, aggregator, fold_in(key, 0), broadcast, state, site.table, site.work, site.plan.limit, bound)
     dealt = deal(roster, site.plan.shards)
     devices = len(site.plan.devices)

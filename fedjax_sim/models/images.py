@@ -104,12 +104,13 @@ def emnist_cnn(classes: int = 62, dropout_convolution: float = 0.25, dropout_den
 
 
 def numbers(x: Array) -> Array:
-    """Inputs as float32: bytes become ``[0, 1]``, anything else keeps its values."""
-    return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x.astype(jnp.float32)
+    """Inputs as floats: bytes become ``[0, 1]``, anything else keeps its values. Floats stay as wide as they are, and what was none is
+    weakly float32, so that it is the parameters that say how a model computes."""
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x * (1 / 255 if x.dtype == jnp.uint8 else 1.0)
 
 
 def images(x: Array, least: int) -> Array:
-    """Inputs as float32 ``[B, H, W, C]``, checked to be at least ``least`` pixels high and wide."""
+    """Inputs as floats ``[B, H, W, C]``, checked to be at least ``least`` pixels high and wide."""
     shape = list(x.shape)
     require(x.ndim in (3, 4), "a convolutional model takes images [B, H, W, C] or [B, H, W]", shape, "reshape the examples or choose mlp")
     large = min(shape[1:3]) >= least
