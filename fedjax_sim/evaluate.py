@@ -15,14 +15,14 @@ from jax.random import key as make_key
 
 from fedjax_sim import tree
 from fedjax_sim.checks import positive
-from fedjax_sim.data.batching import Batching, Draw, draw, fetch, local_steps, most_steps
+from fedjax_sim.data.batching import Batching, Draw, fetch, local_steps, most_steps
 from fedjax_sim.data.population import Examples, Population, Table, rows, to_table
 from fedjax_sim.engine.backends import make_backend
 from fedjax_sim.engine.plan import AXIS, Plan
 from fedjax_sim.engine.queue import Queue
 from fedjax_sim.engine.rewrite import canonical
 from fedjax_sim.engine.trip import run_shard
-from fedjax_sim.engine.work import Client, Finished, Work
+from fedjax_sim.engine.work import Client, Finished, Work, drawing
 from fedjax_sim.rounds import Program
 from fedjax_sim.tasks import Task
 from fedjax_sim.types import Algorithm, Array, Batch, Mean, Member, Metrics, Objective, PyTree, RoundState, Upload, Variables
@@ -131,9 +131,6 @@ def client_metrics(
 def judge(algorithm: Algorithm, objective: Objective, work: Batching, limit: int, state: RoundState, table: Table) -> Work:
     """Evaluation as work for the engine: nothing is learned, sent or remembered."""
 
-    def draws(client: Client, k: Array) -> Draw:
-        return draw(work, limit, client.shuffle, table, client.member.id, k)
-
     def step(client: Client, memory: PyTree, local: PyTree, k: Array, drawn: Draw) -> tuple[PyTree, Metrics]:
         variables = algorithm.personal(algorithm.broadcast(state.algorithm, client.member), memory)
         return (), objective.loss(variables, make_key(0), fetch(table, drawn), False)[1][1]
@@ -143,7 +140,7 @@ def judge(algorithm: Algorithm, objective: Objective, work: Batching, limit: int
 
     nothing = jnp.zeros((2,), jnp.uint32)
     enrol, start = lambda member: Client(member, nothing, nothing), lambda client, memory: ()
-    return Work(enrol, start, draws, step, finish, "sum", most_steps(work, limit))
+    return Work(enrol, start, drawing(work, limit, table), step, finish, "sum", most_steps(work, limit))
 
 
 def spread(name: str, metric: Mean) -> Numbers:

@@ -10,25 +10,17 @@ import jax.numpy as jnp
 from jax import lax
 
 from fedjax_sim import tree
-from fedjax_sim.engine.queue import Queue
-from fedjax_sim.engine.work import Client, Finished, Like, Reduced, Work, absorb, add_present, client_metrics, empty, remember
+from fedjax_sim.engine.queue import Queue, deliver
+from fedjax_sim.engine.work import Client, Finished, Like, Reduced, Work, empty
 from fedjax_sim.types import Array, Metrics, PyTree
 
 
 def run(work: Work, queue: Queue, table: PyTree, like: Like) -> Reduced:
     """Runs every client of the queue through its round, all at once. Same results as :func:`fedjax_sim.engine.queue.run`."""
     place = jnp.arange(queue.length, dtype=jnp.int32)
-    present = place < queue.count
     cohort = jax.vmap(work.enrol)(queue.members)
     left, steps = jax.vmap(lambda client, memory: _client(work, like.metrics, client, memory))(cohort, tree.take(table, queue.slots))
-    upload, stats, clients = empty(like, work.reduce, queue.length)
-    metrics = client_metrics(steps, left.metrics)
-    return Reduced(
-        absorb(work.reduce, upload, left.upload, present, place),
-        add_present(stats, left.stats, present),
-        tree.where(present, metrics, clients),
-        remember(table, jnp.where(present, queue.slots, tree.NOWHERE), left.memory),
-    )
+    return deliver(work, queue, empty(like, work.reduce, queue.length, table), left, steps, place < queue.count, place)
 
 
 def _client(work: Work, like: Metrics, client: Client, memory: PyTree) -> tuple[Finished, Metrics]:

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from fedjax_sim import tree
-from fedjax_sim.engine.work import Client, Like, Reduced, Work, absorb, add_present, client_metrics, empty, remember
-from fedjax_sim.types import Array, Member, Metrics, PyTree, Upload
+from fedjax_sim.engine.work import Client, Finished, Like, Reduced, Work, absorb, add_present, client_metrics, empty, remember
+from fedjax_sim.types import Array, Member, Metrics, PyTree
 
 DRAWN_AHEAD = 16
 """Batches drawn at once, over all lanes of a device: lanes that end at different times throw away what the others had drawn ahead."""
@@ -47,10 +47,7 @@ class Carry(NamedTuple):
     lanes: Lanes
     head: Array
     """int32, place of the next client to start."""
-    upload: Upload
-    stats: PyTree
-    clients: Metrics
-    table: PyTree
+    reduced: Reduced
 
 
 class Queue(NamedTuple):
@@ -90,15 +87,14 @@ def run(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int, over_la
     def busy(carry: Carry) -> Array:
         return jnp.any(carry.lanes.place < queue.length)
 
-    def deliver(carry: Carry) -> Carry:
+    def turn(carry: Carry) -> Carry:
         # A single lane loses its axis for the loop: the bitcasts to and from it would keep XLA from updating in place.
         now = tree.first(carry.lanes) if lanes == 1 else carry.lanes
         now = lax.while_loop(partial(waiting, queue), stretch, now)
         after = tree.tile(now, 1) if lanes == 1 else now
         return refill(work, queue, cohort, finish(work, queue, carry._replace(lanes=after)))
 
-    carry = lax.while_loop(busy, deliver, refill(work, queue, cohort, begin(work, queue, table, like, lanes)))
-    return Reduced(carry.upload, carry.stats, carry.clients, carry.table)
+    return lax.while_loop(busy, turn, refill(work, queue, cohort, begin(work, queue, table, like, lanes))).reduced
 
 
 def make_stretch(work: Work, queue: Queue, lanes: int, over_lanes: MapLanes) -> Callable[[Lanes], Lanes]:
@@ -132,7 +128,7 @@ def begin(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int) -> Ca
     """All lanes idle, nothing reduced."""
     idle = jnp.full((lanes,), queue.length, jnp.int32)
     blank = tree.tile(tree.zeros_like((like.client, like.memory, like.local, like.metrics)), lanes)
-    return Carry(Lanes(idle, jnp.zeros_like(idle), *blank), jnp.int32(0), *empty(like, work.reduce, queue.length), table)
+    return Carry(Lanes(idle, jnp.zeros_like(idle), *blank), jnp.int32(0), empty(like, work.reduce, queue.length, table))
 
 
 def done(queue: Queue, lanes: Lanes) -> Array:
@@ -145,14 +141,26 @@ def finish(work: Work, queue: Queue, carry: Carry) -> Carry:
     lanes = carry.lanes
     ended = done(queue, lanes)
     left = jax.vmap(work.finish)(lanes.client, lanes.memory, lanes.local)
-    slots = jnp.where(ended, jnp.take(queue.slots, lanes.place, mode="clip"), tree.NOWHERE)
-    metrics = client_metrics(lanes.metrics, left.metrics)
     return carry._replace(
         lanes=lanes._replace(place=jnp.where(ended, queue.length, lanes.place)),
-        upload=absorb(work.reduce, carry.upload, left.upload, ended, lanes.place),
-        stats=add_present(carry.stats, left.stats, ended),
-        clients=tree.put(carry.clients, jnp.where(ended, lanes.place, queue.length), metrics),
-        table=remember(carry.table, slots, left.memory),
+        reduced=deliver(work, queue, carry.reduced, left, lanes.metrics, ended, lanes.place),
+    )
+
+
+def deliver(work: Work, queue: Queue, reduced: Reduced, left: Finished, steps: Metrics, present: Array, place: Array) -> Reduced:
+    """The reduction with what more clients left behind.
+
+    Args:
+      left, steps: of these clients, what their finish gave and their steps' metrics added up, ``[L, ...]`` in every leaf.
+      present: bool[L]; the others change nothing.
+      place: int32[L], their places in the queue.
+    """
+    slots = jnp.where(present, jnp.take(queue.slots, place, mode="clip"), tree.NOWHERE)
+    return Reduced(
+        absorb(work.reduce, reduced.upload, left.upload, present, place),
+        add_present(reduced.stats, left.stats, present),
+        tree.put(reduced.clients, jnp.where(present, place, queue.length), client_metrics(steps, left.metrics)),
+        remember(reduced.table, slots, left.memory),
     )
 
 
@@ -163,7 +171,7 @@ def refill(work: Work, queue: Queue, cohort: Client, carry: Carry) -> Carry:
     place = carry.head + jnp.cumsum(idle, dtype=jnp.int32) - 1
     takes = idle & (place < queue.count)
     client = tree.take(cohort, place)
-    memory = tree.take(carry.table, jnp.take(queue.slots, place, mode="clip"))
+    memory = tree.take(carry.reduced.table, jnp.take(queue.slots, place, mode="clip"))
     local = jax.vmap(work.start)(client, memory)
     fresh = Lanes(place, jnp.zeros_like(place), client, memory, local, tree.zeros_like(lanes.metrics))
     return carry._replace(lanes=tree.where(takes, fresh, lanes), head=carry.head + jnp.sum(takes, dtype=jnp.int32))

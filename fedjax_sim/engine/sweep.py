@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from fedjax_sim import tree
-from fedjax_sim.engine.queue import MapLanes, Queue
-from fedjax_sim.engine.work import Client, Finished, Like, Reduced, Work, absorb, add_present, client_metrics, empty, remember
+from fedjax_sim.engine.queue import MapLanes, Queue, deliver
+from fedjax_sim.engine.work import Client, Finished, Like, Reduced, Work, empty
 from fedjax_sim.types import Array, Metrics, PyTree
 
 
@@ -28,14 +28,8 @@ def run(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int, over_la
 
     def block(number: Array, reduced: Reduced) -> Reduced:
         place = number * lanes + jnp.arange(lanes, dtype=jnp.int32)
-        present = place < queue.count
-        slots = jnp.take(queue.slots, place, mode="clip")
-        left, steps = over_lanes(life)(tree.take(cohort, place), tree.take(reduced.table, slots))
-        return Reduced(
-            absorb(work.reduce, reduced.upload, left.upload, present, place),
-            add_present(reduced.stats, left.stats, present),
-            tree.put(reduced.clients, jnp.where(present, place, queue.length), client_metrics(steps, left.metrics)),
-            remember(reduced.table, jnp.where(present, slots, tree.NOWHERE), left.memory),
-        )
+        memory = tree.take(reduced.table, jnp.take(queue.slots, place, mode="clip"))
+        left, steps = over_lanes(life)(tree.take(cohort, place), memory)
+        return deliver(work, queue, reduced, left, steps, place < queue.count, place)
 
-    return lax.fori_loop(0, -(-queue.count // lanes), block, Reduced(*empty(like, work.reduce, queue.length), table))
+    return lax.fori_loop(0, -(-queue.count // lanes), block, empty(like, work.reduce, queue.length, table))

@@ -1,4 +1,4 @@
-"""One client's life in a round, as both engines see it: a learner bound to its keys, its message and its data."""
+"""One client's life in a round, as the engines see it: a learner bound to its keys, its message and its data."""
 
 from __future__ import annotations
 
@@ -92,9 +92,6 @@ def bind(
     def start(client: Client, memory: PyTree) -> PyTree:
         return learner.start(stream(client, START), broadcast(client.member), memory)
 
-    def draws(client: Client, k: Array) -> Draw:
-        return draw(work, limit, client.shuffle, table, client.member.id, k)
-
     def step(client: Client, memory: PyTree, local: PyTree, k: Array, drawn: Draw) -> tuple[PyTree, Metrics]:
         return learner.step(fold_in(stream(client, STEP), k), broadcast(client.member), memory, local, fetch(table, drawn))
 
@@ -104,7 +101,12 @@ def bind(
         upload, stats = aggregator.lift(stream(client, LIFT), state, upload)
         return Finished(upload, stats, memory, metrics)
 
-    return Work(enrol, start, draws, step, finish, aggregator.reduce or "sum", bound)
+    return Work(enrol, start, drawing(work, limit, table), step, finish, aggregator.reduce or "sum", bound)
+
+
+def drawing(work: Batching, limit: int, table: Table) -> Callable[[Client, Array], Draw]:
+    """:attr:`Work.draw` of clients who do this local work on a table."""
+    return lambda client, k: draw(work, limit, client.shuffle, table, client.member.id, k)
 
 
 def stream(client: Client, number: int) -> Key:
@@ -143,12 +145,12 @@ def client_metrics(steps: Metrics, finished: Metrics) -> Metrics:
     return {**steps, **finished}
 
 
-def empty(like: Like, reduce: str, length: int) -> tuple[Upload, PyTree, Metrics]:
-    """The reduction before its first client: upload, stats, and ``[length]`` client metrics."""
+def empty(like: Like, reduce: str, length: int, table: PyTree) -> Reduced:
+    """The reduction of ``length`` clients before the first of them."""
     upload = like.finished.upload
     upload = tree.zeros_like(upload) if reduce == "sum" else tree.tile(tree.zeros_like(upload), length)
     clients = tree.tile(tree.zeros_like(client_metrics(like.metrics, like.finished.metrics)), length)
-    return upload, tree.zeros_like(like.finished.stats), clients
+    return Reduced(upload, tree.zeros_like(like.finished.stats), clients, table)
 
 
 def absorb(reduce: str, running: Upload, uploads: Upload, present: Array, place: Array) -> Upload:
