@@ -122,7 +122,7 @@ def everything(options: argparse.Namespace) -> None:
         "peers": peers,
         "limits": lambda: put("limits", limits.measure(parts["workloads"])),
         "lanes": lambda: put("lanes", parts.get("lanes", {}) | lanes.measure(options.only, 3)),
-        "growth": lambda: put("growth", growth.measure(RESULTS / machine) | {"folder": machine}),
+        "growth": lambda: put("growth", growth.measure(RESULTS / machine)),
         "startup": lambda: put("startup", startup.measure()),
     }
     for name in options.parts:

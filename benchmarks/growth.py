@@ -16,7 +16,6 @@ import gc
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,11 +23,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.fresh import fresh
+from benchmarks.measure import clocked, take_turns
 
 COHORTS = (10, 100, 1000, 10_000)
 PROC = Path("/proc/self")
-UNDER_WAY = 4
-"""Rounds that are under way at once, where several are timed together."""
 
 
 def measure(out_dir: str | Path) -> dict[str, Any]:
@@ -136,27 +134,22 @@ class Taken(NamedTuple):
 
 
 def timed(made: tuple[Any, Any], rounds: int) -> Callable[[], Taken]:
-    """A function that runs so many rounds, one call each, a few of them under way at a time.
-
-    Where some 50 rounds on two CPU devices are under way at once, XLA's threads may all wait for each other in its collectives.
-    """
-    import jax
-
+    """A function that runs so many rounds, one call each."""
     program, state = made
     held = {"state": state}
 
-    def run() -> Taken:
-        told = []
-        start = time.perf_counter(), time.process_time()
+    def play(told: list[Any]) -> Any:
         for _ in range(rounds):
             held["state"], outcome = program.run(held["state"])
             told.append(outcome.clients["loss"].weight)
-            jax.block_until_ready(told[-UNDER_WAY:][0])
-        jax.block_until_ready((held["state"], told))
-        end = time.perf_counter(), time.process_time()
+        return held["state"], told
+
+    def run() -> Taken:
+        told: list[Any] = []
+        taken = clocked(lambda: play(told))
         # Each example is met once, so a client's weight is its size, and 20 of them make a step.
         steps = sum(int(np.sum(-(-np.asarray(weight) // 20))) for weight in told)
-        return Taken(*((b - a) / steps for a, b in zip(start, end, strict=True)))
+        return Taken(*(seconds / steps for seconds in taken))
 
     return run
 
@@ -165,11 +158,7 @@ def in_turn(contenders: dict[Any, Callable[[], Taken]], repeats: int) -> dict[An
     """What every contender took, called in turn after one call to warm up."""
     for run in contenders.values():
         run()
-    taken: dict[Any, list[Taken]] = {name: [] for name in contenders}
-    for _ in range(repeats):
-        for name, run in contenders.items():
-            taken[name].append(run())
-    return taken
+    return take_turns(contenders, repeats)
 
 
 def middle(taken: list[Taken]) -> dict[str, float]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 class Timing(NamedTuple):
@@ -39,17 +44,30 @@ class Timing(NamedTuple):
         return float(np.median(np.asarray(self.taken) / np.asarray(other.taken)))
 
 
+def take_turns(contenders: dict[K, Callable[[], T]], repeats: int, budget: float = math.inf, cap: float = math.inf) -> dict[K, list[T]]:
+    """What every contender returns, called ``repeats`` times in turn: three times, fewer where they take ``cap`` seconds, and more
+    while the budget (seconds) lasts."""
+    taken: dict[K, list[T]] = {name: [] for name in contenders}
+    begun = time.perf_counter()
+    for turn in range(repeats):
+        spent = time.perf_counter() - begun
+        if (turn >= 3 and spent > budget) or (turn and spent > cap):
+            break
+        for name, run in contenders.items():
+            taken[name].append(run())
+    return taken
+
+
+def clocked(run: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds until what a call returns is there: on the clock, and of all cores together."""
+    start, computed = time.perf_counter(), time.process_time()
+    jax.block_until_ready(run())
+    return time.perf_counter() - start, time.process_time() - computed
+
+
 def interleave(contenders: dict[str, Callable[[], Any]], repeats: int = 7, budget: float = 60.0) -> dict[str, Timing]:
     """Times every contender ``repeats`` times in turn, after one call to warm up; fewer times where the budget (seconds) ends first."""
     for run in contenders.values():
         jax.block_until_ready(run())
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-    begun = time.perf_counter()
-    for turn in range(repeats):
-        if turn >= 3 and time.perf_counter() - begun > budget:
-            break
-        for name, run in contenders.items():
-            start, computed = time.perf_counter(), time.process_time()
-            jax.block_until_ready(run())
-            taken[name].append((time.perf_counter() - start, time.process_time() - computed))
+    taken = take_turns({name: partial(clocked, run) for name, run in contenders.items()}, repeats, budget)
     return {name: Timing(*zip(*each, strict=True)) for name, each in taken.items()}

@@ -11,7 +11,8 @@ import numpy as np
 from fedjax_sim import samplers
 from fedjax_sim.data.batching import Batching, batching
 from fedjax_sim.data.population import Population, Table, population, to_table
-from fedjax_sim.machine import settled
+from fedjax_sim.engine import Engine, make_plan
+from fedjax_sim.engine.backends import make_backend
 from fedjax_sim.models import REGISTRY as MODELS
 from fedjax_sim.objectives import classification
 from fedjax_sim.types import Algorithm, Objective, Sampler, Variables
@@ -22,6 +23,8 @@ class Workload(NamedTuple):
 
     name: str
     says: str
+    model: str
+    """Its name in ``fedjax_sim.models.REGISTRY``."""
     data: Population
     objective: Objective
     init: Callable[[], Variables]
@@ -54,8 +57,7 @@ _PLACED: list[tuple[Population, Table]] = []
 
 def _placed(data: Population) -> Table:
     if not (_PLACED and _PLACED[0][0] is data):
-        table = to_table(data)
-        _PLACED[:] = [(data, jax.device_put(jax.tree.map(settled, table) if jax.default_backend() == "cpu" else table, jax.devices()[0]))]
+        _PLACED[:] = [(data, make_backend(make_plan(Engine(devices=1), int(data.sizes.max()))).share(to_table(data)))]
     return _PLACED[0][1]
 
 
@@ -79,7 +81,7 @@ def _classify(name: str, says: str, data: Population, model: str, classes: int, 
     def init() -> Variables:
         return Variables(*network.init(jax.random.key(0), one))
 
-    return Workload(name, says, data, classification(network), init, work, ids, settings.pop("lr", 0.05), **settings)
+    return Workload(name, says, model, data, classification(network), init, work, ids, settings.pop("lr", 0.05), **settings)
 
 
 def unequal(shape: tuple[int, ...]) -> Population:

@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from benchmarks.peers import Peer
-from benchmarks.peers.environment import PeerMissing, last_line, prepare
+from benchmarks.peers.environment import PeerMissing, last_line, outside, prepare
 
 KIT = pathlib.Path(__file__).parent / "kit"
 START_LIMIT = 300
@@ -32,9 +32,7 @@ class Contender:
         python = prepare(peer)
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
-        # Nothing of the project's own environment and settings of JAX reaches a peer.
-        ours = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "XLA_FLAGS")
-        env = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("JAX_")}
+        env = outside()
         command = [str(python), "-u", *peer.launch, str(KIT / f"{peer.script}.py"), str(folder)]
         with log.open("w") as errors:
             self._process = subprocess.Popen(

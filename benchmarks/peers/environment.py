@@ -111,16 +111,20 @@ def _is(path: str, version: str) -> bool:
         return False
 
 
+def outside() -> dict[str, str]:
+    """Our environment variables, without the project's own packages and settings of JAX: no peer must see them."""
+    ours = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "XLA_FLAGS")
+    return {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("JAX_")}
+
+
 def _call(command: list[str], failed: str) -> str:
     """Stdout of a command.
 
     Raises:
       PeerMissing: it failed or took too long.
     """
-    # An environment must not see the project's own packages.
-    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_LIMIT, env=clean)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_LIMIT, env=outside())
     except subprocess.TimeoutExpired:
         raise PeerMissing(f"{failed}: not done after {INSTALL_LIMIT} s") from None
     if done.returncode:

@@ -10,9 +10,6 @@ import numpy as np
 
 from benchmarks.workloads import Workload
 
-MODEL_OF = {"W1": "logistic", "W2": "emnist_cnn", "W3": "mlp", "W4": "char_lstm", "W5": "logistic", "W6": "mlp", "W7": "resnet"}
-"""Names of the models in ``fedjax_sim.models.REGISTRY``."""
-
 
 def write_job(workload: Workload, folder: pathlib.Path) -> None:
     """Writes data, cohort, initial parameters and settings. ``x`` and ``y`` are single arrays in all our workloads."""
@@ -24,7 +21,7 @@ def write_job(workload: Workload, folder: pathlib.Path) -> None:
     np.savez(folder / "init.npz", allow_pickle=False, **params)
     settings = {
         "workload": workload.name,
-        "model": MODEL_OF[workload.name],
+        "model": workload.model,
         "algorithm": workload.algorithm,
         "classes": len(params["head/bias"]),
         "lr": workload.lr,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pathlib
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
+from benchmarks.measure import clocked, take_turns
 from benchmarks.peers import PEERS
 from benchmarks.peers.contender import Contender
 from benchmarks.peers.environment import PeerMissing, cache
-from benchmarks.peers.job import MODEL_OF, flat, write_job
+from benchmarks.peers.job import flat, write_job
 from benchmarks.workloads import Workload
 from fedjax_sim.types import Objective
 
@@ -86,12 +86,13 @@ def _against(
     ready = contender.ready()
     first = [contender.ask("round", limit)["seconds"] for _ in range(ROUNDS_TO_ALIKE.get(workload.algorithm, 1))]
     apart = compare(contender.ask("model", limit)["model"], *expected)
-    if not apart["distance"] < (SMOOTH if MODEL_OF[workload.name] in ("logistic", "char_lstm") else KINKED):
+    if not apart["distance"] < (SMOOTH if workload.model in ("logistic", "char_lstm") else KINKED):
         raise PeerMissing("its model differs from ours: by {distance:.2g}, and {difference:.2g} in one parameter".format(**apart))
     if first[0] < budget:
         contender.ask("round", limit)  # what compiles only once its inputs are its own outputs
     jax.block_until_ready(ours())
-    theirs, mine = _in_turn(lambda: contender.ask("round", limit)["seconds"], ours, repeats, budget)
+    turns = {"theirs": lambda: contender.ask("round", limit)["seconds"], "ours": lambda: clocked(ours)[0]}
+    theirs, mine = take_turns(turns, repeats, budget, 2 * budget).values()
     return {
         "seconds": float(np.median(theirs)),
         "ours_s": float(np.median(mine)),
@@ -102,21 +103,6 @@ def _against(
         **apart,
         "version": ready["version"],
     }
-
-
-def _in_turn(theirs: Callable[[], float], ours: Callable[[], Any], repeats: int, budget: float) -> tuple[list[float], list[float]]:
-    """Seconds of both, A B A B: three turns, fewer where they take twice the budget, and more while it lasts."""
-    taken: tuple[list[float], list[float]] = ([], [])
-    begun = time.perf_counter()
-    for turn in range(repeats):
-        spent = time.perf_counter() - begun
-        if (turn >= 3 and spent > budget) or (turn and spent > 2 * budget):
-            break
-        taken[0].append(theirs())
-        start = time.perf_counter()
-        jax.block_until_ready(ours())
-        taken[1].append(time.perf_counter() - start)
-    return taken
 
 
 def reference(workload: Workload) -> dict[str, np.ndarray]:
