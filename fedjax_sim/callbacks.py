@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,29 +107,25 @@ def profile(folder: str | Path, first: int = 1, rounds: int = 3) -> Callback:
     """
     not_negative("first", first)
     positive("rounds", rounds)
-    seen = {"begun": 0, "from": -1}  # rounds done when the run began, and when tracing did
+    due = {"start": math.inf, "stop": math.inf}  # rounds; infinite where that is over, or not begun
 
     def begin(event: Event) -> None:
-        seen.update({"begun": event.round, "from": -1})
-        if first == 0:
-            start(event)
-
-    def start(event: Event) -> None:
-        jax.profiler.start_trace(str(folder))
-        seen["from"] = event.round
+        due.update(start=event.round + first, stop=math.inf)
+        step(event)
 
     def step(event: Event) -> None:
         if event.round < int(event.state.round):
             return  # a call's rounds are told when all of them are done
-        if seen["from"] >= 0 and event.round >= seen["from"] + rounds:
+        if event.round >= due["stop"]:
             stop(event)
-        elif seen["from"] == -1 and seen["begun"] + first <= event.round < event.rounds:
-            start(event)
+        elif due["start"] <= event.round < event.rounds:
+            jax.profiler.start_trace(str(folder))
+            due.update(start=math.inf, stop=event.round + rounds)
 
     def stop(event: Event) -> None:
-        if seen["from"] >= 0:
+        if due["stop"] < math.inf:
             jax.profiler.stop_trace()
-            seen["from"] = -2  # once is enough
+            due["stop"] = math.inf
 
     return callback(on_run_start=begin, on_round_end=step, on_run_end=stop)
 

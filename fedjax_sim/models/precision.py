@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def mixed_precision(model: Model, compute: Compute = "bfloat16") -> Model:
 
     Reference: Micikevicius et al., "Mixed Precision Training", ICLR 2018, section 3.1.
     """
-    known = ("float32", "bfloat16", "float16")
+    known = get_args(Compute)
     require(compute in known, "compute must name a float", repr(compute), f"choose one of {', '.join(known)}")
     dtype = jnp.dtype(compute)
     if compute == "float32":

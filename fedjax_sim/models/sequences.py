@@ -70,9 +70,6 @@ def tokens(x: Array) -> Array:
     return x.astype(jnp.int32)
 
 
-# ------------------------------------------------------------------------------------------------------------------- LSTM
-
-
 class _CharLstm(nn.Module):
     vocabulary: int
     width: int
