@@ -37,7 +37,7 @@ def lanes_of(workload: Workload, devices: int, lanes: Any) -> int:
     """How many lanes each device gets."""
     plan = make_plan(Engine(lanes=lanes, devices=devices), int(workload.data.sizes.max()))
     parts = workload.federated(), workload.sampler
-    state = jax.eval_shape(lambda table: initial(*parts, table, workload.work, workload.init(), 0), workload.table)
+    state = jax.eval_shape(lambda table: initial(*parts, table.size, workload.work, workload.init(), 0), workload.table)
     return survey(*parts, plan, workload.work, state, workload.table)[0].lanes
 
 

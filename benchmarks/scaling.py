@@ -99,14 +99,12 @@ def balance(workload: Any, shards: int = 2) -> float:
     import jax.numpy as jnp
 
     from fedjax_sim.data.batching import census
-    from fedjax_sim.data.population import Table
-    from fedjax_sim.engine.deal import deal
+    from fedjax_sim.engine.deal import deal, seat
     from fedjax_sim.samplers import roster
 
-    data = workload.data
-    table = Table((), (), jnp.asarray(data.offsets[:-1], jnp.int32), jnp.asarray(data.sizes, jnp.int32))
-    dealt = deal(roster(jnp.asarray(workload.cohort), census(workload.work, table)), shards)
-    steps = np.asarray(dealt.members.steps).sum(axis=1)
+    sizes = jnp.asarray(workload.data.sizes, jnp.int32)
+    cohort = roster(jnp.asarray(workload.cohort), census(workload.work, sizes))
+    steps = np.asarray(seat(cohort, deal(cohort, shards)).members.steps).sum(axis=1)
     return float(steps.sum() / steps.max())
 
 

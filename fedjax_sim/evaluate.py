@@ -139,7 +139,7 @@ def judge(algorithm: Algorithm, objective: Objective, work: Batching, limit: int
         return Finished(Upload((), weight=(), count=()), (), None, {})
 
     nothing = jnp.zeros((2,), jnp.uint32)
-    enrol, start = lambda member: Client(member, nothing, nothing), lambda client, memory: ()
+    enrol, start = lambda member: Client(member, table.place(member.id), nothing, nothing), lambda client, memory: ()
     return Work(enrol, start, drawing(work, limit, table), step, finish, "sum", most_steps(work, limit))
 
 

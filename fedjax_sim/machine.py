@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import importlib.metadata
+import math
 import os
 import warnings
 from pathlib import Path
@@ -49,11 +50,17 @@ def settled(leaf: Any) -> Any:
     if isinstance(leaf, jax.Array):
         return leaf
     leaf = np.asarray(leaf)
-    room = np.empty(leaf.nbytes + ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % ALIGNMENT
-    copy = room[start : start + leaf.nbytes].view(leaf.dtype).reshape(leaf.shape)
+    copy = room(leaf.shape, leaf.dtype)
     copy[...] = leaf
     return copy
+
+
+def room(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An empty array that a CPU's JAX devices use where it lies."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    block = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % ALIGNMENT
+    return block[start : start + nbytes].view(dtype).reshape(shape)
 
 
 def keep_programs() -> None:

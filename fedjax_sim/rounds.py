@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +15,20 @@ from jax.random import fold_in
 
 from fedjax_sim import tree
 from fedjax_sim.aggregators.stages import require_reducer
+from fedjax_sim.checks import require
 from fedjax_sim.data.batching import Batching, census
 from fedjax_sim.data.population import Population, Table, to_table
 from fedjax_sim.engine import Engine, Plan, Trips, make_plan, make_trips
-from fedjax_sim.engine.backends import Compiled, make_backend
-from fedjax_sim.engine.capacity import make_elastic
+from fedjax_sim.engine.backends import Backend, Compiled, make_backend
+from fedjax_sim.engine.capacity import choose_place, make_elastic
+from fedjax_sim.engine.deal import deal
+from fedjax_sim.engine.trip import within
+from fedjax_sim.supply import LAYOUT, Order, Supply, make_supplier
 from fedjax_sim.types import (
     Aggregator,
     Algorithm,
     Array,
+    Census,
     Key,
     Learner,
     Member,
@@ -110,27 +115,82 @@ def make_round(algorithm: Algorithm, sampler: Sampler, data: Population | Table,
     Raises:
       FedError: where the parts do not fit each other, the data or the machine.
     """
-    data = to_table(data) if isinstance(data, Population) else data
-    plan = make_plan(engine, int(np.max(data.size)))
-    sampler.cohort(data.clients)  # refuses a cohort that the population cannot fill
+    sizes = np.asarray(data.sizes if isinstance(data, Population) else data.size, np.int32)
+    plan = choose_place(make_plan(engine, int(sizes.max())), data)
+    sampler.cohort(len(sizes))  # refuses a cohort that the population cannot fill
     backend = make_backend(plan)
-    table = backend.share(data)
+    supplied = isinstance(data, Population) and plan.data == "host"
+    steps = (_supplied if supplied else _resident)(algorithm, sampler, data, work, plan, backend)
+
+    def init(variables: Variables, seed: int = 0) -> RoundState:
+        return backend.place(on_host(algorithm, sampler, sizes, work, variables, seed))
+
+    def run(state: RoundState, rounds: int = 1) -> tuple[RoundState, Outcome]:
+        require(rounds > 0, "rounds must be positive", rounds, "run at least one round")
+        return steps.run(state, rounds)
+
+    return Program(init, run, lambda state: backend.logical(state, len(sizes)), backend.place, steps.lower, plan)
+
+
+class _Steps(NamedTuple):
+    """How a program goes on, ``(state, rounds) -> (state, outcome)``, and what it looks like."""
+
+    run: Callable[[RoundState, int], tuple[RoundState, Outcome]]
+    lower: Callable[..., jax.stages.Lowered]
+
+
+def _resident(algorithm: Algorithm, sampler: Sampler, data: Population | Table, work: Batching, plan: Plan, backend: Backend) -> _Steps:
+    """All examples are on the devices: rounds are a scan."""
+    table = backend.share(to_table(data) if isinstance(data, Population) else data)
 
     def program(plan: Plan, rounds: int) -> Compiled:
         spmd = make_spmd(algorithm, sampler, plan, work)
         return backend.advance(lambda state, table: repeat(spmd, rounds, state, table))
 
-    def init(variables: Variables, seed: int = 0) -> RoundState:
-        return backend.place(on_host(algorithm, sampler, data, work, variables, seed))
+    run = make_elastic(program, plan)
+    return _Steps(lambda state, rounds: run(state, table, rounds), lambda state, rounds=1: program(plan, rounds).lower(state, table))
 
-    return Program(
-        init,
-        make_elastic(program, plan, table),
-        lambda state: backend.logical(state, data.clients),
-        backend.place,
-        lambda state, rounds=1: program(plan, rounds).lower(state, table),
-        plan,
-    )
+
+def _supplied(algorithm: Algorithm, sampler: Sampler, data: Any, work: Batching, plan: Plan, backend: Backend) -> _Steps:
+    """The host samples, and brings every round its clients' examples: rounds follow one another."""
+    facts = census(work, np.asarray(data.sizes, np.int32))
+    supplier = make_supplier(partial(order, sampler, plan, work), facts, data, plan, backend)
+
+    def program(plan: Plan, rounds: int) -> Compiled:
+        spmd = partial(proceed, algorithm, sampler, plan, work)
+        return backend.advance(lambda state, supply: repeat(spmd, rounds, state, supply), LAYOUT)
+
+    advance = make_elastic(program, plan)
+
+    def run(state: RoundState, rounds: int) -> tuple[RoundState, Outcome]:
+        outcomes = []
+        for _ in range(rounds):
+            state, outcome = advance(state, supplier.take(state))
+            supplier.prepare(state)
+            outcomes.append(outcome)
+        return state, outcomes[0] if rounds == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves), *outcomes)
+
+    return _Steps(run, lambda state, rounds=1: program(plan, 1).lower(state, supplier.take(state)))
+
+
+def order(sampler: Sampler, plan: Plan, work: Batching, facts: Census, seed: Array, round: Array, state: PyTree) -> Order:
+    """Who takes part in a round, and how the cohort is dealt."""
+    roster, chosen = sampler.sample(fold_in(round_key(seed, round), SAMPLE), state, facts, round)
+    roster = within(work, plan.limit, roster)
+    return Order(roster, chosen, deal(roster, plan.shards))
+
+
+def proceed(
+    algorithm: Algorithm, sampler: Sampler, plan: Plan, work: Batching, state: RoundState, supply: Supply
+) -> tuple[RoundState, Outcome]:
+    """One round, for a cohort that was sampled and dealt before, on every device."""
+    roster, chosen, places = supply.order
+    trip = make_trips(plan, supply.table, work, places)
+    key = fold_in(round_key(state.seed, state.round), ROUND)
+    after, memory, outcome = algorithm.round(trip, key, state.algorithm, state.memory, roster)
+    outcome = outcome._replace(metrics={**outcome.metrics, "cohort": roster.count})
+    observed = sampler.observe(chosen, roster, outcome.clients)
+    return RoundState(round=state.round + 1, seed=state.seed, algorithm=after, memory=memory, sampler=observed), outcome
 
 
 def make_spmd(
@@ -139,42 +199,41 @@ def make_spmd(
     """One round as the pure function that every device runs on its own shards: ``(state, table) -> (state, outcome)``."""
 
     def spmd(state: RoundState, table: Table) -> tuple[RoundState, Outcome]:
-        key = fold_in(jax.random.key(state.seed), state.round)
-        facts = census(work, table)
-        roster, chosen = sampler.sample(fold_in(key, SAMPLE), state.sampler, facts, state.round)
-        trip = make_trips(plan, table, work)
-        after, memory, outcome = algorithm.round(trip, fold_in(key, ROUND), state.algorithm, state.memory, roster)
-        outcome = outcome._replace(metrics={**outcome.metrics, "cohort": roster.count})
-        observed = sampler.observe(chosen, roster, outcome.clients)
-        return RoundState(round=state.round + 1, seed=state.seed, algorithm=after, memory=memory, sampler=observed), outcome
+        sampled = order(sampler, plan, work, census(work, table.size), state.seed, state.round, state.sampler)
+        # As if the host had sampled, to the last bit: XLA would compute parts of it anew among the steps.
+        return proceed(algorithm, sampler, plan, work, state, Supply(lax.optimization_barrier(sampled), table))
 
     return spmd
 
 
-def repeat(spmd: Callable, rounds: int, state: RoundState, table: Table) -> tuple[RoundState, Outcome]:
+def round_key(seed: Array, round: Array) -> Key:
+    """What everything random in a round is drawn from."""
+    return fold_in(jax.random.key(seed), round)
+
+
+def repeat(spmd: Callable, rounds: int, state: RoundState, given: PyTree) -> tuple[RoundState, Outcome]:
     """So many rounds as one scan."""
-    return lax.scan(lambda state, _: spmd(state, table), state, length=rounds)
+    return lax.scan(lambda state, _: spmd(state, given), state, length=rounds)
 
 
-def initial(algorithm: Algorithm, sampler: Sampler, table: Table, work: Batching, variables: Variables, seed: int | Array) -> RoundState:
-    """The logical state before the first round."""
-    state = _before(algorithm, sampler, work, table, variables, seed)
-    return replace(state, memory=tree.tile(state.memory, table.clients))
+def initial(algorithm: Algorithm, sampler: Sampler, sizes: Array, work: Batching, variables: Variables, seed: int | Array) -> RoundState:
+    """The logical state before the first round; ``sizes`` are int32[N], the clients' examples."""
+    state = _before(algorithm, sampler, work, sizes, variables, seed)
+    return replace(state, memory=tree.tile(state.memory, len(sizes)))
 
 
-def on_host(algorithm: Algorithm, sampler: Sampler, table: Table, work: Batching, variables: Variables, seed: int) -> RoundState:
+def on_host(algorithm: Algorithm, sampler: Sampler, sizes: Any, work: Batching, variables: Variables, seed: int) -> RoundState:
     """The same, with a memory that takes one row's bytes however many clients there are."""
-    bare = table._replace(x=(), y=())
-    state = jax.jit(partial(_before, algorithm, sampler, work))(bare, variables, jnp.uint32(seed))
-    return replace(state, memory=tree.tile_on_host(state.memory, table.clients))
+    state = jax.jit(partial(_before, algorithm, sampler, work))(sizes, variables, jnp.uint32(seed))
+    return replace(state, memory=tree.tile_on_host(state.memory, len(sizes)))
 
 
-def _before(algorithm: Algorithm, sampler: Sampler, work: Batching, table: Table, variables: Variables, seed: int | Array) -> RoundState:
+def _before(algorithm: Algorithm, sampler: Sampler, work: Batching, sizes: Array, variables: Variables, seed: int | Array) -> RoundState:
     """The state before the first round, but for its memory, of which it has one client's row."""
     return RoundState(
         round=jnp.int32(0),
         seed=jnp.asarray(seed, jnp.uint32),
         algorithm=algorithm.init(variables),
         memory=algorithm.memory(variables),
-        sampler=sampler.init(census(work, table)),
+        sampler=sampler.init(census(work, sizes)),
     )

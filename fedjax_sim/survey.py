@@ -13,6 +13,7 @@ from fedjax_sim.data.population import Table
 from fedjax_sim.engine import Plan, make_trips
 from fedjax_sim.engine.lanes import choose_lanes
 from fedjax_sim.engine.work import Work, bind, row, shapes
+from fedjax_sim.rounds import order
 from fedjax_sim.types import Aggregator, Algorithm, Learner, Message, PyTree, Roster, RoundState, Sampler
 
 
@@ -43,7 +44,8 @@ def survey(algorithm: Algorithm, sampler: Sampler, plan: Plan, work: Batching, s
     one = plan._replace(devices=plan.devices[:1], shards=plan.shards_per_device, backend="vmap")
 
     def round_(state: RoundState, table: Table) -> PyTree:
-        trips, key = make_trips(one, table, work), jax.random.key(0)
+        sampled = order(sampler, one, work, census(work, table.size), state.seed, state.round, state.sampler)
+        trips = make_trips(one, table, work, sampled.places)
 
         def trip(
             learner: Learner, aggregator: Aggregator, key: Any, broadcast: Callable, kept: Any, memory: Any, roster: Roster, **more: Any
@@ -54,8 +56,7 @@ def survey(algorithm: Algorithm, sampler: Sampler, plan: Plan, work: Batching, s
             legs.append(_leg(plan, own, bound, broadcast, memory, roster))
             return trips(learner, aggregator, key, broadcast, kept, memory, roster, **more)
 
-        roster, _ = sampler.sample(key, state.sampler, census(work, table), state.round)
-        return algorithm.round(trip, key, state.algorithm, state.memory, roster)[:2]
+        return algorithm.round(trip, jax.random.key(0), state.algorithm, state.memory, sampled.roster)[:2]
 
     jax.eval_shape(round_, state, table)
     return tuple(legs)

@@ -53,7 +53,7 @@ def machine(algorithm: Algorithm, sampler: Sampler, like: Population, work: Batc
     program = backend.advance(make_spmd(algorithm, sampler, plan, work))
 
     def first(variables: Variables, data: Data, seed: int = 0) -> RoundState:
-        return backend.place(initial(algorithm, sampler, table(data), work, variables, seed))
+        return backend.place(initial(algorithm, sampler, table(data).size, work, variables, seed))
 
     return Machine(
         first,

@@ -93,22 +93,22 @@ def test_one_lane_too_many_is_an_error(sizes):
 
 
 def test_a_round_that_ran_out_of_memory_is_tried_again_on_half_the_lanes():
-    run = make_elastic(refusing(2), PLAN, ())
+    run = make_elastic(refusing(2), PLAN)
     with pytest.warns(FewerLanes, match="while trying to allocate 7 bytes") as said:
-        _, told = run({"x": jnp.ones(3)})
+        _, told = run({"x": jnp.ones(3)}, ())
     assert told == (2, 1)
     assert len(said) == 2
-    assert run({"x": jnp.ones(3)}, 3)[1] == (2, 3)
+    assert run({"x": jnp.ones(3)}, (), 3)[1] == (2, 3)
 
 
 def test_nothing_left_to_give_up_is_an_error():
     with pytest.warns(FewerLanes), pytest.raises(FedError, match="fewer lanes take no less"):
-        make_elastic(refusing(9), PLAN, ())({"x": jnp.ones(3)})
+        make_elastic(refusing(9), PLAN)({"x": jnp.ones(3)}, ())
 
 
 def test_a_state_that_went_down_with_the_round_is_there_again():
     with pytest.warns(FewerLanes):
-        state, _ = make_elastic(refusing(1, consuming=True), PLAN, ())({"x": jnp.ones(3)})
+        state, _ = make_elastic(refusing(1, consuming=True), PLAN)({"x": jnp.ones(3)}, ())
     np.testing.assert_array_equal(state["x"], jnp.ones(3))
 
 
@@ -123,9 +123,9 @@ def test_devices_of_a_cpu_are_not_given_a_round_before_the_last_is_done():
         return refusing(0)(plan, rounds)._replace(lower=lambda s, t: SimpleNamespace(compile=lambda: _Callable(run, None)))
 
     slow = jax.jit(lambda state: jax.tree.map(lambda x: jax.lax.fori_loop(0, 300, lambda i, m: m @ m / jnp.max(m), x), state))
-    run, state = make_elastic(build, make_plan(Engine(devices=2), 12), ()), {"x": jnp.ones((150, 150))}
+    run, state = make_elastic(build, make_plan(Engine(devices=2), 12)), {"x": jnp.ones((150, 150))}
     for _ in range(4):
-        state, _ = run(state)
+        state, _ = run(state, ())
     assert all(ready)
     assert len(ready) == 4
 
@@ -138,7 +138,7 @@ def test_other_errors_are_not_ours():
         return refusing(0)(plan, rounds)._replace(lower=lambda s, t: SimpleNamespace(compile=lambda: _Callable(run, None)))
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="broken"):
-        make_elastic(build, PLAN, ())({"x": jnp.ones(3)})
+        make_elastic(build, PLAN)({"x": jnp.ones(3)}, ())
 
 
 def test_the_loop_says_it_once_and_notes_it(sizes):

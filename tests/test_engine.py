@@ -6,13 +6,14 @@ import jax
 import numpy as np
 import pytest
 from federation import EVERY, close
-from rigs import COHORTS, ENGINES, PEOPLE, QUEUES, ROUNDS, SIZES, START, C, N, history, remembers, rig
+from rigs import COHORTS, ENGINES, OBJECTIVE, PEOPLE, QUEUES, ROUNDS, SIZES, START, WORK, C, N, history, remembers, rig, script
 
 from fedjax_sim.aggregators import chain, clip, median
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.engine import Engine
 from fedjax_sim.engine.plan import make_plan
 from fedjax_sim.manifest import state_hash
+from fedjax_sim.rounds import make_round
 
 ALL = pytest.mark.parametrize("name", EVERY)
 
@@ -56,6 +57,16 @@ def test_fixed_shards_give_the_same_bits_on_any_backend_and_number_of_devices(na
     hashes = [[state_hash(state) for state, _ in history(name, where)] for where in (QUEUES[0], engine)]
     assert hashes[0] == hashes[1]
     assert len(set(hashes[0])) == ROUNDS
+
+
+@ALL
+def test_examples_from_the_host_give_the_same_bits(name):
+    program = make_round(REGISTRY[name].factory(OBJECTIVE), script(C, ROUNDS), PEOPLE, WORK, ENGINES["vmap"]._replace(data="host"))
+    state = program.place(program.logical(program.init(START)).replace(sampler=COHORTS))
+    for expected, told in history(name, "vmap"):
+        state, outcome = program.run(state)
+        close(program.logical(state), expected, 0)
+        close(jax.tree.map(lambda leaf: np.asarray(leaf)[0], outcome), told, 0)
 
 
 @pytest.mark.xdist_group(FIRST)

@@ -13,7 +13,7 @@ from rigs import PEOPLE, ROUNDS, C, N, after, remembers, rig
 
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.data.population import Table
-from fedjax_sim.engine.deal import deal, undeal
+from fedjax_sim.engine.deal import deal, seat, undeal
 from fedjax_sim.manifest import state_hash
 from fedjax_sim.types import Roster
 
@@ -58,7 +58,7 @@ def test_the_queue_is_the_padded_engine_for_any_clients_and_cohorts(table, cohor
 # ------------------------------------------------------------------------------------------------------------ dealing
 
 SHARDS = 3
-dealt = jax.jit(lambda roster: deal(roster, SHARDS))
+dealt = jax.jit(lambda roster: seat(roster, deal(roster, SHARDS)))
 
 
 @st.composite

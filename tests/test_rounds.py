@@ -91,7 +91,7 @@ def test_vmap_over_seeds_is_a_run_for_each(name):
     plan, table = make_plan(Engine("queue", lanes=2, devices=1), int(PEOPLE.sizes.max())), to_table(PEOPLE)
     sampler = samplers.dropout(samplers.uniform(4), 0.3)
     spmd = make_spmd(algorithm(name), sampler, plan, WORK)
-    first = partial(initial, algorithm(name), sampler, table, WORK, START)
+    first = partial(initial, algorithm(name), sampler, table.size, WORK, START)
     alone = jax.jit(spmd)
     together = jax.vmap(spmd, in_axes=(0, None))
     states, outcomes = jax.jit(together)(jax.vmap(first)(jnp.arange(3)), table)
@@ -107,7 +107,7 @@ def test_the_padded_engine_differentiates_in_reverse_what_the_queue_computes_for
     def final(kind, params):
         plan = make_plan(Engine(kind, lanes=2, devices=1), int(PEOPLE.sizes.max()))
         made, sampler = algorithm(name), samplers.cyclic(C)
-        state = initial(made, sampler, table, work, START._replace(params=params), 0)
+        state = initial(made, sampler, table.size, work, START._replace(params=params), 0)
         after, outcome = repeat(make_spmd(made, sampler, plan, work), 2, state, table)
         model = made.variables(after.algorithm).params
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(model)) + outcome.metrics["loss"].value[-1]

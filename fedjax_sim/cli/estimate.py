@@ -11,7 +11,8 @@ import numpy as np
 
 from fedjax_sim import tree
 from fedjax_sim.config import Experiment
-from fedjax_sim.data import local_steps, to_table
+from fedjax_sim.data import local_steps
+from fedjax_sim.data.population import outline
 from fedjax_sim.rounds import initial
 from fedjax_sim.runs import starting_variables
 from fedjax_sim.survey import Leg, survey
@@ -40,9 +41,9 @@ class Estimate(NamedTuple):
 def estimate(experiment: Experiment) -> Estimate:
     """The costs of an experiment, by tracing one round on shapes."""
     variables = jax.eval_shape(lambda: starting_variables(experiment))
-    table = jax.eval_shape(lambda: to_table(experiment.task.data.train))
+    table = outline(experiment.task.data.train)
     start = (experiment.algorithm, experiment.sampler)
-    state = jax.eval_shape(lambda v, t: initial(*start, t, experiment.batching, v, 0), variables, table)
+    state = jax.eval_shape(lambda v, t: initial(*start, t.size, experiment.batching, v, 0), variables, table)
     legs = survey(*start, experiment.program.plan, experiment.batching, state, table)
     clients = experiment.task.data.train.clients
     return Estimate(

@@ -79,17 +79,16 @@ def evaluated(made: Experiment) -> Iterator[str]:
 
 def of_round(made: Experiment) -> list[str]:
     """Names of all numbers that a whole round reports, the algorithm's and the aggregator's among them."""
-    from fedjax_sim.data import to_table
+    from fedjax_sim.data.population import outline
     from fedjax_sim.rounds import initial, make_spmd
 
     plan = made.program.plan
     one = plan._replace(devices=plan.devices[:1], shards=plan.shards_per_device, backend="vmap")
     variables = jax.eval_shape(made.task.init, jax.random.key(0))
-    table = jax.eval_shape(lambda: to_table(made.task.data.train))
 
     def go(variables: Any, table: Any) -> Metrics:
-        state = initial(made.algorithm, made.sampler, table, made.batching, variables, 0)
+        state = initial(made.algorithm, made.sampler, table.size, made.batching, variables, 0)
         return make_spmd(made.algorithm, made.sampler, one, made.batching)(state, table)[1].metrics
 
-    metrics = jax.eval_shape(go, variables, table)
+    metrics = jax.eval_shape(go, variables, outline(made.task.data.train))
     return [name for name, metric in metrics.items() if np.shape(jax.tree.leaves(metric)[0]) == ()]

@@ -55,9 +55,9 @@ def local_steps(work: Batching, size: Array) -> Array:
     return jnp.where(size > 0, full, 0)
 
 
-def census(work: Batching, table: Table) -> Census:
-    """What a sampler may know of a table whose clients do this work."""
-    return Census(table.size, local_steps(work, table.size))
+def census(work: Batching, sizes: Array) -> Census:
+    """What a sampler may know of clients of these sizes (int32[N]) who do this work."""
+    return Census(sizes, local_steps(work, sizes))
 
 
 def most_steps(work: Batching, limit: int) -> int:
@@ -81,7 +81,7 @@ def draw(work: Batching, limit: int, words: Array, table: Table, client: Array, 
       work: the local work; a batch is ``batch_size`` rows, or ``limit`` where that is None.
       limit: static, size of the largest client.
       words: uint32[2], the client's shuffle in this round (``permutation.words_of``), a permutation for each epoch.
-      client: int32 scalar, row of the table; past the end, a fully masked batch of the last client.
+      client: int32 scalar, the client's place in the table; past the end, a fully masked batch of the last client.
       step: int32[...], 0 for the first local step of the round; the draw has its axes before its own.
     """
     size = jnp.take(table.size, client, mode="clip")

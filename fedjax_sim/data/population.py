@@ -5,9 +5,11 @@ Client ``i`` owns the rows ``offsets[i]:offsets[i + 1]`` of every leaf of ``x`` 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fedjax_sim.checks import require
@@ -31,8 +33,8 @@ class Population(NamedTuple):
     y: PyTree
     offsets: np.ndarray
     """int64[N + 1], ascending from 0 to the number of examples."""
-    names: tuple[str, ...] | None = None
-    """The clients' own names, where they have any."""
+    names: Sequence[str] | None = None
+    """The clients' own names, where they have any; of a prepared data set :class:`Names`."""
 
     @property
     def clients(self) -> int:
@@ -45,18 +47,50 @@ class Population(NamedTuple):
         return np.diff(self.offsets)
 
 
+class Names(Sequence[str]):
+    """Strings in one buffer, decoded one by one when they are asked for: a million need no second to open."""
+
+    def __init__(self, text: np.ndarray, ends: np.ndarray) -> None:
+        """UTF-8 ``text`` uint8, and ``ends`` int64[n], where in it each string ends and the next one begins."""
+        self.text, self.ends = text, ends
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return tuple(self[i] for i in range(*place.indices(len(self))))
+        i = range(len(self))[place]
+        return self.text[self.ends[i - 1] if i else 0 : self.ends[i]].tobytes().decode()
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Names):
+            return self is other or (np.array_equal(self.ends, other.ends) and np.array_equal(self.text, other.text))
+        return isinstance(other, tuple) and len(self) == len(other) and tuple(self) == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Table(NamedTuple):
-    """A population as the round function takes it, on the host or on devices. ``offset`` and ``size`` are ``int32[N]``."""
+    """Clients' examples as the round function takes them, on the host or on devices: a whole population's, or a cohort's."""
 
     x: PyTree
     y: PyTree
     offset: Array
+    """int32, each client's first row of ``x`` and ``y``."""
     size: Array
+    """int32, how many rows it has."""
+    ids: Array | None = None
+    """int32, ascending: the clients that are here, each of which a table of the whole population has at its own number."""
 
     @property
     def clients(self) -> int:
-        """N."""
+        """How many clients are here; N for a population's."""
         return self.size.shape[0]
+
+    def place(self, client: Array) -> Array:
+        """int32, where in ``offset`` and ``size`` a client is; for one that does not exist, past the end or at a size of 0."""
+        return client if self.ids is None else jnp.searchsorted(self.ids, client).astype(jnp.int32)
 
 
 def rows(tree: PyTree) -> int:
@@ -66,7 +100,7 @@ def rows(tree: PyTree) -> int:
     return lengths.pop()
 
 
-def population(x: PyTree, y: PyTree, offsets: np.ndarray, names: tuple[str, ...] | None = None, empty: bool = False) -> Population:
+def population(x: PyTree, y: PyTree, offsets: np.ndarray, names: Sequence[str] | None = None, empty: bool = False) -> Population:
     """A checked :class:`Population`.
 
     Args:
@@ -90,18 +124,18 @@ def population(x: PyTree, y: PyTree, offsets: np.ndarray, names: tuple[str, ...]
         (int(offsets[0]), int(offsets[-1]), n),
         "start at 0 and end at the number of rows",
     )
-    bare = np.flatnonzero(np.diff(offsets) < (0 if empty else 1))
-    require(
-        not len(bare),
-        "offsets must not descend" if empty else "every client needs at least one example",
-        f"{'fewer than none' if empty else 'none'} for clients {bare[:5].tolist()}",
-        "drop these clients or choose a minimum size",
-    )
     require(
         names is None or len(names) == len(offsets) - 1,
         "one name per client",
         None if names is None else len(names),
         f"pass {len(offsets) - 1} names or none",
+    )
+    bare = np.flatnonzero(np.diff(offsets) < (0 if empty else 1))
+    require(
+        not len(bare),
+        "offsets must not descend" if empty else "every client needs at least one example",
+        f"{'fewer than none' if empty else 'none'} for clients {bare[:5].tolist() if names is None else [names[i] for i in bare[:5]]}",
+        "drop these clients or choose a minimum size",
     )
     return Population(x, y, offsets, names)
 
@@ -116,6 +150,13 @@ def by_client(x: PyTree, y: PyTree, client: np.ndarray) -> Population:
     ids, start = np.unique(client[order], return_index=True)
     x, y = jax.tree.map(lambda leaf: np.asarray(leaf)[order], (x, y))
     return population(x, y, np.append(start, len(client)), tuple(str(i) for i in ids))
+
+
+def outline(data: Population) -> Table:
+    """Shapes and dtypes of a population's table."""
+    number: Any = jax.ShapeDtypeStruct((data.clients,), np.int32)
+    x, y = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)), (data.x, data.y))
+    return Table(x, y, number, number)
 
 
 def to_table(data: Population) -> Table:

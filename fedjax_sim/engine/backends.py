@@ -1,18 +1,20 @@
-"""Three thin adapters over one SPMD function ``(state, table) -> (state, outcome)`` written against one axis name.
+"""Three thin adapters over one SPMD function ``(state, given) -> (state, outcome)`` written against one axis name.
 
-``vmap`` runs it on one device, ``pmap`` and ``shard_map`` on several. Client memory is split over the devices by rows, everything
-else is replicated. Each adapter also knows how a *logical* state (memory ``[N, ...]`` on the host) is laid out for it.
+``vmap`` runs it on one device, ``pmap`` and ``shard_map`` on several. Client memory is split over the devices by rows, and so is what
+is given in blocks; everything else is replicated. Each adapter also knows how a *logical* state (memory ``[N, ...]`` on the host) is
+laid out for it. The devices may belong to several processes, each of which runs all of this on its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -21,6 +23,10 @@ from fedjax_sim.machine import settled
 from fedjax_sim.types import PyTree, RoundState
 
 Spmd = Callable[[RoundState, PyTree], PyTree]
+
+
+WHOLE, BLOCKS = False, True
+"""How a part of what is given lies on the devices: the same on each, or a block of rows on each."""
 
 
 class Compiled(NamedTuple):
@@ -35,14 +41,17 @@ class Compiled(NamedTuple):
 class Backend(NamedTuple):
     """Where and how an SPMD function runs."""
 
-    advance: Callable[[Spmd], Compiled]
-    """A function that returns the next state and what it has to say. It donates the state."""
+    advance: Callable[..., Compiled]
+    """``(spmd, layout=WHOLE)``: a function that returns the next state and what it has to say. It donates the state. ``layout`` has
+    ``WHOLE`` or ``BLOCKS`` for each part of what is given."""
     inspect: Callable[[Spmd], Compiled]
     """A function that only looks at the state; what it returns is the same on every device."""
     place: Callable[[RoundState], RoundState]
     """A logical state, copied onto the devices."""
     share: Callable[[PyTree], PyTree]
     """Values that every device needs whole and only reads, such as data. Devices of a CPU share one copy."""
+    deal: Callable[[Sequence[PyTree]], PyTree]
+    """Blocks of equal shapes, one for each device of this process, as values that lie on the devices in blocks."""
     logical: Callable[[RoundState, int], RoundState]
     """``(state, N)``: numpy leaves, memory ``[N, ...]``."""
 
@@ -55,23 +64,47 @@ def make_backend(plan: Plan) -> Backend:
     adapter = ADAPTERS[plan.backend]
 
     def share(values: PyTree) -> PyTree:
-        return jax.device_put(jax.tree.map(settled, values) if plan.platform == "cpu" else values, whole)
+        return put(jax.tree.map(settled, values) if plan.platform == "cpu" else values, whole)
 
     def place(state: RoundState) -> RoundState:
         # Copied first: the round donates its state, and the caller keeps what it passed in.
-        rest = jax.device_put(jax.tree.map(lambda leaf: np.array(leaf, copy=True), replace(state, memory=())), whole)
+        rest = put(jax.tree.map(lambda leaf: np.array(leaf, copy=True), replace(state, memory=())), whole)
         blocks = jax.tree.map(lambda leaf: _blocks(np.asarray(leaf), len(plan.devices), per_device), state.memory)
-        return replace(rest, memory=jax.tree.map(lambda leaf: jax.device_put(leaf, split), blocks))
+        return replace(rest, memory=put(blocks, split))
+
+    def deal(blocks: Sequence[PyTree]) -> PyTree:
+        def join(*leaves: np.ndarray) -> jax.Array:
+            pieces = [leaf[None] if per_device else leaf for leaf in leaves]
+            shape = (len(plan.devices) * len(pieces[0]), *pieces[0].shape[1:])
+            placed = [jax.device_put(piece, device) for piece, device in zip(pieces, plan.local_devices, strict=True)]
+            return jax.make_array_from_single_device_arrays(shape, split, placed)
+
+        return jax.tree.map(join, *blocks)
 
     def logical(state: RoundState, population: int) -> RoundState:
-        host = jax.tree.map(np.asarray, state)
-
         def table(leaf: np.ndarray) -> np.ndarray:
             return (leaf.reshape(-1, *leaf.shape[2:]) if per_device else leaf)[:population]
 
-        return replace(host, memory=jax.tree.map(table, host.memory))
+        rest = jax.tree.map(np.asarray, replace(state, memory=()))
+        return replace(rest, memory=jax.tree.map(table, collected(state.memory)))
 
-    return Backend(lambda f: adapter(f, mesh, True), lambda f: adapter(f, mesh, False), place, share, logical)
+    return Backend(
+        lambda f, layout=WHOLE: adapter(f, mesh, layout, True), lambda f: adapter(f, mesh, WHOLE, False), place, share, deal, logical
+    )
+
+
+def put(values: PyTree, where: NamedSharding) -> PyTree:
+    """Values that every process has, as they lie on the devices of all."""
+    if where.is_fully_addressable:
+        return jax.device_put(values, where)
+    return jax.tree.map(lambda leaf: jax.make_array_from_callback(np.shape(leaf), where, lambda part: np.asarray(leaf)[part]), values)
+
+
+def collected(values: PyTree) -> PyTree:
+    """Values on the devices of all processes, as numpy on each."""
+    if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(values)):
+        return jax.tree.map(np.asarray, values)
+    return multihost_utils.process_allgather(values, tiled=True)
 
 
 def _blocks(leaf: np.ndarray, devices: int, per_device: bool) -> np.ndarray:
@@ -86,25 +119,25 @@ def _layout(whole: Any, rows: Any) -> RoundState:
     return RoundState(round=whole, seed=whole, algorithm=whole, memory=rows, sampler=whole)
 
 
-def _vmap(spmd: Spmd, mesh: Mesh, advances: bool) -> Compiled:
+def _vmap(spmd: Spmd, mesh: Mesh, layout: PyTree, advances: bool) -> Compiled:
     one = jax.vmap(spmd, in_axes=None, out_axes=None, axis_name=AXIS, axis_size=1)
     jitted = jax.jit(one, donate_argnums=(0,) if advances else ())
     return Compiled(jitted, jitted.lower, lambda s, t: (s, t))
 
 
-def _pmap(spmd: Spmd, mesh: Mesh, advances: bool) -> Compiled:
-    state = _layout(None, 0)
+def _pmap(spmd: Spmd, mesh: Mesh, layout: PyTree, advances: bool) -> Compiled:
+    state, given = _layout(None, 0), jax.tree.map(lambda blocks: 0 if blocks else None, layout)
     devices = list(mesh.devices.flat)
     # pmap wants at least one mapped argument, and an algorithm without memory has none.
     ranks = jax.device_put(jnp.arange(len(devices)), NamedSharding(mesh, P(AXIS)))
-    axes = {"in_axes": (state, None, 0), "out_axes": (state, None) if advances else None}
+    axes = {"in_axes": (state, given, 0), "out_axes": (state, None) if advances else None}
     mapped = jax.pmap(lambda s, t, rank: spmd(s, t), AXIS, devices=devices, donate_argnums=(0,) if advances else (), **axes)
     return Compiled(lambda s, t: mapped(s, t, ranks), lambda s, t: mapped.lower(s, t, ranks), lambda s, t: (s, t, ranks))
 
 
-def _shard_map(spmd: Spmd, mesh: Mesh, advances: bool) -> Compiled:
-    state = _layout(P(), P(AXIS))
-    specs = {"in_specs": (state, P()), "out_specs": (state, P()) if advances else P()}
+def _shard_map(spmd: Spmd, mesh: Mesh, layout: PyTree, advances: bool) -> Compiled:
+    state, given = _layout(P(), P(AXIS)), jax.tree.map(lambda blocks: P(AXIS) if blocks else P(), layout)
+    specs = {"in_specs": (state, given), "out_specs": (state, P()) if advances else P()}
     mapped = jax.shard_map(spmd, mesh=mesh, check_vma=False, **specs)
     jitted = jax.jit(mapped, donate_argnums=(0,) if advances else ())
     return Compiled(jitted, jitted.lower, lambda s, t: (s, t))

@@ -5,6 +5,7 @@ Lanes say how many clients run side by side and nothing else, so a round that is
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,12 +14,14 @@ import jax
 import numpy as np
 
 from fedjax_sim.checks import fail, require
+from fedjax_sim.data.population import Population, Table
 from fedjax_sim.engine.backends import Compiled
 from fedjax_sim.engine.plan import Plan
+from fedjax_sim.tree import nbytes
 from fedjax_sim.types import Outcome, PyTree, RoundState
 
 Load = Callable[[Plan], "Loaded"]
-Run = Callable[[RoundState], tuple[RoundState, Outcome]]
+Run = Callable[[RoundState, PyTree], tuple[RoundState, Outcome]]
 
 EXHAUSTED = "RESOURCE_EXHAUSTED"
 REMEDY = "use a smaller batch or model, more devices, or let it try with a larger engine.memory"
@@ -37,41 +40,39 @@ class Loaded(NamedTuple):
     """What it takes on each device while it runs: arguments, results and everything between, by the compiler's account."""
 
 
-def make_elastic(build: Callable[[Plan, int], Compiled], plan: Plan, table: PyTree) -> Callable[..., tuple[RoundState, Outcome]]:
-    """``(state, rounds=1) -> (state, outcome)``, on as many lanes as fit; what did not fit once is not tried again.
+def make_elastic(build: Callable[[Plan, int], Compiled], plan: Plan) -> Callable[..., tuple[RoundState, Outcome]]:
+    """``(state, given, rounds=1) -> (state, outcome)``, on as many lanes as fit; what did not fit once is not tried again.
 
-    The state is one on the devices, from ``Program.init`` or ``Program.place``.
+    The state is one on the devices, from ``Program.init`` or ``Program.place``; what is given may change its shapes from call to call.
 
     Args:
       build: ``(plan, rounds) -> program``.
       plan: with the most lanes to use.
-      table: the program's second argument.
     """
-    held: dict[int, Loaded] = {}
+    held: dict[tuple[Any, ...], Loaded] = {}
     # With more than thirty rounds under way, a CPU's devices wait for each other's collectives forever.
     crowded = plan.platform == "cpu" and len(plan.devices) > 1
 
-    def run(state: RoundState, rounds: int = 1) -> tuple[RoundState, Outcome]:
-        require(rounds > 0, "rounds must be positive", rounds, "run at least one round")
-
+    def run(state: RoundState, given: PyTree, rounds: int = 1) -> tuple[RoundState, Outcome]:
         def at(plan: Plan) -> Loaded:
-            return load(build(plan, rounds), plan, state, table)
+            return load(build(plan, rounds), plan, state, given)
 
         if crowded:
             jax.block_until_ready(state)
-        if rounds in held:
-            return held[rounds].run(state)
+        case = (rounds, *(leaf.shape for leaf in jax.tree.leaves(given)))
+        if case in held:
+            return held[case].run(state, given)
         halvings = max((other.plan.halvings for other in held.values()), default=0)
-        held[rounds], first = rehearse(at, fit(at, plan._replace(halvings=halvings)), state)
+        held[case], first = rehearse(at, fit(at, plan._replace(halvings=halvings)), state, given)
         return first
 
     return run
 
 
-def load(program: Compiled, plan: Plan, state: RoundState, table: PyTree) -> Loaded:
+def load(program: Compiled, plan: Plan, state: RoundState, given: PyTree) -> Loaded:
     """The program, compiled for arguments like these."""
-    made = program.lower(state, table).compile()
-    return Loaded(plan, lambda state: made(*program.arguments(state, table)), footprint(made.memory_analysis()))
+    made = program.lower(state, given).compile()
+    return Loaded(plan, lambda state, given: made(*program.arguments(state, given)), footprint(made.memory_analysis()))
 
 
 def fit(at: Load, plan: Plan) -> Loaded:
@@ -83,17 +84,19 @@ def fit(at: Load, plan: Plan) -> Loaded:
     return loaded
 
 
-def rehearse(at: Load, loaded: Loaded, state: RoundState) -> tuple[Loaded, tuple[RoundState, Outcome]]:
+def rehearse(at: Load, loaded: Loaded, state: RoundState, given: PyTree) -> tuple[Loaded, tuple[RoundState, Outcome]]:
     """A program's first call, waited for, on fewer lanes where memory runs out; and the program that did it.
 
     A program takes the same memory in every call, so the first tells. It is given the state for good, and whether memory lasted shows
     only when it is done, so a copy is kept on the host meanwhile.
     """
+    if not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(state)):
+        return loaded, loaded.run(state, given)  # one process alone cannot try again
     kept = jax.tree.map(lambda leaf: np.array(leaf, copy=True), state)
     places = jax.tree.map(lambda leaf: leaf.sharding, state)
     while True:
         try:
-            return loaded, jax.block_until_ready(loaded.run(state))
+            return loaded, jax.block_until_ready(loaded.run(state, given))
         except jax.errors.JaxRuntimeError as error:
             if EXHAUSTED not in str(error):
                 raise
@@ -120,9 +123,26 @@ def footprint(analysis: Any) -> int:
     return held + analysis.temp_size_in_bytes + analysis.generated_code_size_in_bytes
 
 
+def choose_place(plan: Plan, data: Population | Table) -> Plan:
+    """The plan with the place of the examples settled: on the devices where they take no more than half of what a round has there.
+
+    A CPU's devices have no memory of their own, and what lies in a file costs none until it is read; a copy of more than a sixteenth
+    of the machine's memory is not made for them. Several processes keep examples on the host, each those of its own devices' clients.
+    """
+    if isinstance(data, Table):
+        require(plan.data != "host", "a table is on the devices", "engine.data = 'host'", "pass a Population")
+        return plan._replace(data="device")
+    if plan.data != "auto":
+        return plan
+    has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8 if plan.platform == "cpu" else memory(plan)
+    fits = int(data.offsets[-1]) < 2**31 and (has is None or nbytes((data.x, data.y)) <= has // 2)
+    together = len(plan.local_devices) == len(plan.devices)
+    return plan._replace(data="device" if fits and together else "host")
+
+
 def memory(plan: Plan) -> int | None:
     """Bytes that each of the plan's devices has for us, where that is known. A CPU tells nothing: its devices share data and memory."""
-    return plan.memory if plan.memory is not None else (plan.devices[0].memory_stats() or {}).get("bytes_limit")
+    return plan.memory if plan.memory is not None else (plan.local_devices[0].memory_stats() or {}).get("bytes_limit")
 
 
 def _gb(nbytes: int) -> str:

@@ -20,18 +20,23 @@ class Deal(NamedTuple):
     """int32, each client's row in the roster; C where there is none."""
 
 
-def deal(roster: Roster, shards: int) -> Deal:
-    """Deals the cohort. The order depends on clients' steps and ids, not on their places in the roster."""
+def deal(roster: Roster, shards: int) -> Array:
+    """Deals the cohort: ``Deal.place``. The order depends on clients' steps and ids, not on their places in the roster."""
     cohort = roster.id.shape[0]
     per_shard = -(-cohort // shards)
     steps = jnp.where(roster.present, roster.steps, 0)
     order = jnp.lexsort((roster.id, -steps)).astype(jnp.int32)
     order = jnp.concatenate([order, jnp.full((shards * per_shard - cohort,), cohort, jnp.int32)])
     rows = order.reshape(per_shard, shards)
-    snake = jnp.where((jnp.arange(per_shard) % 2 == 1)[:, None], rows[:, ::-1], rows).T
+    return jnp.where((jnp.arange(per_shard) % 2 == 1)[:, None], rows[:, ::-1], rows).T
+
+
+def seat(roster: Roster, place: Array) -> Deal:
+    """The members of a roster at their places; who is not present has no steps to take."""
     absent = Member(roster.population, jnp.int32(0), jnp.int32(0), jnp.int32(0))
-    inside = tree.take(roster.members._replace(steps=steps), snake)
-    return Deal(tree.where(snake < cohort, inside, tree.tile(tree.tile(absent, per_shard), shards)), snake)
+    members = roster.members._replace(steps=jnp.where(roster.present, roster.steps, 0))
+    there = place < roster.id.shape[0]
+    return Deal(jax.tree.map(lambda leaf, none: jnp.where(there, tree.take(leaf, place), none), members, absent), place)
 
 
 def queue(deal: Deal, shard: Array | int, slots: Array) -> Queue:

@@ -48,7 +48,7 @@ def borrow(memory: PyTree, ids: Array, devices: int) -> Loan:
     return Loan(lax.fori_loop(0, devices, fill, rows) if jax.tree.leaves(memory) else memory, slots)
 
 
-def give_back(memory: PyTree, loan: Loan, ids: Array, devices: int, population: int) -> PyTree:
+def give_back(memory: PyTree, loan: Loan, ids: Array, devices: int, population: Array) -> PyTree:
     """This device's block of the table with every shard's rows written; absent clients write nothing."""
     if devices == 1:
         return loan.table

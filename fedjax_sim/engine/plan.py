@@ -10,6 +10,7 @@ from fedjax_sim.checks import require, suggest
 
 Kind = Literal["queue", "padded"]
 Backend = Literal["auto", "vmap", "pmap", "shard_map"]
+Place = Literal["auto", "device", "host"]
 
 AXIS = "clients"
 """The mesh axis over which shards of the cohort are spread."""
@@ -30,6 +31,9 @@ class Engine(NamedTuple):
     """A fixed number of shards makes results bit-identical on any number of devices that divides it. By default one per device."""
     memory: int | None = None
     """Bytes that a round may take on each device; by default what the device has. Lanes are halved until it fits."""
+    data: Place = "auto"
+    """Where the population's examples are: on the devices, or on the host, from which a cohort's are brought round by round while the
+    round before runs. By default on the devices where they fit."""
 
 
 class Plan(NamedTuple):
@@ -49,6 +53,13 @@ class Plan(NamedTuple):
     """Bytes that a round may take on each device."""
     halvings: int = 0
     """How often the lanes were halved because a round did not fit."""
+    data: Place = "auto"
+    """Where the examples are to be."""
+
+    @property
+    def local_devices(self) -> tuple[Any, ...]:
+        """Those of this process."""
+        return tuple(device for device in self.devices if device.process_index == jax.process_index())
 
     @property
     def platform(self) -> str:
@@ -70,6 +81,7 @@ def make_plan(engine: Engine, limit: int) -> Plan:
     """
     _known("engine.kind", engine.kind, ("queue", "padded"))
     _known("engine.backend", engine.backend, ("auto", "vmap", "pmap", "shard_map"))
+    _known("engine.data", engine.data, ("auto", "device", "host"))
     lanes = engine.lanes
     require(
         lanes == "auto" or (isinstance(lanes, int) and lanes > 0),
@@ -87,7 +99,7 @@ def make_plan(engine: Engine, limit: int) -> Plan:
         f"use {len(devices)} or {2 * len(devices)} shards",
     )
     backend = engine.backend if engine.backend != "auto" else "vmap" if len(devices) == 1 else "shard_map"
-    return Plan(engine.kind, lanes, backend, devices, shards, engine.shards is not None, limit, engine.memory)
+    return Plan(engine.kind, lanes, backend, devices, shards, engine.shards is not None, limit, engine.memory, data=engine.data)
 
 
 def _device_count(engine: Engine) -> int:

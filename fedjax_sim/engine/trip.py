@@ -16,7 +16,7 @@ from fedjax_sim.aggregators.stages import require_reducer
 from fedjax_sim.data.batching import Batching, local_steps, most_steps
 from fedjax_sim.data.population import Table
 from fedjax_sim.engine import padded, queue, sweep
-from fedjax_sim.engine.deal import Deal, deal, undeal
+from fedjax_sim.engine.deal import Deal, seat, undeal
 from fedjax_sim.engine.deal import queue as shard_queue
 from fedjax_sim.engine.exchange import borrow, give_back
 from fedjax_sim.engine.lanes import choose_lanes, lane_mapper, suit_platform
@@ -49,11 +49,18 @@ class Site(NamedTuple):
     plan: Plan
     table: Table
     work: Batching
+    places: Array
+    """The cohort's deal, the same for all trips of a round: a device has the examples of its own clients."""
 
 
-def make_trips(plan: Plan, table: Table, work: Batching) -> Trips:
+def make_trips(plan: Plan, table: Table, work: Batching, places: Array) -> Trips:
     """The verb, bound. To be called inside the SPMD program of the plan's devices."""
-    return partial(_trip, Site(plan, table, work))
+    return partial(_trip, Site(plan, table, work, places))
+
+
+def within(work: Batching, limit: int, roster: Roster) -> Roster:
+    """The roster with nobody's steps beyond the local work of a client of ``limit`` examples."""
+    return roster._replace(steps=jnp.minimum(roster.steps, most_steps(work, limit)))
 
 
 def _trip(
@@ -68,17 +75,17 @@ def _trip(
     epochs: int | None = None,
 ) -> Trip:
     require_reducer(aggregator)
+    roster = within(site.work, site.plan.limit, roster)
     if epochs is not None:
         site = site._replace(work=site.work._replace(epochs=epochs, steps=None))
         roster = roster._replace(steps=jnp.where(roster.present, local_steps(site.work, roster.size), 0))
     bound = most_steps(site.work, site.plan.limit)
-    roster = roster._replace(steps=jnp.minimum(roster.steps, bound))
     work = bind(learner, aggregator, fold_in(key, 0), broadcast, state, site.table, site.work, site.plan.limit, bound)
-    dealt = deal(roster, site.plan.shards)
+    dealt = seat(roster, site.places)
     devices = len(site.plan.devices)
     loan = borrow(memory, dealt.members.id, devices)
     reduced = run_shards(site.plan, work, dealt, loan.table, loan.slots)
-    memory = give_back(memory, loan._replace(table=reduced.table), dealt.members.id, devices, site.table.clients)
+    memory = give_back(memory, loan._replace(table=reduced.table), dealt.members.id, devices, roster.population)
     upload, stats, clients = collect(site.plan, work.reduce, dealt, reduced, roster.id.shape[0])
     upload, state, metrics = aggregator.finalize(fold_in(key, 1), state, upload, stats)
     anchor = jax.eval_shape(broadcast, jax.tree.map(lambda leaf: leaf[0], roster.members))

@@ -23,6 +23,8 @@ class Client(NamedTuple):
     """A member of the cohort with what it draws from, derived for the whole cohort at once before the first step."""
 
     member: Member
+    place: Array
+    """int32, where its examples are in the table of examples."""
     shuffle: Array
     """uint32[2], names the order of its examples in this round."""
     key: Array
@@ -87,7 +89,7 @@ def bind(
     def enrol(member: Member) -> Client:
         # By its id, so that neither its place in the cohort nor its lane matters.
         own = fold_in(key, member.id)
-        return Client(member, words_of(fold_in(own, SHUFFLE)), jax.random.key_data(own))
+        return Client(member, table.place(member.id), words_of(fold_in(own, SHUFFLE)), jax.random.key_data(own))
 
     def start(client: Client, memory: PyTree) -> PyTree:
         return learner.start(stream(client, START), broadcast(client.member), memory)
@@ -106,7 +108,7 @@ def bind(
 
 def drawing(work: Batching, limit: int, table: Table) -> Callable[[Client, Array], Draw]:
     """:attr:`Work.draw` of clients who do this local work on a table."""
-    return lambda client, k: draw(work, limit, client.shuffle, table, client.member.id, k)
+    return lambda client, k: draw(work, limit, client.shuffle, table, client.place, k)
 
 
 def stream(client: Client, number: int) -> Key:

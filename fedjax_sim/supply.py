@@ -1,0 +1,176 @@
+"""Examples that stay on the host: each round's cohort is packed for the devices that train it, while the round before runs.
+
+The host samples the cohort and deals it before the round begins, so each device is brought the examples of its own clients alone, and
+each process reads those of its own devices alone. Buffers come in few sizes, since every size is a program of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fedjax_sim.data.population import Population, Table
+from fedjax_sim.engine.backends import BLOCKS, WHOLE, Backend
+from fedjax_sim.engine.plan import Plan
+from fedjax_sim.machine import room
+from fedjax_sim.types import Array, Census, PyTree, Roster, RoundState
+
+SPARE, GROWTH = 1.25, 1.3
+"""The smallest buffer over the expected cohort, and each over the one before it."""
+
+
+class Order(NamedTuple):
+    """Who takes part in a round, and where."""
+
+    roster: Roster
+    sampler: PyTree
+    """The sampler's state after it chose."""
+    places: Array
+    """int32[S, Q], each shard's rows of the roster; C where there is none."""
+
+
+class Supply(NamedTuple):
+    """What the host brings to a round."""
+
+    order: Order
+    table: Table
+    """On each device that of its own clients."""
+
+
+LAYOUT = Supply(WHOLE, BLOCKS)  # type: ignore[arg-type]
+"""How it lies on the devices."""
+
+Sample = Callable[[Census, Any, Any, PyTree], Order]
+"""``(census, seed, round, sampler state) -> order``."""
+
+
+class Supplier(NamedTuple):
+    """The host's side of a program's rounds. Made by :func:`make_supplier`."""
+
+    take: Callable[[RoundState], Supply]
+    """What the round after this state needs: packed already, or now."""
+    prepare: Callable[[RoundState], None]
+    """Told the state that a round just begun will leave: packs for the round after it, behind."""
+
+
+@dataclasses.dataclass
+class _Desk:
+    """The one mutable thing here: what is being packed, and where."""
+
+    pending: tuple[tuple[int, int, list[Any]], Future[Supply]] | None = None
+    taken: tuple[int, int] = (0, 0)
+    """Seed and round of the supply taken last."""
+    buffers: list[list[PyTree]] = dataclasses.field(default_factory=lambda: [[], []])
+    """Two sets, one for the round that runs and one for the next."""
+
+
+def make_supplier(sample: Sample, facts: Census, data: Population, plan: Plan, backend: Backend) -> Supplier:
+    """A supplier of a population's examples.
+
+    Args:
+      sample: traced.
+      facts: its first argument.
+      data: on the host, memory-mapped where it is large.
+      plan: whose devices and shards.
+      backend: of that plan.
+    """
+    desk, worker = _Desk(), ThreadPoolExecutor(1, thread_name_prefix="supply")
+    # On a device of this process alone: every process samples, and all of them the same.
+    facts, sampled = jax.device_put(facts, plan.local_devices[0]), jax.jit(sample)
+
+    def make(seed: int, round: int, sampler: PyTree) -> Supply:
+        order = jax.tree.map(np.asarray, sampled(facts, np.uint32(seed), np.int32(round), jax.tree.map(np.asarray, sampler)))
+        blocks = pack(data, plan, order, desk.buffers[round % 2])
+        return jax.block_until_ready(Supply(backend.share(order), backend.deal(blocks)))
+
+    def take(state: RoundState) -> Supply:
+        # Reading the round waits for the one before, whose buffers are free from then on.
+        seed, round, leaves = int(np.asarray(state.seed)), int(np.asarray(state.round)), jax.tree.leaves(state.sampler)
+        (wanted, ready), desk.pending, desk.taken = desk.pending or (None, None), None, (seed, round)
+        if wanted and ready:
+            supply = ready.result()
+            if wanted[:2] == (seed, round) and _same(wanted[2], leaves):
+                return supply
+        return make(seed, round, state.sampler)
+
+    def prepare(state: RoundState) -> None:
+        seed, round = desk.taken[0], desk.taken[1] + 1
+        desk.pending = (seed, round, jax.tree.leaves(state.sampler)), worker.submit(make, seed, round, state.sampler)
+
+    return Supplier(take, prepare)
+
+
+def _same(mine: Sequence[Any], theirs: Sequence[Any]) -> bool:
+    return len(mine) == len(theirs) and all(a is b for a, b in zip(mine, theirs, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------------------------- packing
+
+
+def pack(data: Population, plan: Plan, order: Order, buffers: list[PyTree]) -> list[Table]:
+    """The examples of this process's devices' clients, a table for each device.
+
+    Args:
+      data: the population.
+      plan: whose devices and shards.
+      order: numpy.
+      buffers: of an earlier call whose tables are not needed any more; used again, or replaced where they are of another size.
+    """
+    hands = [hand(order.roster, block) for block in np.split(order.places, len(plan.devices))]
+    width = order.places.size // len(plan.devices)
+    capacity = bucket(max(int(sizes_of(data, ids).sum()) for ids in hands), data, width)
+    mine = [number for number, device in enumerate(plan.devices) if device in plan.local_devices]
+    if not buffers or jax.tree.leaves(buffers[0])[0].shape[0] != capacity:
+        buffers[:] = [_blank((data.x, data.y), capacity) for _ in mine]
+    return [fill(data, hands[number], width, buffer) for number, buffer in zip(mine, buffers, strict=True)]
+
+
+def hand(roster: Roster, places: np.ndarray) -> np.ndarray:
+    """int[k], ascending: the clients that these shards train."""
+    seats = places[places < len(roster.id)]
+    return np.unique(roster.id[seats[(roster.id[seats] < roster.population) & (roster.steps[seats] > 0)]])
+
+
+def sizes_of(data: Population, ids: np.ndarray) -> np.ndarray:
+    """int64[k], examples of these clients."""
+    return data.offsets[ids + 1] - data.offsets[ids]
+
+
+def bucket(needed: int, data: Population, clients: int) -> int:
+    """Rows of the smallest buffer that holds so many: few sizes serve all rounds, each a little larger than the one before."""
+    rows = int(data.offsets[-1])
+    expected = max(1.0, SPARE * clients * rows / data.clients)
+    larger = max(0, math.ceil(math.log(max(needed, 1) / expected, GROWTH)))
+    return max(needed, min(rows, math.ceil(expected * GROWTH**larger)))
+
+
+def fill(data: Population, ids: np.ndarray, width: int, buffer: PyTree) -> Table:
+    """The table of these clients, at most ``width`` of them, with the rows in the buffer."""
+    sizes = sizes_of(data, ids)
+    ends = np.cumsum(sizes)
+    for out, leaf in zip(jax.tree.leaves(buffer), jax.tree.leaves((data.x, data.y)), strict=True):
+        for first, last in _runs(ids):
+            start, stop = data.offsets[ids[first]], data.offsets[ids[last] + 1]
+            out[ends[first] - sizes[first] : ends[last]] = leaf[start:stop]
+    spare = (0, width - len(ids))
+    x, y = buffer
+    filled: Any = (
+        np.pad(row.astype(np.int32), spare, constant_values=end) for row, end in ((ends - sizes, 0), (sizes, 0), (ids, data.clients))
+    )
+    return Table(x, y, *filled)
+
+
+def _runs(ids: np.ndarray) -> Iterator[tuple[int, int]]:
+    """First and last place of every run of clients whose numbers, and therefore rows, follow one another."""
+    breaks = np.flatnonzero(np.diff(ids) != 1)
+    return zip(np.append(0, breaks + 1).tolist(), np.append(breaks, len(ids) - 1).tolist(), strict=True) if len(ids) else iter(())
+
+
+def _blank(like: PyTree, capacity: int) -> PyTree:
+    return jax.tree.map(lambda leaf: room((capacity, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)), like)
