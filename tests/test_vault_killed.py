@@ -1,0 +1,97 @@
+"""Lives of a process that is killed at any moment, each going on from the last snapshot that the one before told of."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CLIENTS, COHORT, WIDTH, EVERY = 300, 20, 8000, 3
+LIKE = {"c": np.zeros(WIDTH, np.float32), "n": np.int64(-1)}
+
+
+@cache
+def change(round_: int):
+    """What a round writes: clients, and their rows."""
+    rng = np.random.default_rng(round_)
+    new = {"c": rng.normal(size=(COHORT, WIDTH)).astype(np.float32), "n": np.full(COHORT, round_)}
+    return rng.permutation(CLIENTS)[:COHORT], new
+
+
+@cache
+def state(round_: int) -> dict[int, int]:
+    """After so many rounds: the round in which each client was last written."""
+    return {} if round_ == 0 else {**state(round_ - 1), **dict.fromkeys(change(round_)[0].tolist(), round_)}
+
+
+def live(folder: Path, told: list, pipe: int) -> None:
+    """One life, which does not end by itself: rounds, snapshots, and a word of each to the parent."""
+    from fedjax_sim.vault import open_vault
+
+    vault, round_ = open_vault(folder, LIKE, CLIENTS), told[-1]["round"] if told else 0
+    if told:
+        vault.restore(told[-1])
+    os.write(pipe, b"\n")
+    while True:
+        round_ += 1
+        vault.write(*change(round_))
+        if round_ % EVERY == 0:
+            os.write(pipe, json.dumps(vault.snapshot(round_)).encode() + b"\n")
+            vault.keep([round_ - EVERY, round_])
+
+
+def check(folder: Path, told: dict) -> None:
+    """A snapshot is what it was when it was told of."""
+    from fedjax_sim.vault import open_vault
+
+    vault = open_vault(folder, LIKE, CLIENTS)
+    vault.restore(told)
+    back, model = vault.read(np.arange(CLIENTS)), state(told["round"])
+    for client in range(CLIENTS):
+        last = model.get(client, -1)
+        assert back["n"][client] == last, (client, last)
+        ids, rows = change(last) if last >= 0 else (np.array([client]), {"c": np.zeros((1, WIDTH))})
+        assert (back["c"][client] == rows["c"][np.flatnonzero(ids == client)[0]]).all()
+    vault.close()
+
+
+def main(folder: Path, kills: int) -> None:
+    """Prints the rounds told of by each life."""
+    told: list[dict] = []
+    for number in range(kills):
+        ours, theirs = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(ours)
+            live(folder, told, theirs)
+        os.close(theirs)
+        with open(ours, "rb") as pipe:
+            pipe.readline()
+            time.sleep(random.Random(number).uniform(0, 0.08))
+            os.kill(child, signal.SIGKILL)
+            words = pipe.read().split(b"\n")[:-1]
+        os.waitpid(child, 0)
+        told = [*told, *map(json.loads, words)][-2:]
+        for one in told:
+            check(folder, one)
+        print(*(json.loads(word)["round"] for word in words), flush=True)
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_what_was_told_of_outlives_any_kill(tmp_path, kills):
+    done = subprocess.run([sys.executable, "-W", "ignore", __file__, tmp_path, str(kills)], capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == kills
+    assert len(done.stdout.split()) >= kills // 5, "lives were too short to tell of anything"
+    assert len(list(tmp_path.glob("*.index"))) <= 5
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
