@@ -1,78 +1,157 @@
-import hashlib
-import json
+"""What every partition does, and what none of them can do."""
+
+import inspect
+import types
+import typing
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared_data import shared
 
 from fedjax_sim.checks import FedError
-from fedjax_sim.data.federation import hold_out, split
-from fedjax_sim.data.partition import REGISTRY, dirichlet, iid, shards
+from fedjax_sim.data.federation import from_partition, hold_out, split
+from fedjax_sim.data.partition import COLUMNS, REGISTRY, dirichlet, generator, grouped, iid, natural, shards, sized
 from fedjax_sim.data.population import by_client
 
 LABELS = np.random.default_rng(0).integers(0, 10, 1003)
+MAKES_ITS_CLIENTS = {"natural"}
+
+
+def needed(name, column, clients):
+    """Options without a default, and the like."""
+    if name == "sized":
+        return {"sizes": tuple(len(part) for part in np.array_split(column, clients or 1))}
+    if name == "distribution":
+        classes = len(np.unique(column))
+        return {"shares": np.ones((classes, 2 * (clients or 1) // max(classes, 1)))}
+    return {}
+
+
+def make(name, column, clients, seed, **options):
+    clients = clients if clients and name not in MAKES_ITS_CLIENTS else None
+    return REGISTRY[name](column, clients, seed=seed, **{**needed(name, column, clients), **options})
+
+
+def keywords(name):
+    hints = typing.get_type_hints(REGISTRY[name])
+    return {key: (hints[key], p.default) for key, p in inspect.signature(REGISTRY[name]).parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def leaves_rows(name, column, options):
+    """Whether the docstring allows for rows that belong to nobody."""
+    if name in ("hsu_dirichlet", "sized", "pathological"):
+        return True
+    return bool(options.get("shard_size")) or options.get("rest") == "drop" or options.get("rescale") is False
 
 
 def assert_exact_cover(parts, n):
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(n))
 
 
+def assert_partition(parts, n, clients):
+    rows = np.concatenate(parts)
+    assert clients is None or len(parts) == clients
+    assert {part.dtype for part in parts} == {np.dtype(np.int64)}
+    assert len(np.unique(rows)) == len(rows)
+    assert rows.min() >= 0
+    assert rows.max() < n
+
+
+# -------------------------------------------------------------------------------------------------------------- all of them
+
+
 @pytest.mark.parametrize("name", REGISTRY)
 def test_every_row_belongs_to_exactly_one_client(name):
-    parts = REGISTRY[name](LABELS, 13, seed=3)
-    assert len(parts) == 13
-    assert_exact_cover(parts, len(LABELS))
+    column = np.arange(len(LABELS)) // 11 if COLUMNS[name] == "ids" else LABELS
+    parts = make(name, column, 20, 3)
+    assert_partition(parts, len(LABELS), None if name == "natural" else 20)
+    assert min(map(len, parts)) >= 1
+    left = len(LABELS) - sum(map(len, parts))
+    assert left == (len(LABELS) % 20 if name == "hsu_dirichlet" else 0)
+    data = from_partition(np.zeros((len(LABELS), 2)), LABELS, parts)
+    assert data.train.sizes.tolist() == [len(part) for part in parts]
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", sorted(set(REGISTRY) - {"natural"}))
 def test_the_seed_decides(name):
-    first, again, other = (REGISTRY[name](LABELS, 13, seed=seed) for seed in (3, 3, 4))
+    options = {"grouped": {"order": "random"}}.get(name, {})
+    column = np.arange(1003) if name == "grouped" else LABELS
+    first, again, other = (make(name, column, 10, seed, **options) for seed in (3, 3, 4))
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
     assert any(not np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    labels=st.lists(st.integers(0, 4), min_size=1, max_size=60),
-    clients=st.integers(1, 8),
-    seed=st.integers(0, 2**32 - 1),
-    name=st.sampled_from(sorted(REGISTRY)),
-)
-def test_a_partition_covers_or_refuses(labels, clients, seed, name):
+def values_of(key, hint):
+    """Values to try for an option, from its annotation; extreme ones among them."""
+    if typing.get_origin(hint) is typing.Literal:
+        return st.sampled_from(typing.get_args(hint))
+    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = {bool: st.booleans(), int: st.integers(0, 5), float: st.sampled_from([1e-320, 1e-6, 0.1, 0.5, 1.0, 1e3, 1e200])}
+    kinds[type(None)] = st.none()
+    known = [kinds[member] for member in members if member in kinds]
+    return st.one_of(known) if known else None
+
+
+def options_of(name):
+    hints = {key: values_of(key, hint) for key, (hint, _) in keywords(name).items() if key != "seed"}
+    return st.fixed_dictionaries({}, optional={key: kind for key, kind in hints.items() if kind is not None})
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_partition_is_one_or_refuses(name, data):
+    column = np.array(data.draw(st.lists(st.integers(0, 4), max_size=60)), np.int64)
+    clients = data.draw(st.integers(0, 8))
+    options = data.draw(options_of(name))
     try:
-        parts = REGISTRY[name](np.array(labels), clients, seed=seed)
-    except FedError:
+        parts = make(name, column, clients, data.draw(st.integers(0, 2**32 - 1)), **options)
+    except FedError as error:
+        what, _, do = str(error).partition(": got ")
+        assert what
+        assert "; " in do
         return
-    assert len(parts) == clients
-    assert min(map(len, parts)) >= 1
-    assert_exact_cover(parts, len(labels))
+    assert_partition(parts, len(column), clients if clients and name not in MAKES_ITS_CLIENTS else None)
+    assert min(map(len, parts)) >= max(options.get("min_size", 1), options.get("least", 1) if name == "quantity_dirichlet" else 0)
+    if not leaves_rows(name, column, options):
+        assert_exact_cover(parts, len(column))
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_a_file_can_say_and_explain_every_option(name):
+    text = inspect.getdoc(REGISTRY[name])
+    assert COLUMNS[name] in ("labels", "ids", "values")
+    assert list(inspect.signature(REGISTRY[name]).parameters)[1] == "clients"
+    assert "seed" in keywords(name)
+    for key, (hint, _) in keywords(name).items():
+        members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        assert any(m in (int, float, bool) or typing.get_origin(m) in (tuple, typing.Literal) for m in members), key
+        assert f"\n  {key}: " in text, key
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_an_unknown_word_is_refused(name):
+    for key, (hint, _) in keywords(name).items():
+        if typing.get_origin(hint) is typing.Literal:
+            with pytest.raises(FedError, match=f"unknown {key}: got 'wrong'"):
+                make(name, LABELS, 10, 0, **{key: "wrong", **({"group_size": 2} if key == "rest" else {})})
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_data_without_examples_are_refused(name):
+    for options in ({}, {"min_size": 0}) if "min_size" in keywords(name) else ({},):
+        with pytest.raises(FedError, match=r"examples|sizes"):
+            make(name, np.zeros(0, int), None if name == "natural" else 2, 0, **options)
+
+
+# -------------------------------------------------------------------------------------------------------------- each of them
 
 
 def test_iid_sizes_differ_by_one_at_most():
     sizes = [len(part) for part in iid(LABELS, 13, seed=1)]
     assert max(sizes) - min(sizes) == 1
-
-
-def test_the_balanced_mode_survives_shares_that_all_underflow():
-    parts = dirichlet(LABELS, 5, alpha=1e-3, balanced=True, min_size=0, seed=0)
-    assert_exact_cover(parts, len(LABELS))
-
-
-@pytest.mark.parametrize("alpha", [0.1, 1.0])
-def test_dirichlet_shares_have_the_moments_of_the_distribution(alpha):
-    clients, n = 5, 4000
-    shares = np.array([[len(p) / n for p in dirichlet(np.zeros(n), clients, alpha=alpha, seed=s, min_size=0)] for s in range(600)])
-    np.testing.assert_allclose(shares.mean(axis=0), 1 / clients, atol=0.06)
-    variance = (clients - 1) / (clients**2 * (clients * alpha + 1))
-    np.testing.assert_allclose(shares.var(), variance, rtol=0.1)
-
-
-def test_dirichlet_takes_one_alpha_per_client():
-    sizes = [len(part) for part in dirichlet(LABELS, 3, alpha=[1000.0, 1000.0, 8000.0], seed=0)]
-    np.testing.assert_allclose(sizes, [100, 100, 800], atol=30)
 
 
 def test_shards_give_few_labels():
@@ -82,84 +161,60 @@ def test_shards_give_few_labels():
     assert max(len(np.unique(labels[part])) for part in parts) <= 2
 
 
-def test_shards_of_a_given_size_leave_the_rest_to_nobody():
-    parts = shards(LABELS, 10, per_client=2, shard_size=40, seed=0)
-    rows = np.concatenate(parts)
-    assert len(rows) == len(set(rows.tolist())) == 800
+def test_what_is_left_over_belongs_to_nobody():
+    for parts in (shards(LABELS, 10, per_client=2, shard_size=40, seed=0), sized(LABELS, sizes=(300, 500), seed=0)):
+        rows = np.concatenate(parts)
+        assert len(rows) == len(set(rows.tolist())) == 800
+
+
+def test_natural_ids_may_be_words():
+    parts = natural(np.array(["bo", "al", "bo", "cy"]))
+    assert [part.tolist() for part in parts] == [[1], [0, 2], [3]]
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("options", "groups"),
     [
-        (lambda: iid(LABELS, 2000), "2000 clients"),
-        (lambda: iid(LABELS, 0), "clients must be"),
-        (lambda: dirichlet(LABELS, -1), "clients must be"),
-        (lambda: shards(LABELS, -1), "clients must be"),
-        (lambda: shards(LABELS, 10, per_client=0), "per_client must be positive: got 0"),
-        (lambda: shards(LABELS, 10, per_client=-2), "per_client must be positive: got -2"),
-        (lambda: iid(LABELS, 10, seed=-1), "seed must not be negative"),
-        (lambda: shards(LABELS, 10, seed=0.5), "seed must be a whole number"),
-        (lambda: hold_out(LABELS, LABELS, 0.2, seed=-3), "seed must not be negative"),
-        (lambda: split(by_client(LABELS, LABELS, LABELS), 0.2, seed=-3), "seed must not be negative"),
-        (lambda: dirichlet(LABELS, 10, alpha=0.0), "alpha must be positive"),
-        (lambda: dirichlet(LABELS, 10, alpha=[1.0, 1.0]), "one for each client"),
-        (lambda: dirichlet(LABELS, 10, min_size=101), "each need 1010 examples"),
-        (lambda: dirichlet(LABELS, 100, alpha=0.01, min_size=5), "100 draws for 100 clients"),
-        (lambda: dirichlet(LABELS, 10, tries=0), "tries must be positive"),
-        (lambda: shards(LABELS, 10, per_client=3, shard_size=50), "too few shards"),
-        (lambda: shards(LABELS, 10, per_client=None, shard_size=500), "too few shards"),
-        (lambda: shards(LABELS, 10, per_client=None), "a number or a size"),
+        ({"clients": 2}, [[1, 2, 5, 3], [0, 4]]),
+        ({"clients": 2, "order": "found"}, [[0, 4, 1, 2, 5], [3]]),
+        ({"group_size": 2}, [[1, 2, 5, 3], [0, 4]]),
+        ({"group_size": 2, "rest": "bigger"}, [[1, 2, 5, 3, 0, 4]]),
+        ({"group_size": 2, "rest": "drop", "clients": 1}, [[1, 2, 5, 3]]),
+        ({"group_size": 5}, [[1, 2, 5, 3, 0, 4]]),
+        ({"group_size": 3, "rest": "refuse"}, [[1, 2, 5, 3, 0, 4]]),
     ],
 )
-def test_the_impossible_ends_with_one_sentence(make, words):
-    with pytest.raises(FedError, match=words):
-        make()
+def test_ids_make_groups(options, groups):
+    parts = grouped(np.array([9, 1, 1, 5, 9, 1]), options.pop("clients", None), **options)
+    assert [part.tolist() for part in parts] == groups
+
+
+def test_random_groups_are_a_deal_of_whole_ids():
+    ids = np.repeat(np.arange(30), 7)
+    parts = grouped(ids, 4, order="random", seed=3)
+    assert_exact_cover(parts, len(ids))
+    assert [len(part) for part in parts] == [56, 56, 49, 49]
+    held = [np.unique(ids[part]) for part in parts]
+    assert sum(map(len, held)) == 30
+    assert not np.array_equal(np.concatenate(held), np.arange(30))
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 1e-6, 1e-320])
+@pytest.mark.parametrize("balance", ["above", "at"])
+def test_the_balanced_modes_survive_shares_that_all_underflow(alpha, balance):
+    parts = dirichlet(LABELS, 5, alpha=alpha, balance=balance, min_size=0, seed=0)
+    assert_exact_cover(parts, len(LABELS))
+    assert min(map(len, parts)) > 0
 
 
 def test_hold_out_partition_and_split_draw_from_streams_of_their_own():
     """All three from one seed: what one of them drew must tell nothing about another."""
     n = len(LABELS)
     rows = np.arange(n)
-    dealt = np.random.default_rng(5).permutation(n)[: round(0.2 * n)]
+    dealt = generator(5).permutation(n)[: round(0.2 * n)]
     held = hold_out(rows, LABELS, 0.2, seed=5)[1].x
     tested = split(by_client(rows, LABELS, np.zeros(n, int)), 0.2, seed=5)[1].x
     for one, other in ((dealt, held), (dealt, tested), (held, tested)):
         assert len(np.intersect1d(one, other)) == pytest.approx(0.04 * n, abs=25)
-    drawn = np.argsort(np.random.default_rng(5).random(n))[: len(tested)]
+    drawn = np.argsort(generator(5).random(n))[: len(tested)]
     assert len(np.intersect1d(drawn, tested)) == pytest.approx(0.04 * n, abs=25)
-
-
-def golden_cases(y):
-    cases = {
-        "iid10": lambda: iid(y, 10, shuffle=False),
-        "iid7": lambda: iid(y, 7, shuffle=False),
-        "dir10_a0.5_min10_noshuffle": lambda: dirichlet(y, 10, alpha=0.5, min_size=10, shuffle=False, seed=7),
-        "shard10_2": lambda: shards(y, 10, seed=42),
-        "shard10_2_size250": lambda: shards(y, 10, shard_size=250, seed=42),
-        "shard9_size100": lambda: shards(y, 9, per_client=None, shard_size=100, seed=42),
-        "shard10_size99_keep": lambda: shards(y, 10, per_client=None, shard_size=99, keep_incomplete=True, seed=42),
-    }
-    for alpha in (0.1, 0.5, 1.0, 100.0):
-        for balanced in (False, True):
-            options = {"alpha": alpha, "balanced": balanced, "seed": 42, "min_size": 0}
-            cases[f"dir10_a{alpha}_bal{balanced}_seed42_min0"] = lambda options=options: dirichlet(y, 10, **options)
-    return cases
-
-
-@pytest.mark.parametrize("name", golden_cases(None))
-def test_equal_to_flwr_datasets_index_for_index(name):
-    golden = json.loads(shared("golden_flwr_partitions.json").read_text())["cases"][name]
-    with np.load(shared("mnist.npz")) as arrays:
-        labels = arrays["y_train"][:6000]
-    parts = golden_cases(labels)[name]()
-    assert [len(part) for part in parts] == golden["sizes"]
-    assert hashlib.sha256(b"|".join(part.astype("<i4").tobytes() for part in parts)).hexdigest() == golden["sha256"]
-
-
-def test_flwr_datasets_gives_up_where_we_do():
-    golden = json.loads(shared("golden_flwr_partitions.json").read_text())["cases"]["dir100_a0.1_min10"]
-    assert "max number of attempts" in golden["error"]
-    with np.load(shared("mnist.npz")) as arrays:
-        labels = arrays["y_train"][:6000]
-    with pytest.raises(FedError, match="11 draws"):
-        dirichlet(labels, 100, alpha=0.1, min_size=10, tries=11, seed=42)
