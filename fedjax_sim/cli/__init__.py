@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fedjax_sim.checks import FedError
 
-KINDS = ("algorithms", "aggregators", "tasks", "models", "samplers", "optimizers", "schedules")
+KINDS = ("algorithms", "aggregators", "tasks", "partitions", "models", "samplers", "optimizers", "schedules", "datasets")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,6 +19,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", metavar="VERB")
     _running(verbs)
     _looking(verbs)
+    _data(verbs)
     return top
 
 
@@ -27,11 +28,13 @@ def _running(verbs: argparse._SubParsersAction) -> None:
     _config(run)
     run.add_argument("--out", metavar="DIR", help="folder of the run (default: the next free one below runs/)")
     run.add_argument("--profile", metavar="DIR", help="trace three rounds after the first with JAX's profiler, into this folder")
+    _processes(run)
     run.set_defaults(call="running:run")
     resume = verbs.add_parser("resume", help="go on with a run from its newest checkpoint")
     _run_folder(resume)
     resume.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, such as engine.devices=1")
     resume.add_argument("--rounds", type=int, metavar="N", help="rounds at the end, those before included")
+    _processes(resume)
     resume.set_defaults(call="running:resume")
     evaluate = verbs.add_parser("evaluate", help="evaluate the newest checkpoint of a run, on all clients too")
     _run_folder(evaluate)
@@ -57,9 +60,45 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
     schema.set_defaults(call="looking:print_schema")
 
 
+def _data(verbs: argparse._SubParsersAction) -> None:
+    data = verbs.add_parser("data", help="prepare data sets, and look at them")
+    data.set_defaults(help_of=data)
+    inner = data.add_subparsers(metavar="VERB")
+    prepare = inner.add_parser("prepare", help="write a data set as a folder that opens in milliseconds")
+    prepare.add_argument("source", metavar="SOURCE", help="a file or folder (see `fedjax-sim data formats`), or the word generated")
+    prepare.add_argument("overrides", nargs="*", metavar="key=value", help="options of the format, such as label=species")
+    prepare.add_argument("--out", required=True, metavar="DIR", help="the folder to write; must not exist")
+    prepare.add_argument("--format", metavar="NAME", help="what the source is, where that cannot be told from its name and contents")
+    prepare.add_argument("--partition", nargs="+", metavar=("NAME", "key=value"), help="deal all clients' examples out anew")
+    prepare.add_argument("--clients", type=int, metavar="N", help="clients of the partition; without one, keep the first N")
+    prepare.add_argument("--min-size", type=int, default=1, metavar="N", help="leave clients with fewer examples out")
+    prepare.add_argument("--test-fraction", type=float, default=0.0, metavar="F", help="share of each client's examples for its test")
+    prepare.add_argument(
+        "--central-fraction", type=float, default=0.0, metavar="F", help="share of the examples for a test set that is nobody's"
+    )
+    prepare.add_argument("--seed", type=int, default=0, metavar="N", help="of partition and splits")
+    prepare.add_argument("--name", metavar="NAME", help="of the data set (default: the folder's)")
+    prepare.set_defaults(call="data:prepare")
+    describe = inner.add_parser("describe", help="who has how much of what in a prepared data set")
+    describe.add_argument("directory", metavar="DIR", help="a folder that `fedjax-sim data prepare` wrote")
+    describe.add_argument("--out", metavar="FOLDER", help="draw it, as PNG files in this folder")
+    describe.add_argument("--verify", action="store_true", help="check the hash of every file")
+    describe.set_defaults(call="data:describe")
+    formats = inner.add_parser("formats", help="what can be prepared, and the options of each format")
+    formats.set_defaults(call="data:formats")
+
+
 def _config(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("config", metavar="CONFIG", help="a TOML file, such as configs/digits_scaffold.toml")
     verb.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, such as algorithm.lr=0.05")
+
+
+def _processes(verb: argparse.ArgumentParser) -> None:
+    group = verb.add_argument_group("several processes", "start the same command once per process, on one machine or many")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="where the first process is reached")
+    group.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    group.add_argument("--process-id", type=int, metavar="I", help="which of them this is, from 0")
+    group.add_argument("--distributed", action="store_true", help="let JAX find all this out: SLURM, Kubernetes, Cloud TPU, Open MPI")
 
 
 def _run_folder(verb: argparse.ArgumentParser) -> None:
@@ -77,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.version:
         asked.call = "looking:print_versions"
     if not getattr(asked, "call", None):
-        top.print_help()
+        getattr(asked, "help_of", top).print_help()
         return 2
     module, _, name = asked.call.partition(":")
     try:

@@ -40,7 +40,7 @@ def federation(train: Population, test: Population | None = None, central: Examp
     central = None if central is None or not len(central) else central
     for name, part in (("test", test), ("central", central)):
         if part is not None:
-            mine, theirs = _kind(train), _kind(part)
+            mine, theirs = kind(train), kind(part)
             require(
                 mine == theirs, f"examples of {name} must be like those of train ({mine})", theirs, f"convert {name} the same way as train"
             )
@@ -109,7 +109,7 @@ def split(data: Population, fraction: float, seed: int = 0) -> tuple[Population,
     Raises:
       FedError: where the fraction is not in ``[0, 1)``.
     """
-    _share("test_fraction", fraction)
+    share("test_fraction", fraction)
     if fraction == 0:
         return data, None
     sizes = data.sizes
@@ -128,7 +128,7 @@ def hold_out(x: PyTree, y: PyTree, fraction: float, seed: int = 0) -> tuple[Exam
     Raises:
       FedError: where the fraction is not in ``[0, 1)``.
     """
-    _share("central_fraction", fraction)
+    share("central_fraction", fraction)
     n = rows((x, y))
     chosen = np.zeros(n, bool)
     chosen[generator(seed, HOLD_OUT).permutation(n)[: round(fraction * n)]] = True
@@ -154,7 +154,8 @@ def _select(data: Population, chosen: np.ndarray) -> Population:
     return population(x, y, np.cumsum([0, *counts]), data.names, empty=True)
 
 
-def _share(name: str, value: float) -> None:
+def share(name: str, value: float) -> None:
+    """Requires ``0 <= value < 1``: something must be left."""
     require(0 <= value < 1, f"{name} is a share and must lie in [0, 1)", value, f"give {name} a value such as 0.2", name)
 
 
@@ -162,6 +163,6 @@ def _take(tree: PyTree, chosen: np.ndarray) -> PyTree:
     return jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], tree)
 
 
-def _kind(data: Population | Examples) -> str:
-    """Structure, shape and dtype of one example, in words."""
+def kind(data: Population | Examples) -> str:
+    """Structure, shape and dtype of one example, in words: equal for data sets that can stand in one federation."""
     return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape[1:])}", (data.x, data.y)))

@@ -1,0 +1,56 @@
+"""The formats that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from fedjax_sim.checks import fail, lookup, suggest
+from fedjax_sim.data.sources import generated, h5, images, leaf, npz, ready, sqlite, table
+from fedjax_sim.data.sources.found import Found
+
+
+class Reader(NamedTuple):
+    """A format."""
+
+    says: str
+    """What it is, in a line."""
+    matches: Callable[[Path], bool]
+    """Whether a path looks like it; quick."""
+    read: Callable[..., Found]
+    """``(path, *, ...) -> Found``."""
+
+
+REGISTRY: dict[str, Reader] = {
+    "generated": Reader("clients that are made up; the source is the word generated", generated.matches, generated.read),
+    "prepared": Reader(
+        "a folder that `fedjax-sim data prepare` wrote, to partition or split it again", ready.matches_prepared, ready.read_prepared
+    ),
+    "tfds": Reader("a folder of TensorFlow Datasets, in array_record or parquet files", ready.matches_tfds, ready.read_tfds),
+    "leaf": Reader("LEAF's JSON files, or a folder with train/ and test/", leaf.matches, leaf.read),
+    "fedjax": Reader("FedJAX's SQLite file", sqlite.matches_fedjax, sqlite.read_fedjax),
+    "tff_sqlite": Reader("TensorFlow Federated's SQLite file", sqlite.matches_tff, sqlite.read_tff),
+    "tff_h5": Reader("TensorFlow Federated's HDF5 file", h5.matches, h5.read),
+    "npz": Reader("numpy arrays x, y and, if there are clients, client", npz.matches, npz.read),
+    "csv": Reader("a table of comma- or tab-separated values", table.matches, table.read),
+    "images": Reader("a folder of images for each class, perhaps in one for each client", images.matches, images.read),
+}
+"""Name to reader. The first that matches is taken."""
+
+
+def choose(source: str | Path, form: str | None = None) -> tuple[str, Reader]:
+    """The format of that name, or the one that a path looks like.
+
+    Raises:
+      FedError: where there is nothing, or nothing known.
+    """
+    path = Path(source).expanduser()
+    if form is not None:
+        return form, lookup("format", form, REGISTRY)
+    for name, reader in REGISTRY.items():
+        if reader.matches(path):
+            return name, reader
+    if not path.exists():
+        fail("the source must exist", path, "give the path of a file or folder, or the word generated")
+    fail("the source is of no known format", path, f"say what it is with --format ({suggest('', REGISTRY)})")
