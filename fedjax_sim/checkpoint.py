@@ -8,7 +8,8 @@ Orbax writes the bytes; this module alone knows it, and imports it late. What Or
 * a save that fails in the background is reported once, at the next call, and the save after it starts afresh.
 
 Leaves are written flat, by name, from copies on the host: the next round may donate the state's buffers at once, and what is
-restored is unplaced, so it fits any number of devices.
+restored is unplaced, so it fits any number of devices. Several processes save together, the first one
+writing, and each reads: the folder must be on a file system that all of them see.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import numpy as np
 from fedjax_sim import manifest as manifests
 from fedjax_sim.checks import FedError, fail, positive, require, sentence
 from fedjax_sim.manifest import Manifest, state_hash, versions
+from fedjax_sim.processes import leads
 from fedjax_sim.types import RoundState
 
 __all__ = ["Restored", "SaveError", "Store", "open_store", "state_hash", "versions"]
@@ -159,7 +161,7 @@ def _start(folder: _Folder, step: int, copies: dict[str, np.ndarray], record: di
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         for leftover in folder.path.glob("*.orbax-checkpoint-tmp*"):  # of a save that failed or was killed
-            shutil.rmtree(leftover, ignore_errors=True)
+            _remove(leftover)
         response = _orbax().save_async(folder.path / str(step), full, custom_metadata={RECORD: record})
     except Exception as error:
         _noise().removeFilter(_quiet)
@@ -188,8 +190,13 @@ def _settle(folder: _Folder) -> None:
 
 
 def _forget(folder: _Folder, step: int) -> None:
-    shutil.rmtree(folder.path / str(step), ignore_errors=True)
+    _remove(folder.path / str(step))
     folder.known.pop(step, None)
+
+
+def _remove(path: Path) -> None:
+    if leads():  # one of several processes is enough
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _unwritten(folder: _Folder, step: int, error: BaseException) -> SaveError:

@@ -22,6 +22,7 @@ from fedjax_sim.checks import positive, require
 from fedjax_sim.engine.capacity import FewerLanes
 from fedjax_sim.history import History, Row, Writer, record
 from fedjax_sim.interrupts import interrupts
+from fedjax_sim.processes import agreed
 from fedjax_sim.progress import Progress, open_progress
 from fedjax_sim.types import Mean, Metrics, Outcome, RoundState, Variables
 
@@ -180,7 +181,7 @@ def _shown(run: Run, state: RoundState, console: Console | None, progress: bool)
 def _loop(run: Run, state: RoundState, show: Progress, asked: Callable[[], str | None]) -> tuple[RoundState, str]:
     at = int(state.round)
     reason = notify(run.callbacks, "on_run_start", _event(run, state))
-    while at < run.rounds and not (reason := reason or asked()):
+    while at < run.rounds and not (reason := agreed(reason or asked())):
         end = chunk_end(at, run.rounds, run.per_call, run.evaluate and run.evaluate_every, run.store and run.checkpoint_every)
         with _heard(run, show):
             state, outcome, rows = _call(run, state, end - at)

@@ -14,6 +14,7 @@ from fedjax_sim.config import Config, Experiment, dumps
 from fedjax_sim.config.changes import changed_rates
 from fedjax_sim.config.load import tables
 from fedjax_sim.config.problems import variant_tag
+from fedjax_sim.processes import leads, led
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,11 +30,16 @@ Summary = dict[str, Any]
 
 
 def new_folder(config: Config, out: str | Path | None = None, root: str | Path = "runs") -> Path:
-    """Makes the folder of a new run: ``out``, or the next free ``root/<file>-<algorithm>-<seed>-<number>``.
+    """Makes the folder of a new run, the same for all of its processes: ``out``, or the next free
+    ``root/<file>-<algorithm>-<seed>-<number>``.
 
     Raises:
       FedError: where ``out`` holds a run already, or is a file.
     """
+    return Path(led(lambda: str(_new_folder(config, out, root))))
+
+
+def _new_folder(config: Config, out: str | Path | None, root: str | Path) -> Path:
     if out is not None:
         return _claim(Path(out))
     name = f"{Path(config.document.file).stem}-{variant_tag(config.run.algorithm)}-{config.run.seed}"
@@ -91,11 +97,13 @@ def run_experiment(
         restored = restore(experiment, store) if resume else None
         _unfinished(restored, experiment.config.run.rounds)
         past = _past(folder, restored)
-        (folder / CONFIG).write_text(dumps(experiment.config), encoding="utf-8")
+        if leads():
+            (folder / CONFIG).write_text(dumps(experiment.config), encoding="utf-8")
         result = _simulate(experiment, folder, store, restored, past, console, callbacks)
     earlier = (past.latest("seconds") or 0.0) if past else 0.0
     summary = summarise(experiment, result, earlier, (*turned, *(restored.notes if restored else ())))
-    (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    if leads():
+        (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
 
 
@@ -123,7 +131,8 @@ def _simulate(
         checkpoint_every=run.checkpoint.every,
         metadata={"config": tables(run)},
         callbacks=[*_stops(run.stop), *callbacks],
-        writers=_writers(folder, restored.step if restored else None),
+        writers=_writers(folder, restored.step if restored else None) if leads() else (),
+        progress=leads(),
         resume=restored.state if restored else None,
         history=past,
         console=console,

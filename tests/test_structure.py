@@ -21,7 +21,7 @@ NAMES = [str(path.relative_to(PACKAGE)) for path in FILES]
 EACH = pytest.mark.parametrize("path", FILES, ids=NAMES)
 
 LAYERS = [
-    {"types", "tree", "checks", "permutation", "machine"},
+    {"types", "tree", "checks", "permutation", "machine", "processes", "vault"},
     {"learner", "local", "server", "objectives", "optimizers", "samplers", "aggregators", "data", "models"},
     {"engine", "supply", "rounds", "survey", "wrappers"},
     {"algorithms", "tasks", "privacy"},

@@ -16,32 +16,40 @@ from rich.table import Table
 from fedjax_sim.config import Experiment, build, read, registries, resolve
 from fedjax_sim.config.document import Document
 from fedjax_sim.machine import cores, keep_programs, use_cores
+from fedjax_sim.processes import join, leads, together
 from fedjax_sim.runs import Summary, config_of, evaluation, new_folder, open_checkpoints, restore, run_experiment
 
 
-def experiment(path: str | Path, overrides: Sequence[str]) -> Experiment:
-    """The experiment of a configuration file, on a JAX that was set up for it."""
+def experiment(path: str | Path, overrides: Sequence[str], asked: argparse.Namespace | None = None) -> Experiment:
+    """The experiment of a configuration file, on a JAX that was set up for it; ``asked`` may want several processes."""
     document = read(path, overrides)
-    use_cores(devices(document))
+    processes = getattr(asked, "processes", None) or 1
+    use_cores(devices(document, processes))
     keep_programs()
+    if asked is not None and (asked.distributed or (asked.coordinator, asked.processes, asked.process_id) != (None, None, None)):
+        join(asked.coordinator, asked.processes, asked.process_id)
     return build(resolve(document, registries()))
 
 
-def devices(document: Document) -> int:
-    """How many devices a CPU must have for a configuration that is not checked yet: its cores, or more where it asks for more."""
+def devices(document: Document, processes: int = 1) -> int:
+    """How many devices a CPU must have for a configuration that is not checked yet: its cores, or more where it asks for more; of
+    several processes each its share of what it asks for."""
     engine = document.tables.get("engine")
     asked = engine.get("devices") if isinstance(engine, dict) else None
-    return max(cores(), asked if isinstance(asked, int) else 1)
+    if not isinstance(asked, int):
+        return cores()
+    return max(cores(), asked) if processes == 1 else -(-asked // processes)
 
 
 def run(asked: argparse.Namespace) -> None:
     """``run CONFIG [key=value ...] [--out DIR] [--profile DIR]``."""
     from fedjax_sim.callbacks import profile
 
-    ready = experiment(asked.config, asked.overrides)
+    ready = experiment(asked.config, asked.overrides, asked)
     folder = new_folder(ready.config, asked.out)
     watch = [profile(asked.profile)] if asked.profile else []
-    tell(run_experiment(ready, folder, callbacks=watch), folder, ready.config.run.rounds)
+    with together(lambda: f"start all of them again with: fedjax-sim resume {folder}"):
+        tell(run_experiment(ready, folder, callbacks=watch), folder, ready.config.run.rounds)
     if asked.profile:
         traces = sorted(str(path) for path in Path(asked.profile).rglob("*.trace.json.gz"))
         say(Console(), f"profile: open {traces[-1]} at https://ui.perfetto.dev" if traces else "no profile: the run was too short for one")
@@ -50,8 +58,9 @@ def run(asked: argparse.Namespace) -> None:
 def resume(asked: argparse.Namespace) -> None:
     """``resume RUN [key=value ...] [--rounds N]``."""
     more = [] if asked.rounds is None else [f"rounds={asked.rounds}"]
-    ready = experiment(config_of(asked.run), [*asked.overrides, *more])
-    tell(run_experiment(ready, asked.run, resume=True), Path(asked.run), ready.config.run.rounds)
+    ready = experiment(config_of(asked.run), [*asked.overrides, *more], asked)
+    with together(lambda: f"start all of them again with: fedjax-sim resume {asked.run}"):
+        tell(run_experiment(ready, asked.run, resume=True), Path(asked.run), ready.config.run.rounds)
 
 
 def evaluate(asked: argparse.Namespace) -> None:
@@ -73,7 +82,9 @@ def evaluate(asked: argparse.Namespace) -> None:
 
 
 def tell(summary: Summary, folder: Path, rounds: int) -> None:
-    """The end of a run, in a few lines."""
+    """The end of a run, in a few lines; of several processes the first one tells."""
+    if not leads():
+        return
     console = Console()
     what = f"{summary['algorithm']} on {summary['task']}: {summary['rounds']} rounds in {summary['seconds']:.1f} s"
     say(console, f"{what}, {summary['stopped']}")

@@ -91,6 +91,13 @@ def make_plan(engine: Engine, limit: int) -> Plan:
     )
     require(engine.memory is None or engine.memory > 0, "engine.memory must be positive", engine.memory, "give bytes, or leave it out")
     devices = tuple(jax.devices()[: _device_count(engine)])
+    served = {device.process_index for device in devices}
+    require(
+        len(served) == jax.process_count(),
+        "every process needs a device of its own in the run",
+        f"{len(devices)} devices in {len(served)} of {jax.process_count()} processes",
+        "raise engine.devices, or leave it out",
+    )
     shards = len(devices) if engine.shards is None else engine.shards
     require(
         shards > 0 and shards % len(devices) == 0,
