@@ -44,9 +44,11 @@ print("fedjax_sim", fs.__version__, "| jax", jax.__version__, "|", jax.devices()
 # client has its share of all ten digits, at 0.1 most have little beyond two or three.
 
 # %%
+from functools import partial
+
 import numpy as np
 
-task = fs.tasks.digits(clients=60, partition="dirichlet", alpha=0.1)
+task = fs.tasks.digits(clients=60, partition=partial(fs.data.dirichlet, alpha=0.1))
 train = task.data.train
 
 print("images of each digit on the first clients:")

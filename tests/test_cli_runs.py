@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -78,7 +79,7 @@ def test_a_resume_that_cannot_be_is_refused_in_words(small: str, tmp_path: Path,
     folder = tmp_path / "run"
     assert main(["run", small, "--out", str(folder)]) == 0
     before = files(folder)
-    for change, said in [("seed=7", "got 7 in place of 0"), ("task.alpha=1.0", "got 1.0 in place of 0.1"), ("task.clients=13", "got 13")]:
+    for change, said in [("seed=7", "got 7 in place of 0"), ("task.partition.alpha=1.0", "got 1.0"), ("task.clients=13", "got 13")]:
         capsys.readouterr()
         assert main(["resume", str(folder), change, "--rounds", "3"]) == 2
         assert capsys.readouterr().err.startswith(f"a resumed run keeps its {change.partition('=')[0]}: {said}")
@@ -113,7 +114,7 @@ def test_what_a_run_is_resumed_with_is_compared_with_its_checkpoint(small: str, 
     ("key", "old", "new"),
     [
         ("seed", "0", "7"),
-        ("task.alpha", "0.1", "1.0"),
+        ("task.partition.kind", "'dirichlet'", "'iid'"),
         ("sampler.cohort", "4", "5"),
         ("sampler.dropout.rate", "'nothing'", "0.5"),
         ("local.epochs", "1", "2"),
@@ -199,21 +200,23 @@ def test_shipped_files_run(name: str, tmp_path: Path):
     assert 0 < summary(tmp_path / "run")["metrics"]["test/accuracy"] <= 1
 
 
-def test_the_mnist_file_runs(tmp_path: Path):
-    from fedjax_sim.data.prepare import prepare_mnist
-
-    data = prepare_mnist(shared("mnist.npz"), tmp_path / "mnist", limit=1000)
-    words = ["rounds=2", f"task.directory={data}", "sampler.cohort=2", "--out", str(tmp_path / "run")]
-    assert main(["run", str(CONFIGS / "mnist_cnn.toml"), *words]) == 0
-    assert summary(tmp_path / "run")["rounds"] == 2
-
-
-def test_the_shakespeare_file_runs(tmp_path: Path):
-    from fedjax_sim.data.prepare import prepare_shakespeare
-
-    data = prepare_shakespeare(shared("shakespeare_roles.npz"), tmp_path / "plays", limit=8)
-    words = ["rounds=2", f"task.directory={data}", "task.clients=4", "sampler.cohort=2", "model.width=16", "--out", str(tmp_path / "run")]
-    assert main(["run", str(CONFIGS / "shakespeare_lstm.toml"), *words]) == 0
+@pytest.mark.parametrize(
+    ("name", "source", "words"),
+    [
+        ("mnist_cnn", "mnist.npz", ["model.name=mlp"]),
+        ("har_fedavg", "uci_har.npz", []),
+        ("shakespeare_lstm", "shakespeare_roles.npz", ["task.clients=4", "model.width=16"]),
+    ],
+)
+def test_files_of_prepared_data_run(name: str, source: str, words: list[str], tmp_path: Path):
+    """After the command that their first lines give."""
+    text = (CONFIGS / f"{name}.toml").read_text()
+    (said,) = re.findall(rf"^#   fedjax-sim (data prepare {source} --out (data/\w+))$", text, flags=re.MULTILINE)
+    assert f'source = "{said[1]}"' in text
+    data = str(tmp_path / "data")
+    assert main(said[0].replace(said[1], data).replace(f" {source}", f" {shared(source)}").split()) == 0
+    more = ["rounds=2", f"task.source={data}", "sampler.cohort=2", "evaluation.every=2", "--out", str(tmp_path / "run")]
+    assert main(["run", str(CONFIGS / f"{name}.toml"), *words, *more]) == 0
     assert summary(tmp_path / "run")["rounds"] == 2
 
 

@@ -59,6 +59,14 @@ BAD = {
     "schedule without its start": ("lr = 0.1", 'lr = { kind = "cosine", steps = 9 }', "algorithm.lr.start", "add start = 0.1"),
     "unknown schedule": ("lr = 0.1", 'lr = { kind = "cosin" }', "algorithm.lr.kind", "did you mean 'cosine'"),
     "chain without a reducer": (', { kind = "mean" }', "", "algorithm.aggregator", "put one of mean"),
+    "unknown partition": ("clients = 12", 'partition = { kind = "iidd" }', "task.partition.kind", "did you mean 'iid'"),
+    "unknown partition by its name": ("clients = 12", 'partition = "shard"', "task.partition", "did you mean 'shards'"),
+    "partition without its kind": ("clients = 12", "partition = { alpha = 0.1 }", "task.partition.kind", "add kind, one of: continuous"),
+    "partition without its setting": ("clients = 12", 'partition = "sized"', "task.partition.sizes", "add sizes = [10, 10]"),
+    "setting of another partition": ("clients = 12", 'partition = { kind = "iid", alpha = 0.1 }', "task.partition.alpha", "choose one of"),
+    "partition with its own seed": ("clients = 12", 'partition = { kind = "iid", seed = 3 }', "task.partition.seed", "mean 'task.seed'"),
+    "number for a partition": ("clients = 12", "partition = 3", "task.partition", 'write partition = { kind = "iid" }'),
+    "setting of a partition of its name": ("rounds = 4", "task.partition = 'iid'\ntask.partition.alpha = 1", "(syntax)", "mend that line"),
     "unknown optimizer": ("lr = 0.1", 'local = { kind = "sdg" }', "algorithm.local.kind", "did you mean 'sgd'"),
 }
 BUILT = {
@@ -73,15 +81,18 @@ BUILT = {
     "more clients than examples": (["task.clients=100000"], "task.clients", "use fewer clients"),
     "negative seed of the data": (["task.seed=-1"], "task.seed", "give seed 0"),
     "negative clients": (["task.clients=-1"], "task.clients", "give clients a value"),
-    "no shards for a client": (["task.partition=shards", "task.per_client=0"], "task.per_client", "a value above 0"),
-    "hopeless skew": (["task.alpha=1e-9"], "task.alpha", "raise alpha"),
+    "no shards for a client": (["task.partition={kind='shards', per_client=0}"], "task.partition.per_client", "a value above 0"),
+    "hopeless skew": (["task.partition={kind='dirichlet', alpha=1e-9}"], "task.partition.alpha", "raise alpha"),
+    "other clients than the partition makes": (["task.partition={kind='sized', sizes=[3, 4]}"], "task.clients", "say 2"),
+    "partition by what is not there": (["task.partition=natural"], "task.partition", "choose one by labels, such as iid"),
     "model for other data": (["model.name=char_lstm"], "model", "encode the text"),
     "model of the task for other data": (["task.model=transformer"], "task.model", "encode the text"),
     "stop at a misspelt number": (["stop={metric='test/acuracy', at_least=0.5}"], "stop.metric", "did you mean 'test/accuracy'"),
     "stop at clients nobody evaluates": (["stop={metric='clients/loss', at_most=0.5}"], "stop.metric", "did you mean"),
     "stop without a global test set": (["task.central_fraction=0.0", "stop.at_least=0.5"], "stop.metric", "nobody reports"),
     "stop at another algorithm's number": (["stop={metric='personal_loss', at_most=0.5}"], "stop.metric", "clipped, cohort"),
-    "no data": (["task={name='mnist', directory='/nowhere'}"], "task", "fedjax_sim.data.prepare"),
+    "no data": (["task={name='mnist', source='/nowhere'}"], "task.source", "fedjax-sim data prepare mnist.npz --out /nowhere"),
+    "no data of TFDS": (["task={name='cifar10', data_dir='/nowhere'}"], "task.source", "tfds.builder('cifar10', data_dir='/nowhere'"),
 }
 
 
@@ -136,7 +147,7 @@ def test_overrides_are_read_as_toml_where_they_can_be(good: Path):
     run = load(good, said).run
     assert run.algorithm.lr == 1.0
     assert isinstance(run.algorithm.lr, float)
-    assert run.task.partition == "iid"
+    assert (run.task.partition.kind, run.task.partition.shuffle) == ("iid", True)
     assert run.algorithm.aggregator[0].max_norm == 2.5
     assert run.engine.devices == 2
     assert run.stop.at_least == 1.0
@@ -154,6 +165,7 @@ def test_overrides_are_read_as_toml_where_they_can_be(good: Path):
         ("rounds.x=1", "rounds.x", "no such place"),
         ("algorithm.aggregator.7.max_norm=1", "algorithm.aggregator.7.max_norm", "no such place"),
         ("algorithm.lr=quick", "algorithm.lr", "must be a number"),
+        ("task.partition=shard", "task.partition", "did you mean 'shards'"),
     ],
 )
 def test_a_bad_override_is_blamed_on_the_command_line(good: Path, override: str, key: str, advice: str):

@@ -50,6 +50,7 @@ def test_the_setting_that_an_error_blames_goes_before_its_words():
     assert blame("task", ["partition", "alpha"], error) == "task.alpha"
     assert blame("task", ["partition", "clients"], error) == "task.partition"
     assert blame("task", [], error) == "task"
+    assert blame("task", ["partition"], error, {"alpha": "partition.alpha"}) == "task.partition.alpha"
 
 
 def test_a_complaint_about_the_whole_finds_its_table(good: Path):
@@ -62,8 +63,8 @@ def test_a_complaint_about_the_whole_finds_its_table(good: Path):
 
 def test_an_override_is_blamed_for_a_partition_that_cannot_be(good: Path):
     with pytest.raises(ConfigErrors) as caught:
-        build(load(good, ["task.alpha=1e-9"]))
-    assert str(caught.value).startswith("command line: task.alpha: no Dirichlet(1e-09) partition")
+        build(load(good, ["task.partition={kind='dirichlet', alpha=1e-9}"]))
+    assert str(caught.value).startswith("command line: task.partition.alpha: no Dirichlet(1e-09) partition")
 
 
 # ------------------------------------------------------------------------------------------------------------------- proof

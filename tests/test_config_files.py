@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from configurations import CONFIGS, GOOD
@@ -50,6 +51,25 @@ def test_only_what_was_written_reaches_the_factory(good: Path):
     assert "unknown key of 'mine'" in complaint_of(good, ["algorithm={name='mine', x=2}"], known)
 
 
+def test_a_partition_is_made_with_its_settings_and_called_by_the_task(good: Path):
+    seen = {}
+
+    def mine(labels: Any, clients: int, *, seed: int = 0, share: float = 0.5, tags: tuple[str, ...] = ()) -> list[np.ndarray]:
+        seen.update(clients=clients, seed=seed, share=share, tags=tags)
+        checks.require(share < 0.9, "too much", share, "lower it", "share")
+        return np.array_split(np.arange(len(labels)), clients)
+
+    known = registries()
+    known = known._replace(partitions={**known.partitions, "mine": mine})
+    said = ["task.seed=7", "task.partition={kind='mine', share=0.25, tags=['a']}"]
+    assert build(load(good, said, known)).task.data.train.clients == 12
+    assert seen == {"clients": 12, "seed": 7, "share": 0.25, "tags": ("a",)}
+    with pytest.raises(ConfigErrors, match=r"^command line: task.partition.share: too much: got 0.95; lower it$"):
+        build(load(good, ["task.partition={kind='mine', share=0.95}"], known))
+    build(load(good, ["task.partition=mine"], known))
+    assert seen["share"] == 0.5
+
+
 def complaint_of(path: Path, overrides: list[str], known: Any) -> str:
     with pytest.raises(ConfigErrors) as caught:
         load(path, overrides, known)
@@ -67,12 +87,14 @@ def test_a_setting_that_hides_the_tag_is_refused(good: Path):
 def test_every_registered_setting_can_be_said_or_is_wired():
     """A new kind of annotation would silently be no setting; this list says which ones are meant."""
     wired = {"objective", "sampler", "server_optimizer"}
+    of_partitions = {"labels", "ids", "values", "clients", "seed"}
     known = registries()
     properties = schema()["$defs"]
-    for kind in ("algorithm", "task", "sampler", "aggregator", "optimizer"):
+    for kind in ("algorithm", "task", "sampler", "aggregator", "optimizer", "partition"):
         for name, entry in getattr(known, f"{kind}s").items():
             names = set(settings_of(getattr(entry, "factory", entry)))
-            assert names - set(properties[f"{kind}_{name}"]["properties"]) <= wired, (kind, name)
+            unsaid = names - set(properties[f"{kind}_{name}"]["properties"])
+            assert unsaid == names & of_partitions if kind == "partition" else unsaid <= wired, (kind, name)
 
 
 def test_wrappers_apply_to_every_sampler(good: Path):

@@ -34,6 +34,8 @@ def differ(a, b):
         (models.resnet(10, norm="batch"), (2, 32, 32, 3), np.uint8, 11_173_962),
         (models.char_lstm(), (2, 80), np.int32, 820_522),
         (models.transformer(), (2, 80), np.int32, 430_170),
+        (models.series_cnn(6), (2, 128, 9), np.float32, 26_566),
+        (models.word_mean(2), (2, 200), np.int32, 320_066),
     ],
 )
 def test_parameter_counts_are_those_of_the_papers(model, shape, dtype, parameters):
@@ -48,13 +50,16 @@ SMALL = {
     "resnet": {"classes": CLASSES, "stages": (1, 1), "width": 4},
     "char_lstm": {"vocabulary": 7, "width": 5, "embedding": 3},
     "transformer": {"vocabulary": 7, "width": 8, "heads": 2, "length": 10},
+    "series_cnn": {"classes": CLASSES, "width": 4},
+    "word_mean": {"classes": CLASSES, "vocabulary": 7, "width": 4},
 }
 
 
 def sample(name):
     rng = np.random.default_rng(3)
-    sequences = name in ("char_lstm", "transformer")
-    return rng.integers(0, 7, (2, 6)).astype(np.int32) if sequences else rng.integers(0, 256, (2, 8, 8)).astype(np.uint8)
+    sequences = name in ("char_lstm", "transformer", "word_mean")
+    shape = (2, 16, 4) if name == "series_cnn" else (2, 8, 8)
+    return rng.integers(0, 7, (2, 6)).astype(np.int32) if sequences else rng.integers(0, 256, shape).astype(np.uint8)
 
 
 @pytest.mark.parametrize("name", sorted(models.REGISTRY))
@@ -62,7 +67,7 @@ def test_zoo_shapes_and_names(name):
     model, x = models.REGISTRY[name](**SMALL[name]), sample(name)
     params, state = jax.eval_shape(model.init, KEY, x)
     out, after = jax.eval_shape(lambda p, s, x, key: model.apply(p, s, x, train=True, key=key), params, state, x, KEY)
-    assert out.shape == ((2, CLASSES) if x.ndim == 3 else (2, 6, 7))
+    assert out.shape == ((2, 6, 7) if name in ("char_lstm", "transformer") else (2, CLASSES))
     assert {leaf.dtype for leaf in jax.tree.leaves((params, out))} == {jnp.dtype("float32")}
     assert (state, after) == ({}, {})
     assert params["head"]["kernel"].shape[-1] == out.shape[-1]
@@ -95,6 +100,35 @@ def test_resnet_batch_statistics_move():
     moved = jax.jit(lambda *v: model.apply(*v, x, train=True, key=None)[1])(params, state)
     assert len(jax.tree.leaves(state)) == 6  # mean and variance of the stem and the block's two
     assert differ(state, moved)
+
+
+def test_words_that_are_padding_count_for_nothing():
+    model = models.word_mean(CLASSES, vocabulary=9, width=4)
+    x = np.array([[3, 5, 0, 0], [0, 0, 0, 0]], np.int32)
+    params, state = model.init(KEY, x)
+    out, short = (np.asarray(model.apply(params, state, tokens, train=False, key=None)[0]) for tokens in (x, x[:, :2]))
+    np.testing.assert_allclose(out, short, rtol=1e-6)
+    table, head = params["embedding_of_words"]["embedding"], params["head"]
+    np.testing.assert_allclose(out[0], (table[3] + table[5]) / 2 @ head["kernel"] + head["bias"], rtol=1e-5)
+    np.testing.assert_allclose(out[1], head["bias"])
+
+
+def test_the_layers_over_time_are_convolutions():
+    x = np.random.default_rng(0).normal(size=(2, 16, 3)).astype(np.float32)
+    model = models.series_cnn(CLASSES, width=4, span=3)
+    params, _ = model.init(KEY, x)
+    y = x
+    for layer in ("conv_0", "conv_1"):
+        kernel = np.asarray(params[layer]["kernel"]).reshape(3, y.shape[-1], 4)
+        wide = np.pad(y, ((0, 0), (1, 1), (0, 0)))
+        y = np.maximum(sum(wide[:, k : k + y.shape[1]] @ kernel[k] for k in range(3)) + params[layer]["bias"], 0)
+        y = y.reshape(2, -1, 4, 4).max(axis=2)
+    out, _ = model.apply(params, {}, x, train=False, key=None)
+    np.testing.assert_allclose(out, y.reshape(2, -1) @ params["head"]["kernel"] + params["head"]["bias"], rtol=1e-4, atol=1e-5)
+    with pytest.raises(FedError, match=r"T of 16 or more: got \[2, 15, 3\]"):
+        model.init(KEY, x[:, :15])
+    with pytest.raises(FedError, match="span must be odd"):
+        models.series_cnn(CLASSES, span=4)
 
 
 @pytest.mark.parametrize("name", ["char_lstm", "transformer"])

@@ -1,257 +1,165 @@
-import json
-import socket
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
-from shared_data import shared
+from tfds_folder import CLIENTS, ordinary, records, tensors, write
 
 from fedjax_sim.checks import FedError
-from fedjax_sim.data import from_tfds, read_clients, read_columns, read_examples
-from fedjax_sim.data.prepare import main, prepare_mnist, prepare_shakespeare, write
-from fedjax_sim.data.tfds import features, locate
-
-CLIENTS = {"train": {"zoe": 3, "abe": 5, "kim": 1}, "test": {"kim": 2, "zoe": 2, "new": 4}}
-
-
-def records(split):
-    start = 0 if split == "train" else 100
-    for name, n in CLIENTS[split].items():
-        numbers = np.arange(start, start + n)
-        start += n
-        yield {"client_id": name, "image": np.tile(numbers[:, None].astype(np.uint8), 4), "label": numbers.astype(np.int32)}
-
-
-def tensors(f):
-    image = f.Tensor(shape=(None, 4), dtype=np.uint8, encoding="bytes")
-    return {"client_id": f.Text(), "image": image, "label": f.Tensor(shape=(None,), dtype=np.int32, encoding="bytes")}
+from fedjax_sim.data import grouped, open_tfds, read_columns, shards, tfds
 
 
 @pytest.fixture(scope="module")
 def by_clients(tmp_path_factory):
-    return write("tiny", tmp_path_factory.mktemp("tfds") / "tiny", tensors, {split: records(split) for split in CLIENTS})
+    return write(tmp_path_factory.mktemp("tfds") / "tiny", tensors, {split: records(split) for split in CLIENTS})
 
 
 @pytest.fixture(scope="module")
 def by_examples(tmp_path_factory):
-    """One record per example, written by a builder of TFDS's own as an ordinary data set would be."""
-    import tensorflow_datasets as tfds
-
-    class Ordinary(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            f = tfds.features
-            image = f.Tensor(shape=(4,), dtype=np.uint8, encoding="bytes")
-            kinds = {"writer": f.Scalar(dtype=np.int32), "image": image, "label": f.ClassLabel(num_classes=200)}
-            return tfds.core.DatasetInfo(builder=self, features=f.FeaturesDict(kinds), disable_shuffling=True)
-
-        def _split_generators(self, dl_manager):  # noqa: ARG002
-            return {split: self._generate_examples(split) for split in CLIENTS}
-
-        def _generate_examples(self, split):
-            place = 0
-            for client, record in enumerate(records(split)):
-                for image, label in zip(record["image"], record["label"], strict=True):
-                    yield place, {"writer": client, "image": image, "label": int(label)}
-                    place += 1
-
-    tfds.disable_progress_bar()
-    builder = Ordinary(data_dir=str(tmp_path_factory.mktemp("tfds")), file_format="array_record")
-    builder.download_and_prepare()
-    return Path(builder.data_dir)
+    return ordinary(tmp_path_factory.mktemp("tfds"))
 
 
-def test_clients_keep_the_order_and_names_of_their_records(by_clients):
-    data = read_clients(by_clients, "train")
-    assert data.names == ("zoe", "abe", "kim")
-    np.testing.assert_array_equal(data.sizes, [3, 5, 1])
-    np.testing.assert_array_equal(data.y, np.arange(9))
-    np.testing.assert_array_equal(data.x, np.tile(np.arange(9, dtype=np.uint8)[:, None], 4))
+# --------------------------------------------------------------------------------------------------------------- federations
 
 
-def test_a_test_split_is_global_and_goes_to_the_clients_it_shares(by_clients):
-    data = from_tfds(by_clients, test_split="test")
-    assert sorted(data.central.y) == list(range(100, 108))
-    assert data.test.names == data.train.names
-    assert data.test.sizes.tolist() == [2, 0, 2]
-    np.testing.assert_array_equal(data.test.y, [102, 103, 100, 101])
+def test_a_record_may_hold_a_client(by_clients):
+    data = tfds(by_clients)
+    assert data.train.names == ("abe", "kim", "zoe")
+    np.testing.assert_array_equal(data.train.sizes, [5, 1, 3])
+    np.testing.assert_array_equal(data.train.y, [3, 4, 5, 6, 7, 8, 0, 1, 2])
+    np.testing.assert_array_equal(data.train.x, np.tile(data.train.y.astype(np.uint8)[:, None], 4))
+    assert data.test is data.central is None
 
 
-def test_a_share_of_the_training_examples_instead(by_clients):
-    data = from_tfds(by_clients, test_split="test", test_fraction=0.4)
-    assert data.train.sizes.tolist() == [2, 3, 1]
-    assert data.test.sizes.tolist() == [1, 2, 0]
-    assert len(data.central) == 8
-    assert from_tfds(by_clients, test_fraction=0.4).central is None
-
-
-def test_splits_may_be_parts_and_sums(by_clients):
-    assert read_clients(by_clients, "train[:2]").names == ("zoe", "abe")
-    assert len(read_columns(by_clients, "train[:1]+test[:1]", ("label",))["label"]) == 2
-
-
-def test_examples_are_converted_before_anything_else(by_clients):
-    data = from_tfds(by_clients, convert=lambda x, y: (x.astype(np.float32) / 2, y % 2), test_split="test")
-    assert data.train.x.dtype == data.central.x.dtype == np.float32
-    np.testing.assert_array_equal(data.train.x[:, 0], np.arange(9) / 2)
-
-
-def test_records_of_one_example_are_grouped_by_client(by_examples):
-    data = from_tfds(by_examples, client="writer", records="examples", test_split="test")
+def test_a_record_may_hold_an_example(by_examples):
+    """TFDS has shuffled them, by a hash of their keys."""
+    data = tfds(by_examples, client_key="writer", test_split="test")
     assert data.train.names == ("0", "1", "2")
     assert data.train.sizes.tolist() == [3, 5, 1]
-    np.testing.assert_array_equal(data.train.y, np.arange(9))
+    assert [sorted(part) for part in np.split(data.train.y, [3, 8])] == [[0, 1, 2], [3, 4, 5, 6, 7], [8]]
+    np.testing.assert_array_equal(data.train.x[:, 0], data.train.y)
     assert data.test.sizes.tolist() == [2, 2, 4]
 
 
-def test_records_without_clients_are_examples(by_examples):
-    data = read_examples(by_examples, "train")
-    assert (len(data), data.x.shape) == (9, (9, 4))
-    np.testing.assert_array_equal(np.sort(data.y), np.arange(9))
+def test_a_record_may_hold_examples_of_several_clients(tmp_path):
+    def talk(f):
+        return {"utt": f.Sequence(f.Text()), "speaker": f.Sequence(f.Text()), "mood": f.Sequence(f.ClassLabel(num_classes=3))}
+
+    rows = [{"utt": ["aa", "b"], "speaker": ["x", "y"], "mood": [0, 1]}, {"utt": ["c"], "speaker": ["x"], "mood": [2]}]
+    lengths = partial(tfds, write(tmp_path / "talk", talk, {"train": rows}), x_key="utt", label_key="mood", client_key="speaker")
+    data = lengths(convert=lambda x, y: (np.array([len(text) for text in x]), y))
+    assert (data.train.names, data.train.x.tolist(), data.train.y.tolist()) == (("x", "y"), [2, 1, 1], [0, 2, 1])
 
 
-def test_a_parent_directory_will_do(by_examples):
-    assert str(locate(by_examples.parent)) == str(by_examples)
-    assert set(features(by_examples.parent.parent)) == {"writer", "image", "label"}
+def test_several_records_of_a_client_are_one_client(tmp_path):
+    rows = [*records("train"), *records("train")]
+    assert tfds(write(tmp_path / "twice", tensors, {"train": rows})).train.sizes.tolist() == [10, 2, 6]
 
 
-def test_absent_data_fails_at_once_without_the_network(tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise AssertionError("the network was asked")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    with pytest.raises(FedError, match=r"no dataset_info.json in .*nothing; prepare it with `make it so`"):
-        from_tfds(tmp_path / "nothing", prepare="make it so")
-
-
-def test_absent_data_fails_before_tfds_is_imported(tmp_path):
-    code = f"""
-import sys
-from fedjax_sim.data import from_tfds
-try:
-    from_tfds({str(tmp_path)!r})
-except ValueError as error:
-    assert "dataset_info.json" in str(error)
-assert "tensorflow_datasets" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+def test_a_test_split_is_global_and_goes_to_the_clients_it_shares(by_clients):
+    data = tfds(by_clients, test_split="test")
+    assert sorted(data.central.y) == list(range(100, 108))
+    assert data.test.names == data.train.names
+    assert data.test.sizes.tolist() == [0, 2, 2]
+    np.testing.assert_array_equal(data.test.y, [100, 101, 102, 103])
+    apart = tfds(by_clients, test_split="test", central_split="train[:1]")
+    assert (len(apart.central), len(apart.test.y)) == (3, 4)
 
 
-@pytest.mark.parametrize("info", [{"fileFormat": "tfrecord"}, {}])
-def test_files_that_need_tensorflow_are_refused(tmp_path, info):
-    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
-    with pytest.raises(FedError, match="without TensorFlow: got tfrecord"):
-        from_tfds(tmp_path)
+def test_a_share_of_the_training_examples_instead(by_clients):
+    data = tfds(by_clients, test_split="test", test_fraction=0.4)
+    assert data.train.sizes.tolist() == [3, 1, 2]
+    assert data.test.sizes.tolist() == [2, 0, 1]
+    assert len(data.central) == 8
+    assert tfds(by_clients, test_fraction=0.4).central is None
 
 
-def test_several_data_sets_below_one_directory_are_refused(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "dataset_info.json").write_text('{"fileFormat": "array_record"}')
-    with pytest.raises(FedError, match="several TFDS data sets"):
-        locate(tmp_path)
+def test_examples_can_be_dealt_out_by_label_or_by_client(by_examples, by_clients):
+    data = tfds(by_examples, partition=partial(shards, per_client=1), clients=3, test_split="test", seed=3)
+    assert data.train.clients == 3
+    assert sorted(data.train.y) == list(range(9))
+    assert len(data.central) == 8
+    pairs = tfds(by_clients, partition=partial(grouped, group_size=2, order="sorted"))
+    assert pairs.train.sizes.tolist() == [6, 3]
+    with pytest.raises(FedError, match=r"whose an example is: got no client_key for ordinary; pass client_key=, or partition="):
+        tfds(by_examples)
+    with pytest.raises(FedError, match="goes by ids"):
+        tfds(by_examples, partition="grouped", clients=2)
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"image": "imag"}, "did you mean 'image'"),
-        ({"split": "trian"}, "did you mean 'train'"),
-        ({"test_split": "valid"}, "unknown split"),
-    ],
-)
-def test_what_the_directory_lacks_is_named(by_clients, settings, words):
-    with pytest.raises(FedError, match=words):
-        from_tfds(by_clients, **settings)
+def test_splits_may_be_parts_and_sums(by_clients):
+    assert tfds(by_clients, "train[:2]").train.names == ("abe", "zoe")
+    data = open_tfds(by_clients)
+    assert [len(read_columns(data, split, "label")[0]) for split in ("train[:1]+test[:1]", "all", "train[34%:]")] == [2, 6, 2]
 
 
-def test_the_other_layout_is_noticed(by_clients, by_examples):
-    with pytest.raises(FedError, match="names twice; pass records='examples'"):
-        from_tfds(by_examples, client="writer")
-    with pytest.raises(FedError, match=r"axis of examples.*; pass records='examples'"):
-        from_tfds(by_examples, client="label")
-    with pytest.raises(FedError, match=r"one shape in feature 'image'.*; pass records='clients'"):
-        from_tfds(by_clients, records="examples")
+# ------------------------------------------------------------------------------------------------------------------- values
+
+
+def test_examples_are_converted_before_anything_else(by_clients):
+    data = tfds(by_clients, convert=lambda x, y: (x.astype(np.float64) / 2, y % 2), test_split="test")
+    assert data.train.x.dtype == data.central.x.dtype == np.float32
+    np.testing.assert_array_equal(np.sort(data.train.x[:, 0]), np.arange(9) / 2)
 
 
 def test_whole_number_ids_sort_as_numbers(tmp_path):
     def numbered(f):
-        return {"who": f.Scalar(dtype=np.int32), "x": f.Scalar(dtype=np.int32), "y": f.Scalar(dtype=np.int32)}
+        return {"who": f.Scalar(dtype=np.int32), "image": f.Scalar(dtype=np.int64), "label": f.Scalar(dtype=np.bool_)}
 
-    rows = [{"who": who, "x": who, "y": 0} for who in (10, 9, 2, 10)]
-    data = read_clients(write("tiny", tmp_path / "tiny", numbered, {"train": rows}), x="x", y="y", client="who", records="examples")
+    rows = [{"who": who, "image": who, "label": True} for who in (10, 9, 2, 10)]
+    data = tfds(write(tmp_path / "tiny", numbered, {"train": rows}), client_key="who").train
     assert data.names == ("2", "9", "10")
+    assert (data.x.dtype, data.y.dtype) == (np.int32, np.bool_)
 
 
-def test_what_is_written_is_complete_or_absent(tmp_path):
-    def broken():
-        yield from records("train")
-        raise OSError("no more")
-
-    with pytest.raises(OSError, match="no more"):
-        write("tiny", tmp_path / "tiny", tensors, {"train": broken()})
-    assert not (tmp_path / "tiny").exists()
-    write("tiny", tmp_path / "tiny", tensors, {"train": records("train")})
-    assert read_clients(tmp_path / "tiny").clients == 3
-    with pytest.raises(FedError, match="must not exist yet"):
-        write("tiny", tmp_path / "tiny", tensors, {})
+def nested(f):
+    kinds = {"deep": {"who": f.Text(), "series": f.Sequence({"a": np.float64, "b": np.float64})}, "label": f.ClassLabel(num_classes=2)}
+    return {**kinds, "image": f.Image(shape=(3, 5, 1)), "image/name": f.Text()}
 
 
-def small_mnist(path, writers=True):
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    from PIL import Image
+
     rng = np.random.default_rng(0)
-    arrays = {}
-    for split, n in (("train", 60), ("test", 20)):
-        arrays[f"x_{split}"] = rng.integers(0, 256, (n, 28, 28)).astype(np.uint8)
-        arrays[f"y_{split}"] = np.arange(n).astype(np.uint8) % 10
-        if writers:
-            arrays[f"writer_{split}"] = (rng.integers(0, 4, n) + (0 if split == "train" else 10)).astype(np.int32)
-    np.savez(path, **arrays)
-    return arrays
+    rows = [
+        {
+            "deep": {"who": f"ü{i % 2}", "series": {"a": np.arange(4.0), "b": np.full(4, i)}},
+            "label": i % 2,
+            "image": Image.fromarray(rng.integers(0, 256, (3, 5)).astype(np.uint8)),
+            "image/name": f"n{i}",
+        }
+        for i in range(4)
+    ]
+    return write(tmp_path_factory.mktemp("deep") / "deep", nested, {"train": rows})
 
 
-def test_mnist_is_prepared_by_writer(tmp_path):
-    arrays = small_mnist(tmp_path / "m.npz")
-    data = from_tfds(prepare_mnist(tmp_path / "m.npz", tmp_path / "out"), test_split="test")
-    assert data.train.names == tuple(f"writer0000{i}" for i in range(4))
-    assert data.test is None
-    for writer in range(4):
-        mine = slice(*data.train.offsets[writer : writer + 2])
-        np.testing.assert_array_equal(data.train.x[mine, ..., 0], arrays["x_train"][arrays["writer_train"] == writer])
-        np.testing.assert_array_equal(data.train.y[mine], arrays["y_train"][arrays["writer_train"] == writer])
+def test_features_inside_others_are_reached_by_a_path(deep):
+    data = tfds(deep, x_key=("deep/series/a", "deep/series/b"), client_key="deep/who").train
+    assert data.names == ("ü0", "ü1")
+    assert data.x.shape == (4, 4, 2)
+    np.testing.assert_array_equal(data.x[:, :, 0], np.tile(np.arange(4), (4, 1)))
+    assert data.x[:, 0, 1].tolist() == [0, 2, 1, 3]
+    assert read_columns(open_tfds(deep), "train", "image/name") == [[b"n0", b"n1", b"n2", b"n3"]]
 
 
-def test_mnist_without_writers_is_prepared_by_example(tmp_path):
-    arrays = small_mnist(tmp_path / "m.npz", writers=False)
-    out = prepare_mnist(tmp_path / "m.npz", tmp_path / "out", limit=15)
-    data = read_examples(out, "train")
-    np.testing.assert_array_equal(data.x[..., 0], arrays["x_train"][:15])
-    np.testing.assert_array_equal(data.y, arrays["y_train"][:15])
+def test_pictures_are_decoded_only_where_they_are_wanted(deep, monkeypatch, caplog):
+    data = tfds(deep, client_key="deep/who").train
+    assert (data.x.shape, data.x.dtype) == ((4, 3, 5, 1), np.uint8)
+    assert not caplog.records
+    import tensorflow_datasets
+
+    monkeypatch.setattr(tensorflow_datasets.features.Image, "decode_example_np", lambda *_: pytest.fail("decoded"))
+    assert read_columns(open_tfds(deep), "train", "label") == [[0, 1, 0, 1]]
 
 
-def test_the_preparing_command(tmp_path, capsys):
-    small_mnist(tmp_path / "m.npz")
-    assert main(["mnist", str(tmp_path / "m.npz"), str(tmp_path / "out")]) == 0
-    assert main(["mnist", str(tmp_path / "m.npz"), str(tmp_path / "out")]) == 2
-    assert main(["mnist", str(tmp_path / "none.npz"), str(tmp_path / "other")]) == 2
-    assert main(["shakespeare", str(tmp_path / "m.npz"), str(tmp_path / "other")]) == 2
-    said = capsys.readouterr().out
-    assert "must not exist yet" in said
-    assert "none.npz" in said
-    assert "none called offsets, role, role_names, text_utf8" in said
+@pytest.mark.parametrize(
+    ("keys", "what"), [({"x_key": "image/name"}, "x must be numbers"), ({"label_key": "deep/who"}, "y must be numbers")]
+)
+def test_text_must_become_numbers(deep, keys, what):
+    with pytest.raises(FedError, match=rf"{what}.* with text; pass convert="):
+        tfds(deep, client_key="deep/who", **keys)
 
 
-def test_real_mnist_by_writer(tmp_path):
-    data = from_tfds(prepare_mnist(shared("mnist.npz"), tmp_path / "out", limit=3000), test_split="test")
-    assert data.train.clients > 30
-    assert data.train.x.shape == (3000, 28, 28, 1)
-    assert len(data.central) == 3000
-
-
-def test_real_roles(tmp_path):
-    out = prepare_shakespeare(shared("shakespeare_roles.npz"), tmp_path / "out", limit=3)
-    columns = read_columns(out, "train", ("client_id", "text"))
-    assert columns["client_id"] == [b"1henryiv|KING HENRY IV", b"1henryiv|WESTMORELAND", b"1henryiv|FALSTAFF"]
-    assert columns["text"][0].tobytes().startswith(b"So shaken as we are, so wan with care,\nFind we a time")
+def test_examples_of_several_shapes_need_a_conversion(by_clients):
+    with pytest.raises(FedError, match=r"x must be numbers, of one shape .*; pass convert="):
+        tfds(by_clients, records="example")

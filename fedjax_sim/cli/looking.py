@@ -14,8 +14,8 @@ from rich.text import Text
 from fedjax_sim.checks import fail, suggest
 from fedjax_sim.cli.running import experiment, say
 from fedjax_sim.config import registries
-from fedjax_sim.config.fields import fields_of, summary
-from fedjax_sim.config.sections import parts_of
+from fedjax_sim.config.fields import Family, fields_of, summary
+from fedjax_sim.config.sections import MODEL, PARTITION, parts_of
 
 
 def check(asked: argparse.Namespace) -> None:
@@ -37,7 +37,7 @@ def list_known(asked: argparse.Namespace) -> None:
     for kind in [asked.kind] if asked.kind else known:
         table = Table(show_header=False, box=None, padding=(0, 2))
         for name, entry in known[kind].items():
-            table.add_row(Text(name, style="bold"), Text(summary(getattr(entry, "factory", entry)).replace("``", "`")))
+            table.add_row(Text(name, style="bold"), Text(_says(entry)))
         console.print(kind, style="bold underline", highlight=False)
         console.print(table)
         console.print()
@@ -50,28 +50,31 @@ def describe(asked: argparse.Namespace) -> None:
         fail("nothing is registered under this name", repr(asked.name), suggest(asked.name, {n for r in kinds().values() for n in r}))
     console = Console()
     for kind, entry in found:
-        factory = getattr(entry, "factory", entry)
         console.print(f"{kind[:-1]} {asked.name}", style="bold", highlight=False)
-        for text in (getattr(entry, "card", ""), inspect.getdoc(factory) or ""):
-            if text:
-                say(console, f"{text}\n")
-        settings = _settings(factory)
-        if settings.row_count:
+        data = kind == "datasets"
+        for text in _data_card(asked.name, entry) if data else _card(entry):
+            say(console, f"{text}\n")
+        settings = None if data else _settings(kind, getattr(entry, "factory", entry))
+        if settings is not None and settings.row_count:
             console.print(settings)
         console.print()
 
 
 def kinds() -> dict[str, dict[str, Any]]:
     """All registries by the plural that `list` takes; wrappers stand among the samplers, where a file names them."""
+    from fedjax_sim.data import CATALOGUE
+
     known = registries()
     return {
         "algorithms": known.algorithms,
         "aggregators": known.aggregators,
         "tasks": known.tasks,
+        "partitions": known.partitions,
         "models": known.models,
         "samplers": {**known.samplers, **known.wrappers},
         "optimizers": known.optimizers,
         "schedules": known.schedules,
+        "datasets": CATALOGUE,
     }
 
 
@@ -94,12 +97,32 @@ def print_versions(asked: argparse.Namespace) -> None:
         print(f"{name:18} {version}")
 
 
-def _settings(factory: Any) -> Table:
+def _says(entry: Any) -> str:
+    """A line about something registered."""
+    return getattr(entry, "says", "") or summary(getattr(entry, "factory", entry)).replace("``", "`")
+
+
+def _card(entry: Any) -> list[str]:
+    return [text for text in (getattr(entry, "card", ""), inspect.getdoc(getattr(entry, "factory", entry)) or "") if text]
+
+
+def _data_card(name: str, entry: Any) -> list[str]:
+    """How a data set of TFDS is read, and made."""
+    from fedjax_sim.data.catalogue import command
+
+    deal = "" if entry.client else ", partition='dirichlet', clients=100"
+    clients = f"clients by {entry.client}" if entry.client else "without clients of its own"
+    features = f"x from {entry.x if isinstance(entry.x, str) else ', '.join(entry.x)}, y from {entry.y}, {clients}"
+    return [entry.says, features, f"read: fedjax_sim.data.tfds({name!r}{deal})", f"prepare, once: {command(name)}"]
+
+
+def _settings(kind: str, factory: Any) -> Table:
     """What a file can set; the rest is wired by the program."""
+    family = {"models": MODEL, "partitions": PARTITION}.get(kind, Family("", ""))
     table = Table(box=None, padding=(0, 2), header_style="bold")
     for heading in ("setting", "type", "default"):
         table.add_column(heading)
-    written, fields = inspect.signature(factory).parameters, fields_of(factory, parts_of(registries()))
+    written, fields = inspect.signature(factory).parameters, fields_of(factory, parts_of(registries()), family.skip, family.wired)
     for name in fields:
         hint, default = written[name].annotation, written[name].default
         words = "required" if default is inspect.Parameter.empty else repr(default)

@@ -93,5 +93,5 @@ def _put(tables: dict[str, Any], key: str, value: Any, problems: list[str]) -> N
     elif isinstance(place, dict):
         place[last] = value
     else:
-        what = sentence("there is no such place in the file", repr(key), f"set the whole of {way[0] if way else key}, or mend the file")
+        what = sentence("there is no such place in the file", repr(key), f"set the whole of {'.'.join(way) or key}, or mend the file")
         problems.append(f"{COMMAND_LINE}: {key}: {what}")

@@ -12,7 +12,7 @@ import operator
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union
 
@@ -34,6 +34,8 @@ class Settings(BaseModel):
     factory: ClassVar[Any] = None
     join: ClassVar[Any] = None
     """Makes one thing of several, where the file may list them."""
+    later: ClassVar[bool] = False
+    """Whether somebody else calls the factory, with what no file can say."""
 
 
 class Setting(NamedTuple):
@@ -45,7 +47,7 @@ class Setting(NamedTuple):
 
 
 Parts = dict[Any, Any]
-"""Annotations that stand for a table (an optimizer, an aggregator, a schedule), and the pydantic type of that table."""
+"""Annotations that stand for a table (an optimizer, an aggregator, a schedule, a partition), and the pydantic type of that table."""
 
 
 def settings_of(factory: Callable[..., Any]) -> dict[str, Setting]:
@@ -81,7 +83,8 @@ def _union(args: tuple[Any, ...], parts: Parts) -> Any:
     if float in args and collections.abc.Callable in [typing.get_origin(a) for a in args] and "schedule" in parts:
         members = [parts["schedule"]]
     else:
-        members = [kind for kind in (to_type(a, parts) for a in args if a is not type(None)) if kind is not None]
+        said = [a for a in args if a is not type(None)]
+        members = [parts[either(said)]] if either(said) in parts else [kind for a in said if (kind := to_type(a, parts)) is not None]
     if not members:
         return None
     whole = either(members)
@@ -117,6 +120,12 @@ def listable(kind: Any) -> Any:
     return Annotated[listed, wrap]
 
 
+def nameable(kind: Any, names: Iterable[str]) -> Any:
+    """A table, or its ``kind`` alone where the rest may keep its defaults."""
+    said = kind | Literal[tuple(names)]
+    return Annotated[kind, BeforeValidator(lambda value: {"kind": value} if isinstance(value, str) else value, json_schema_input_type=said)]
+
+
 # --------------------------------------------------------------------------------------------------------------- variants
 
 
@@ -131,7 +140,11 @@ class Family(NamedTuple):
     """Fields of every variant; they give way to a factory's own."""
     skip: int = 0
     """How many of the first parameters somebody else provides."""
+    wired: tuple[str, ...] = ()
+    """The same, by keyword."""
     join: Callable[..., Any] | None = None
+    """See :class:`Settings`."""
+    later: bool = False
     """See :class:`Settings`."""
 
 
@@ -142,26 +155,28 @@ def variant(family: Family, tag: str, entry: Any, parts: Parts) -> type[Settings
       FedError: where a setting of the factory has the name of the key.
     """
     factory = getattr(entry, "factory", entry)
-    fields = fields_of(factory, parts, family.skip)
+    fields = fields_of(factory, parts, family.skip, family.wired)
     require(family.key not in fields, f"a {family.section} has no setting of this name", repr(family.key), f"rename it in {tag!r}")
     fixed = {family.key: (Literal[tag], Field(description=f"which {family.section}"))}
-    return table(f"{family.section}_{tag}", factory, fixed | family.extra | fields, family.join)
-
-
-def table(title: str, factory: Any, fields: dict[str, Any], join: Any = None) -> type[Settings]:
-    """A model of settings that remembers the factory that they are for."""
-    model = create_model(title, __base__=Settings, __doc__=summary(factory), **fields)
-    model.factory, model.join = staticmethod(factory), join and staticmethod(join)
+    model = table(f"{family.section}_{tag}", factory, fixed | family.extra | fields)
+    model.join, model.later = family.join and staticmethod(family.join), family.later
     return model
 
 
-def fields_of(factory: Callable[..., Any], parts: Parts, skip: int = 0) -> dict[str, Any]:
+def table(title: str, factory: Any, fields: dict[str, Any]) -> type[Settings]:
+    """A model of settings that remembers the factory that they are for."""
+    model = create_model(title, __base__=Settings, __doc__=summary(factory), **fields)
+    model.factory = staticmethod(factory)
+    return model
+
+
+def fields_of(factory: Callable[..., Any], parts: Parts, skip: int = 0, wired: tuple[str, ...] = ()) -> dict[str, Any]:
     """Pydantic fields of the settings that a file can say. Others are wired, or keep their defaults."""
     described = arguments(factory)
     fields = {}
     for name, setting in list(settings_of(factory).items())[skip:]:
         kind = to_type(setting.hint, parts)
-        if kind is not None:
+        if kind is not None and name not in wired:
             fields[name] = (kind, _field(setting.default, described.get(name)))
     return fields
 
@@ -170,7 +185,7 @@ def _field(default: Any, description: str | None) -> Any:
     if default is inspect.Parameter.empty:
         return Field(description=description)
     plain = type(default) in (*SCALARS, tuple)  # a NamedTuple of functions is a tuple, too
-    return Field(default if plain else None, description=description)
+    return Field(default if plain else None, validate_default=plain, description=description)
 
 
 def tagged(family: Family, registry: dict[str, Any], parts: Parts) -> Any:

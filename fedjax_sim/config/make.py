@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from fedjax_sim.checks import FedError
@@ -17,20 +20,25 @@ class Log(NamedTuple):
 
     entries: list[tuple[str, str]]
 
-    def guard(self, key: str, fields: Any, call: Any) -> Any:
+    def guard(self, key: str, fields: Any, call: Any, inner: Mapping[str, str] = MappingProxyType({})) -> Any:
         """``call()``, or :data:`FAILED` with the complaint noted at ``key`` or, where it names one, at a field of it."""
         try:
             return call()
         except FedError as error:
-            self.entries.append((blame(key, fields, error), str(error)))
+            self.entries.append((blame(key, fields, error, inner), str(error)))
             return FAILED
 
 
-def blame(key: str, fields: Any, error: FedError) -> str:
-    """The dotted key that a complaint is about: the field that it blames or, where it blames none, that its first words name."""
+def blame(key: str, fields: Any, error: FedError, inner: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The dotted key that a complaint is about: the field that it blames or, where it blames none, that its first words name.
+
+    ``inner`` says of further settings where they stand: those of the fields' own tables, of things that are called by what is built.
+    """
     field = (error.setting or "").rpartition(".")[2]
     if field in fields:
         return f"{key}.{field}"
+    if field in inner:
+        return f"{key}.{inner[field]}"
     what = str(error).partition(": got ")[0]
     found = [(match.start(), name) for name in fields if (match := re.search(rf"\b{re.escape(name)}\b", what))]
     return f"{key}.{min(found)[1]}" if found else key
@@ -58,4 +66,12 @@ def make(value: Any, key: str, log: Log, *wired: Any, **more: Any) -> Any:
     keywords = {name: make(getattr(value, name), f"{key}.{name}", log) for name in names if name in value.model_fields_set}
     if FAILED in keywords.values():
         return FAILED
-    return log.guard(key, names, lambda: factory(*wired, **keywords, **more))
+    if type(value).later:
+        return partial(factory, **keywords)
+    return log.guard(key, names, lambda: factory(*wired, **keywords, **more), _inner(value))
+
+
+def _inner(value: Settings) -> dict[str, str]:
+    """The settings of tables inside that are used only later, by the thing that is made of this one."""
+    tables = ((name, getattr(value, name)) for name in type(value).model_fields)
+    return {field: f"{name}.{field}" for name, table in tables if getattr(table, "later", False) for field in type(table).model_fields}

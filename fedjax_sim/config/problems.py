@@ -73,7 +73,7 @@ def tables(hint: Any) -> list[type[BaseModel]]:
 def chosen(hint: Any, raw: Any) -> type[BaseModel] | None:
     """The table that a raw value chooses by its tag."""
     options = tables(hint)
-    picked = [t for t in options if isinstance(raw, dict) and tag_of(t) != ("", "") and raw.get(tag_of(t)[0]) == tag_of(t)[1]]
+    picked = [t for t in options if tag_of(t) != ("", "") and tag_of(t)[1] == (raw.get(tag_of(t)[0]) if isinstance(raw, dict) else raw)]
     return picked[0] if picked else options[0] if len(options) == 1 else None
 
 
@@ -86,12 +86,17 @@ def locate(model: type[BaseModel], raw: Any, loc: Iterable[int | str]) -> Place:
             if isinstance(place.raw, list):
                 place = place._replace(key=f"{place.key}.{step}", raw=place.raw[step], hint=_element(place.hint))
         elif table is not None and step in table.model_fields:
-            field, inside = table.model_fields[step], isinstance(place.raw, dict)  # a table's first setting may stand for the table
-            key, raw = (_join(place.key, step), place.raw.get(step)) if inside else (place.key, place.raw)
-            place = Place(key, field.annotation, raw, table, field.default)
+            place = _inside(place, table, step)
         elif table is not None and step not in (tag_of(table)[1], table.__name__) and isinstance(place.raw, dict):
             place = Place(_join(place.key, str(step)), None, place.raw.get(str(step)), table)
     return place
+
+
+def _inside(place: Place, table: type[BaseModel], name: str) -> Place:
+    """A field of a table, for which its first setting may stand, or its tag."""
+    field, raw = table.model_fields[name], {} if place.raw == tag_of(table)[1] else place.raw
+    key, raw = (_join(place.key, name), raw.get(name)) if isinstance(raw, dict) else (place.key, raw)
+    return Place(key, field.annotation, raw, table, field.default)
 
 
 def _element(hint: Any) -> Any:
@@ -154,7 +159,8 @@ def _unknown(place: Place, document: Document, known: list[str]) -> str:
         do = f"remove it from the file, or replace the whole table: {section}={{{key}='{tag}'}}"
         return sentence(f"unknown key of {tag!r}, written for {old!r}", show(place.raw), do)
     near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
-    far = [k for k in known if k.split(".")[-1] == name]
+    around = [place.key.rpartition(".")[0].startswith(k.rpartition(".")[0]) * len(k) for k in known]
+    far = [k for _, k in sorted(zip(around, known, strict=True), key=lambda pair: -pair[0]) if k.split(".")[-1] == name]
     advice = suggest(name, near) if near else f"did you mean {far[0]!r}?" if far else suggest(name, siblings)
     return sentence(f"unknown key of {tag!r}" if tag else "unknown key", show(place.raw), advice)
 
@@ -162,7 +168,7 @@ def _unknown(place: Place, document: Document, known: list[str]) -> str:
 def _tag(place: Place) -> str:
     """A missing or unknown ``name`` or ``kind``. Pydantic reports it at the table."""
     options, key = [tag_of(t)[1] for t in tables(place.hint)], _tag_key(place)
-    tag = place.raw.get(key) if isinstance(place.raw, dict) else None
+    tag = place.raw.get(key) if isinstance(place.raw, dict) else place.raw
     what = f"unknown {key}" if tag is not None else f"missing {key}"
     return sentence(what, show(tag), suggest(str(tag), options) if tag is not None else f"add {key}, one of: {', '.join(sorted(options))}")
 

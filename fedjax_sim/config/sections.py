@@ -7,13 +7,15 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BeforeValidator, Field, model_validator
 
 from fedjax_sim.checks import require
-from fedjax_sim.config.fields import NONE, Family, Parts, Settings, fields_of, listable, optional, schedulable, table, tagged
+from fedjax_sim.config.fields import NONE, Family, Parts, Settings, fields_of, listable, nameable, optional, schedulable, table, tagged
 
 
 class Registries(NamedTuple):
     """What can be named in a file. Each maps a name to a factory, or to an entry that has it as ``.factory``."""
 
     tasks: dict[str, Any]
+    partitions: dict[str, Any]
+    """``(labels, clients, *, seed, ...) -> parts``; the first two and the seed come from the task."""
     models: dict[str, Any]
     algorithms: dict[str, Any]
     samplers: dict[str, Any]
@@ -26,10 +28,11 @@ class Registries(NamedTuple):
 
 def registries() -> Registries:
     """All registries of the package. Imports JAX."""
-    from fedjax_sim import aggregators, algorithms, models, optimizers, samplers, tasks
+    from fedjax_sim import aggregators, algorithms, data, models, optimizers, samplers, tasks
 
     return Registries(
         tasks.REGISTRY,
+        data.PARTITIONS,
         models.REGISTRY,
         algorithms.REGISTRY,
         samplers.REGISTRY,
@@ -39,6 +42,10 @@ def registries() -> Registries:
         optimizers.SCHEDULES,
     )
 
+
+MODEL = Family("model", "name", skip=1)
+"""The task says how many outputs a model needs."""
+PARTITION = Family("partition", "kind", skip=2, wired=("seed",), later=True)
 
 Count = Annotated[int, Field(ge=1)]
 """How many of something there must be."""
@@ -84,7 +91,7 @@ def run_model(known: Registries) -> type[Settings]:
         "shards": (optional(Count), Field(None, description="a fixed number gives the same bits on any number of devices that divides it")),
         "rounds_per_call": (Count, Field(1, description="rounds in one compiled program")),
     }
-    models = tagged(Family("model", "name", extra=_precision(), skip=1), known.models, parts)  # the task says how many outputs it needs
+    models = tagged(MODEL._replace(extra=_precision()), known.models, parts)
     samplers = Family("sampler", "kind", extra=_wrappers(known.wrappers, parts))
     fields = {
         "seed": (int, Field(0, ge=0, lt=2**32, description="of the first model and of all rounds; the data follow from task.seed")),
@@ -103,17 +110,18 @@ def run_model(known: Registries) -> type[Settings]:
 
 
 def parts_of(known: Registries) -> Parts:
-    """Tables that stand for one argument of a factory: schedules, optimizers and aggregators."""
+    """Tables that stand for one argument of a factory: schedules, optimizers, aggregators and partitions."""
     import optax
 
     from fedjax_sim import aggregators, optimizers
+    from fedjax_sim.data import Partition
     from fedjax_sim.types import Aggregator
 
     parts: Parts = {"schedule": schedulable(known.schedules)}
     optimizer = listable(tagged(Family("optimizer", "kind", join=optimizers.chain), known.optimizers, dict(parts)))
     parts |= {optax.GradientTransformation: optimizer, optax.GradientTransformationExtraArgs: optimizer}
     parts |= {Aggregator: listable(tagged(Family("aggregator", "kind", join=aggregators.chain), known.aggregators, dict(parts)))}
-    return parts
+    return parts | {Partition: nameable(tagged(PARTITION, known.partitions, {}), known.partitions)}
 
 
 def _engine() -> Any:

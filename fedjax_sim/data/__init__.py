@@ -1,46 +1,89 @@
 """Data: populations of clients, partitions, federations, and the batches of a client's local work.
 
-TensorFlow Datasets is imported only when a prepared directory is read (:mod:`fedjax_sim.data.tfds`).
+TensorFlow Datasets is imported only when one of its data sets is read (:func:`fedjax_sim.data.tfds`).
 """
 
 from fedjax_sim.data.batching import Batching, Draw, batching, census, draw, fetch, local_steps, steps_per_epoch
+from fedjax_sim.data.catalogue import CATALOGUE
+from fedjax_sim.data.dealing import Partition, deal
 from fedjax_sim.data.federation import Federation, describe, federation, from_arrays, from_partition, hold_out, pool, split
 from fedjax_sim.data.partition import REGISTRY as PARTITIONS
-from fedjax_sim.data.partition import Parts, dirichlet, iid, shards
+from fedjax_sim.data.partition import (
+    Parts,
+    continuous,
+    dirichlet,
+    distribution,
+    grouped,
+    growing,
+    hsu_dirichlet,
+    iid,
+    inner_dirichlet,
+    natural,
+    pathological,
+    power_law,
+    quantity_dirichlet,
+    shards,
+    similarity,
+    sized,
+)
 from fedjax_sim.data.population import Examples, Population, Table, by_client, population, rows, to_table
-from fedjax_sim.data.tfds import from_tfds, read_clients, read_columns, read_examples
+from fedjax_sim.data.prepared import is_prepared, open_prepared, read_card, save, write_blocks
+from fedjax_sim.data.skew import feature_noise
+from fedjax_sim.data.tfds_reader import is_tfds, open_tfds, read_columns
+from fedjax_sim.data.tfds_sets import tfds
 
 __all__ = [
+    "CATALOGUE",
     "PARTITIONS",
     "Batching",
     "Draw",
     "Examples",
     "Federation",
+    "Partition",
     "Parts",
     "Population",
     "Table",
     "batching",
     "by_client",
     "census",
+    "continuous",
+    "deal",
     "describe",
     "dirichlet",
+    "distribution",
     "draw",
+    "feature_noise",
     "federation",
     "fetch",
     "from_arrays",
     "from_partition",
-    "from_tfds",
+    "grouped",
+    "growing",
     "hold_out",
+    "hsu_dirichlet",
     "iid",
+    "inner_dirichlet",
+    "is_prepared",
+    "is_tfds",
     "local_steps",
+    "natural",
+    "open_prepared",
+    "open_tfds",
+    "pathological",
     "pool",
     "population",
-    "read_clients",
+    "power_law",
+    "quantity_dirichlet",
+    "read_card",
     "read_columns",
-    "read_examples",
     "rows",
+    "save",
     "shards",
+    "similarity",
+    "sized",
     "split",
     "steps_per_epoch",
+    "tfds",
     "to_table",
+    "write_blocks",
 ]

@@ -11,6 +11,8 @@ from fedjax_sim.models.precision import mixed_precision
 from fedjax_sim.models.recurrent import LSTM, lstm
 from fedjax_sim.models.resnet import resnet
 from fedjax_sim.models.sequences import char_lstm, transformer
+from fedjax_sim.models.series import series_cnn
+from fedjax_sim.models.texts import word_mean
 
 REGISTRY: dict[str, Callable[..., Model]] = {
     "logistic": logistic,
@@ -20,6 +22,8 @@ REGISTRY: dict[str, Callable[..., Model]] = {
     "resnet": resnet,
     "char_lstm": char_lstm,
     "transformer": transformer,
+    "series_cnn": series_cnn,
+    "word_mean": word_mean,
 }
 """Factories by name; their keyword arguments are the settings that a configuration may give."""
 
@@ -40,5 +44,7 @@ __all__ = [
     "mixed_precision",
     "mlp",
     "resnet",
+    "series_cnn",
     "transformer",
+    "word_mean",
 ]

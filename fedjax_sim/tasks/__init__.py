@@ -2,8 +2,13 @@
 
 from collections.abc import Callable
 
+from fedjax_sim.tasks.cifar import cifar10, cifar100
 from fedjax_sim.tasks.digits import digits
+from fedjax_sim.tasks.emnist import emnist
+from fedjax_sim.tasks.har import har
+from fedjax_sim.tasks.imdb import imdb
 from fedjax_sim.tasks.mnist import mnist
+from fedjax_sim.tasks.prepared import prepared
 from fedjax_sim.tasks.quadratic import quadratic
 from fedjax_sim.tasks.shakespeare import shakespeare
 from fedjax_sim.tasks.synthetic import synthetic
@@ -11,11 +16,32 @@ from fedjax_sim.tasks.task import Task, classify
 
 REGISTRY: dict[str, Callable[..., Task]] = {
     "digits": digits,
-    "mnist": mnist,
-    "quadratic": quadratic,
-    "shakespeare": shakespeare,
     "synthetic": synthetic,
+    "quadratic": quadratic,
+    "mnist": mnist,
+    "har": har,
+    "shakespeare": shakespeare,
+    "emnist": emnist,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "imdb": imdb,
+    "prepared": prepared,
 }
 """Name to factory. A factory takes keyword settings only, all with defaults."""
 
-__all__ = ["REGISTRY", "Task", "classify", "digits", "mnist", "quadratic", "shakespeare", "synthetic"]
+__all__ = [
+    "REGISTRY",
+    "Task",
+    "cifar10",
+    "cifar100",
+    "classify",
+    "digits",
+    "emnist",
+    "har",
+    "imdb",
+    "mnist",
+    "prepared",
+    "quadratic",
+    "shakespeare",
+    "synthetic",
+]

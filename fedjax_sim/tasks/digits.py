@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
+from fedjax_sim.data.dealing import Partition
 from fedjax_sim.data.federation import hold_out
 from fedjax_sim.objectives import Statistics
-from fedjax_sim.tasks.task import Task, classifier, classify, labelled
+from fedjax_sim.tasks.task import Task, classifier, classify, dealt
 
 
 def digits(
     *,
-    clients: int = 50,
-    partition: Literal["dirichlet", "iid", "shards"] = "dirichlet",
-    alpha: float = 0.1,
-    per_client: int = 2,
+    clients: int | None = 50,
+    partition: Partition = "dirichlet",
     test_fraction: float = 0.2,
     central_fraction: float = 0.2,
     seed: int = 0,
@@ -27,9 +24,7 @@ def digits(
 
     Args:
       clients: N.
-      partition: how labels are spread, see :mod:`fedjax_sim.data.partition`.
-      alpha: concentration of the Dirichlet partition; smaller is more skewed.
-      per_client: shards a client gets in the shards partition.
+      partition: how labels are spread: a name of :mod:`fedjax_sim.data.partition`, or ``functools.partial(dirichlet, alpha=0.3)``.
       test_fraction: share of each client's examples for its own test.
       central_fraction: share of all examples held out first, for the global test set.
       seed: of the hold-out, the partition and the split.
@@ -43,6 +38,5 @@ def digits(
     images, labels = load_digits(return_X_y=True)
     x = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
     rest, central = hold_out(x, labels.astype(np.int32), central_fraction, seed)
-    options = {"alpha": alpha, "per_client": per_client, "test_fraction": test_fraction}
-    data = labelled(rest, central, partition=partition, clients=clients, seed=seed, **options)
+    data = dealt(rest, central, partition, clients=clients, test_fraction=test_fraction, seed=seed)
     return classify("digits", data, classifier(model, 10), statistics=statistics)

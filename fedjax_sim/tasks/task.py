@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from fedjax_sim.checks import lookup
+from fedjax_sim.data.dealing import Partition, deal
 from fedjax_sim.data.federation import Federation, from_partition
-from fedjax_sim.data.partition import REGISTRY as PARTITIONS
-from fedjax_sim.data.partition import Parts
 from fedjax_sim.data.population import Examples
 from fedjax_sim.models import REGISTRY as MODELS
 from fedjax_sim.models import Model
 from fedjax_sim.objectives import Statistics, classification
-from fedjax_sim.types import Key, Objective, Variables
+from fedjax_sim.types import Array, Key, Objective, PyTree, Variables
 
 
 class Task(NamedTuple):
@@ -47,24 +45,22 @@ def classifier(model: str | Callable[[int], Model], classes: int) -> Model:
     return (lookup("model", model, MODELS) if isinstance(model, str) else model)(classes)
 
 
-def deal(name: str, labels: np.ndarray, clients: int, seed: int, **options: object) -> Parts:
-    """The partition of that name; of ``options`` it gets those that it has, so that a task offers the options of all."""
-    partition = lookup("partition", name, PARTITIONS)
-    known = inspect.signature(partition).parameters
-    return partition(labels, clients, seed=seed, **{key: value for key, value in options.items() if key in known})
+def standardised(model: Model, mean: tuple[float, ...], deviation: tuple[float, ...]) -> Model:
+    """The model on inputs ``(x - mean) / deviation``, float32, both along the last axis: so data can stay in bytes on the device."""
+
+    def scaled(x: Array) -> Array:
+        return (x - jnp.asarray(mean)) / jnp.asarray(deviation)
+
+    def init(key: Key, x: Array) -> tuple[PyTree, PyTree]:
+        return model.init(key, scaled(x))
+
+    def apply(params: PyTree, state: PyTree, x: Array, **more: Any) -> tuple[PyTree, PyTree]:
+        return model.apply(params, state, scaled(x), **more)
+
+    return Model(init, apply)
 
 
-def labelled(
-    rest: Examples,
-    central: Examples,
-    *,
-    partition: str,
-    clients: int,
-    alpha: float,
-    per_client: int,
-    test_fraction: float,
-    seed: int,
-) -> Federation:
-    """A federation from a labelled set that has no clients of its own, partitioned by name."""
-    parts = deal(partition, rest.y, clients, seed, alpha=alpha, per_client=per_client)
+def dealt(rest: Examples, central: Examples, partition: Partition, *, clients: int | None, test_fraction: float, seed: int) -> Federation:
+    """A federation from a labelled set that has no clients of its own."""
+    parts = deal(partition, rest.y, clients, seed)
     return from_partition(rest.x, rest.y, parts, test_fraction=test_fraction, central=central, seed=seed)

@@ -1,0 +1,62 @@
+"""Models of series of readings ``[B, T, sensors]``: logits ``[B, classes]``."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from fedjax_sim.checks import fraction, positive, require
+from fedjax_sim.models.adapters import from_linen
+from fedjax_sim.models.base import Model
+from fedjax_sim.models.images import numbers
+from fedjax_sim.types import Array
+
+
+def series_cnn(classes: int, width: int = 64, span: int = 5, dropout: float = 0.5) -> Model:
+    """Two convolutions over time, each followed by a maximum over four steps.
+
+    | layer | output | parameters, 128 steps of 9 sensors and 6 classes |
+    |---|---|---|
+    | convolution over 5 steps, same, ReLU | ``[B, 128, 64]`` | 2,944 |
+    | max-pool over 4 | ``[B, 32, 64]`` | |
+    | convolution over 5 steps, same, ReLU | ``[B, 32, 64]`` | 20,544 |
+    | max-pool over 4 | ``[B, 8, 64]`` | |
+    | flatten, dropout, dense | ``[B, 6]`` | 3,078 |
+
+    26,566 parameters. Series must have at least 16 steps.
+
+    Args:
+      classes: number of labels.
+      width: channels of both convolutions.
+      span: steps that a convolution looks at, an odd number.
+      dropout: share of values dropped before the last layer.
+    """
+    for name, value in (("classes", classes), ("width", width), ("span", span)):
+        positive(name, value)
+    require(span % 2 == 1, "span must be odd, so that it has a middle", span, "use 5", "span")
+    fraction("dropout", dropout, zero=True)
+    return from_linen(_SeriesCnn(classes, width, span, dropout))
+
+
+class _SeriesCnn(nn.Module):
+    classes: int
+    width: int
+    span: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        fits = x.ndim == 3 and x.shape[1] >= 16
+        require(fits, "a model of series takes [B, T, sensors] with T of 16 or more", list(x.shape), "reshape the examples or choose mlp")
+        x = numbers(x)
+        for layer in range(2):
+            x = nn.relu(nn.Dense(self.width, name=f"conv_{layer}")(_around(x, self.span)))
+            x = jnp.max(x[:, : x.shape[1] // 4 * 4].reshape(x.shape[0], -1, 4, self.width), axis=2)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x.reshape(x.shape[0], -1))
+        return nn.Dense(self.classes, name="head")(x)
+
+
+def _around(x: Array, span: int) -> Array:
+    """``[B, T, span * C]``: what is around each step. A convolution becomes a product, which every device is good at in a loop."""
+    wide = jnp.pad(x, ((0, 0), (span // 2, span // 2), (0, 0)))
+    return jnp.concatenate([wide[:, shift : shift + x.shape[1]] for shift in range(span)], axis=-1)
