@@ -5,7 +5,9 @@ Both are compiled and batched. Clients go through the engine's queue, so unequal
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +19,21 @@ from fedjax_sim import tree
 from fedjax_sim.checks import positive
 from fedjax_sim.data.batching import Batching, Draw, fetch, local_steps, most_steps
 from fedjax_sim.data.population import Examples, Population, Table, rows, to_table
-from fedjax_sim.engine.backends import make_backend
+from fedjax_sim.engine.backends import BLOCKS, Backend, make_backend
 from fedjax_sim.engine.plan import AXIS, Plan
 from fedjax_sim.engine.queue import Queue
 from fedjax_sim.engine.rewrite import canonical
 from fedjax_sim.engine.trip import run_shard
 from fedjax_sim.engine.work import Client, Finished, Work, drawing
 from fedjax_sim.rounds import Program
+from fedjax_sim.supply import largest, pack
 from fedjax_sim.tasks import Task
 from fedjax_sim.types import Algorithm, Array, Batch, Mean, Member, Metrics, Objective, PyTree, RoundState, Upload, Variables
 
 LANES = 8
 """Of an evaluation that may choose."""
+PORTION = 2**26
+"""Bytes of examples that are brought to a device at once, of those that stay on the host."""
 LOWER_IS_BETTER = frozenset({"loss"})
 """Metrics whose worst clients are those with the highest values."""
 
@@ -52,7 +57,7 @@ def make_evaluation(
     if task.data.central is not None:
         parts.append(on_examples(algorithm, task.objective, task.data.central, batch_size))
     if clients and task.data.test is not None:
-        parts.append(on_clients(algorithm, task.objective, task.data.test, program.plan, min(batch_size, 32)))
+        parts.append(on_clients(algorithm, task.objective, task.data.test, program, min(batch_size, 32)))
     return lambda state: {name: value for part in parts for name, value in part(state).items()}
 
 
@@ -93,39 +98,62 @@ def score(objective: Objective, variables: Variables, batches: Batch) -> Metrics
 
 
 def on_clients(
-    algorithm: Algorithm, objective: Objective, data: Population, plan: Plan, batch_size: int
+    algorithm: Algorithm, objective: Objective, data: Population, program: Program, batch_size: int
 ) -> Callable[[RoundState], Numbers]:
     """Every client's personal model on its own examples; clients without any are left out."""
+    plan, work = program.plan, Batching(batch_size, 1, None, shuffle=False)
     backend = make_backend(plan)
-    table = backend.share(to_table(data))
-    work = Batching(batch_size, 1, None, shuffle=False)
-    program = backend.inspect(lambda state, table: client_metrics(algorithm, objective, plan, work, int(data.sizes.max()), state, table))
+    spmd = partial(client_metrics, algorithm, objective, plan, work, int(data.sizes.max()), data.clients)
+    if plan.data == "device":
+        table, whole = backend.share(to_table(data)), backend.inspect(spmd)
+        return lambda state: _spreads(jax.device_get(whole.run(state, table)))
+    portion = backend.inspect(spmd, BLOCKS)
 
     def numbers(state: RoundState) -> Numbers:
-        metrics = jax.device_get(program.run(state, table))
-        return {k: v for name, mean in metrics.items() for k, v in spread(name, mean).items()}
+        found = []
+        for ids, memory, table in portions(data, program, backend, state):
+            metrics = jax.device_get(portion.run(replace(state, memory=memory), table))
+            found.append(jax.tree.map(lambda leaf, ids=ids: leaf[ids < data.clients], metrics))
+        return _spreads(jax.tree.map(lambda *leaves: np.concatenate(leaves), *found))
 
     return numbers
 
 
+def portions(data: Population, program: Program, backend: Backend, state: RoundState) -> Iterator[tuple[np.ndarray, PyTree, Table]]:
+    """Examples that stay on the host, some clients at a time: their ids, N for none, memory and tables on the devices."""
+    devices = len(program.plan.devices)
+    block = -(-data.clients // devices)
+    each = max(1, min(block, PORTION * data.clients // max(1, tree.nbytes((data.x, data.y)))))
+    starts = [[min(d * block + j, data.clients, (d + 1) * block) for d in range(devices)] for j in range(0, block, each)]
+    ends = [[min(start + each, data.clients, (d + 1) * block) for d, start in enumerate(row)] for row in starts]
+    rounds = [[np.arange(*pair) for pair in zip(*rows, strict=True)] for rows in zip(starts, ends, strict=True)]
+    capacity = max(1, *(largest(data, hands) for hands in rounds))
+    for hands in rounds:
+        ids = np.concatenate([np.pad(hand, (0, each - len(hand)), constant_values=data.clients) for hand in hands])
+        memory = state.memory if program.keeping is None else program.keeping.show(ids)
+        yield ids, memory, backend.deal(pack(data, program.plan, hands, each, capacity, []))
+
+
 def client_metrics(
-    algorithm: Algorithm, objective: Objective, plan: Plan, work: Batching, limit: int, state: RoundState, table: Table
+    algorithm: Algorithm, objective: Objective, plan: Plan, work: Batching, limit: int, clients: int, state: RoundState, table: Table
 ) -> dict[str, Mean]:
-    """Metrics ``[N]`` by client. Each device evaluates the clients whose memory it holds, so no memory travels."""
+    """Metrics by client, of all ``[N]``, or, device by device, of those whose examples were brought. Each device evaluates clients
+    whose memory it holds, so no memory travels."""
     # Nothing is held between an evaluation's steps, so that lanes cannot be chosen by what they hold.
     devices, limited = len(plan.devices), plan._replace(limit=limit, lanes=LANES if plan.lanes == "auto" else plan.lanes)
-    block = -(-table.clients // devices)
+    block = -(-clients // devices)
     first = lax.axis_index(AXIS) * block if devices > 1 else 0
-    ids = first + jnp.arange(block, dtype=jnp.int32)
-    size = jnp.where(ids < table.clients, tree.take(table.size, ids), 0)
+    ids = first + jnp.arange(block, dtype=jnp.int32) if table.ids is None else table.ids
+    size = jnp.where(ids < clients, tree.take(table.size, table.place(ids)), 0)
     steps = local_steps(work, size)
     order = jnp.argsort(-steps, stable=True).astype(jnp.int32)
     members = tree.take(Member(ids, steps, size, jnp.zeros_like(ids)), order)
-    queue = Queue(members, order, jnp.sum(steps > 0, dtype=jnp.int32))
+    slots = order if plan.keep == "host" else members.id - first
+    queue = Queue(members, slots, jnp.sum(steps > 0, dtype=jnp.int32))
     reduced = run_shard(limited, judge(algorithm, objective, work, limit, state, table), queue, state.memory)
     mine = jax.tree.map(lambda leaf: jnp.zeros_like(leaf).at[order].set(leaf), reduced.clients)
     everyone = jax.tree.map(lambda leaf: lax.all_gather(leaf, AXIS, tiled=True), mine) if devices > 1 else mine
-    return jax.tree.map(lambda leaf: leaf[: table.clients], everyone)
+    return everyone if table.ids is not None else jax.tree.map(lambda leaf: leaf[:clients], everyone)
 
 
 def judge(algorithm: Algorithm, objective: Objective, work: Batching, limit: int, state: RoundState, table: Table) -> Work:
@@ -141,6 +169,10 @@ def judge(algorithm: Algorithm, objective: Objective, work: Batching, limit: int
     nothing = jnp.zeros((2,), jnp.uint32)
     enrol, start = lambda member: Client(member, table.place(member.id), nothing, nothing), lambda client, memory: ()
     return Work(enrol, start, drawing(work, limit, table), step, finish, "sum", most_steps(work, limit))
+
+
+def _spreads(metrics: dict[str, Mean]) -> Numbers:
+    return {k: v for name, mean in metrics.items() for k, v in spread(name, mean).items()}
 
 
 def spread(name: str, metric: Mean) -> Numbers:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from fedjax_sim.callbacks import Callback, Event, notify, until_above
 from fedjax_sim.checkpoint import SaveError, Store
-from fedjax_sim.checks import positive, require
+from fedjax_sim.checks import FedError, positive, require
 from fedjax_sim.engine.capacity import FewerLanes
 from fedjax_sim.history import History, Row, Writer, record
 from fedjax_sim.interrupts import interrupts
@@ -27,6 +27,8 @@ from fedjax_sim.progress import Progress, open_progress
 from fedjax_sim.types import Mean, Metrics, Outcome, RoundState, Variables
 
 FINISHED = "finished"
+MEMORY = "memory"
+"""Key in a checkpoint's metadata of what describes the clients' memory, where the host keeps it."""
 _TOLD: dict[Any, Any] = {}
 """Which warnings of others were passed on: Python says each once for a place, and forgets that where warnings are caught."""
 
@@ -251,7 +253,7 @@ def _save(run: Run, state: RoundState, show: Progress, last: bool = False) -> st
     logical = run.program.logical(state)
     for _ in range(2):
         try:
-            run.store.save(logical, run.metadata)
+            run.store.save(logical, run.metadata | _remembered(run))
             if last:
                 run.store.wait()
             break
@@ -259,6 +261,18 @@ def _save(run: Run, state: RoundState, show: Progress, last: bool = False) -> st
             run.notes.append(str(error))
             show.say(str(error))
     return notify(run.callbacks, "on_checkpoint", _event(run, state))
+
+
+def _remembered(run: Run) -> dict[str, Any]:
+    """What clients remember, on disk where the host keeps it, and described; that of checkpoints which are gone goes, too."""
+    if run.program.keeping is None or run.store is None:
+        return {}
+    committed = run.store.steps()
+    try:
+        run.program.keeping.retain(committed)
+        return {MEMORY: run.program.keeping.snapshot()}
+    except FedError as error:
+        raise SaveError(str(error)) from error
 
 
 def _event(run: Run, state: RoundState, round_: int | None = None, outcome: Outcome | None = None) -> Event:

@@ -23,7 +23,8 @@ from fedjax_sim.engine.backends import Backend, Compiled, make_backend
 from fedjax_sim.engine.capacity import choose_place, make_elastic
 from fedjax_sim.engine.deal import deal
 from fedjax_sim.engine.trip import within
-from fedjax_sim.supply import LAYOUT, Order, Supply, make_supplier
+from fedjax_sim.keeping import Keeping, make_keeping
+from fedjax_sim.supply import LAYOUT, Order, Parcel, Supply, make_supplier
 from fedjax_sim.types import (
     Aggregator,
     Algorithm,
@@ -107,6 +108,8 @@ class Program(NamedTuple):
     lower: Callable[..., jax.stages.Lowered]
     """``(state, rounds=1)``: the lowered program, for its costs and memory."""
     plan: Plan
+    keeping: Keeping | None = None
+    """Client memory, where the host keeps it; the state then has none."""
 
 
 def make_round(algorithm: Algorithm, sampler: Sampler, data: Population | Table, work: Batching, engine: Engine = AUTOMATIC) -> Program:
@@ -120,16 +123,25 @@ def make_round(algorithm: Algorithm, sampler: Sampler, data: Population | Table,
     sampler.cohort(len(sizes))  # refuses a cohort that the population cannot fill
     backend = make_backend(plan)
     supplied = isinstance(data, Population) and plan.data == "host"
-    steps = (_supplied if supplied else _resident)(algorithm, sampler, data, work, plan, backend)
+    keeping = make_keeping(plan, backend, len(sizes)) if plan.keep == "host" else None
+    steps = (
+        _supplied(algorithm, sampler, data, work, plan, backend, keeping)
+        if supplied
+        else _resident(algorithm, sampler, data, work, plan, backend)
+    )
 
     def init(variables: Variables, seed: int = 0) -> RoundState:
-        return backend.place(on_host(algorithm, sampler, sizes, work, variables, seed))
+        state = on_host(algorithm, sampler, sizes, work, variables, seed)
+        if keeping is None:
+            return backend.place(state)
+        keeping.begin(jax.tree.map(lambda leaf: np.array(leaf[0]), state.memory))
+        return backend.place(replace(state, memory=()))
 
     def run(state: RoundState, rounds: int = 1) -> tuple[RoundState, Outcome]:
         require(rounds > 0, "rounds must be positive", rounds, "run at least one round")
         return steps.run(state, rounds)
 
-    return Program(init, run, lambda state: backend.logical(state, len(sizes)), backend.place, steps.lower, plan)
+    return Program(init, run, lambda state: backend.logical(state, len(sizes)), backend.place, steps.lower, plan, keeping)
 
 
 class _Steps(NamedTuple):
@@ -151,8 +163,10 @@ def _resident(algorithm: Algorithm, sampler: Sampler, data: Population | Table, 
     return _Steps(lambda state, rounds: run(state, table, rounds), lambda state, rounds=1: program(plan, rounds).lower(state, table))
 
 
-def _supplied(algorithm: Algorithm, sampler: Sampler, data: Any, work: Batching, plan: Plan, backend: Backend) -> _Steps:
-    """The host samples, and brings every round its clients' examples: rounds follow one another."""
+def _supplied(
+    algorithm: Algorithm, sampler: Sampler, data: Any, work: Batching, plan: Plan, backend: Backend, keeping: Keeping | None
+) -> _Steps:
+    """The host samples, and brings every round its clients' examples, and what they remember: rounds follow one another."""
     facts = census(work, np.asarray(data.sizes, np.int32))
     supplier = make_supplier(partial(order, sampler, plan, work), facts, data, plan, backend)
 
@@ -162,15 +176,40 @@ def _supplied(algorithm: Algorithm, sampler: Sampler, data: Any, work: Batching,
 
     advance = make_elastic(program, plan)
 
+    def once(state: RoundState) -> tuple[RoundState, Outcome]:
+        parcel = supplier.take(state)
+        state, outcome = advance(state, parcel.supply) if keeping is None else lent(keeping, advance, state, parcel)
+        supplier.prepare(state)
+        return state, outcome
+
     def run(state: RoundState, rounds: int) -> tuple[RoundState, Outcome]:
         outcomes = []
         for _ in range(rounds):
-            state, outcome = advance(state, supplier.take(state))
-            supplier.prepare(state)
+            state, outcome = once(state)
             outcomes.append(outcome)
         return state, outcomes[0] if rounds == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves), *outcomes)
 
-    return _Steps(run, lambda state, rounds=1: program(plan, 1).lower(state, supplier.take(state)))
+    def lower(state: RoundState, rounds: int = 1) -> jax.stages.Lowered:
+        parcel = supplier.take(state)
+        if keeping is None:
+            return program(plan, 1).lower(state, parcel.supply)
+        memory = keeping.lend(state, parcel.order)
+        keeping.forget()
+        return program(plan, 1).lower(replace(state, memory=memory), parcel.supply)
+
+    return _Steps(run, lower)
+
+
+def lent(keeping: Keeping, advance: Callable, state: RoundState, parcel: Parcel) -> tuple[RoundState, Outcome]:
+    """A round whose clients' memory the host lends, and puts away behind the next."""
+    memory = keeping.lend(state, parcel.order)
+    try:
+        after, outcome = advance(replace(state, memory=memory), parcel.supply)
+    except BaseException:
+        keeping.forget()
+        raise
+    keeping.put_away(parcel.order, after.memory, parcel.following)
+    return replace(after, memory=()), outcome
 
 
 def order(sampler: Sampler, plan: Plan, work: Batching, facts: Census, seed: Array, round: Array, state: PyTree) -> Order:

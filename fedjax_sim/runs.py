@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from fedjax_sim.loop import Result
 
 CONFIG, ROWS, TABLE, CHECKPOINTS, SUMMARY = "config.toml", "metrics.jsonl", "metrics.csv", "checkpoints", "summary.json"
+REMEMBERED = "memory"
+"""Folder of what clients remember, where the host keeps it."""
 
 Summary = dict[str, Any]
 
@@ -140,10 +142,12 @@ def _simulate(
 
 
 def open_checkpoints(experiment: Experiment, folder: Path) -> Store:
-    """The run's checkpoints, as its configuration keeps them."""
+    """The run's checkpoints, as its configuration keeps them; what clients remember is then kept beside them."""
     from fedjax_sim.checkpoint import open_store
 
     kept = experiment.config.run.checkpoint
+    if experiment.program.keeping:
+        experiment.program.keeping.use(folder / REMEMBERED)
     return open_store(folder / CHECKPOINTS, keep=kept.keep, every=kept.keep_every)
 
 
@@ -160,8 +164,14 @@ def restore(experiment: Experiment, store: Store) -> Restored:
     Raises:
       FedError: where there is none, or it does not fit the configuration.
     """
-    like = experiment.program.logical(experiment.program.init(starting_variables(experiment), experiment.config.run.seed))
-    return store.restore(like)
+    from fedjax_sim.loop import MEMORY
+
+    program = experiment.program
+    like = program.logical(program.init(starting_variables(experiment), experiment.config.run.seed))
+    restored = store.restore(like)
+    if program.keeping:
+        program.keeping.restore(restored.metadata[MEMORY])
+    return restored
 
 
 def evaluation(experiment: Experiment, clients: bool | None = None) -> Any:

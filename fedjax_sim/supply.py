@@ -50,10 +50,20 @@ Sample = Callable[[Census, Any, Any, PyTree], Order]
 """``(census, seed, round, sampler state) -> order``."""
 
 
+class Parcel(NamedTuple):
+    """One round's supply, on the devices, and what the host knows of it."""
+
+    supply: Supply
+    order: Order
+    """The supply's, in numpy."""
+    following: Order | None
+    """The next round's, where it does not hang on how this one goes."""
+
+
 class Supplier(NamedTuple):
     """The host's side of a program's rounds. Made by :func:`make_supplier`."""
 
-    take: Callable[[RoundState], Supply]
+    take: Callable[[RoundState], Parcel]
     """What the round after this state needs: packed already, or now."""
     prepare: Callable[[RoundState], None]
     """Told the state that a round just begun will leave: packs for the round after it, behind."""
@@ -63,7 +73,7 @@ class Supplier(NamedTuple):
 class _Desk:
     """The one mutable thing here: what is being packed, and where."""
 
-    pending: tuple[tuple[int, int, list[Any]], Future[Supply]] | None = None
+    pending: tuple[tuple[int, int, list[Any]], Future[Parcel]] | None = None
     taken: tuple[int, int] = (0, 0)
     """Seed and round of the supply taken last."""
     buffers: list[list[PyTree]] = dataclasses.field(default_factory=lambda: [[], []])
@@ -84,19 +94,25 @@ def make_supplier(sample: Sample, facts: Census, data: Population, plan: Plan, b
     # On a device of this process alone: every process samples, and all of them the same.
     facts, sampled = jax.device_put(facts, plan.local_devices[0]), jax.jit(sample)
 
-    def make(seed: int, round: int, sampler: PyTree) -> Supply:
-        order = jax.tree.map(np.asarray, sampled(facts, np.uint32(seed), np.int32(round), jax.tree.map(np.asarray, sampler)))
-        blocks = pack(data, plan, order, desk.buffers[round % 2])
-        return jax.block_until_ready(Supply(backend.share(order), backend.deal(blocks)))
+    def ask(seed: int, round: int, sampler: PyTree) -> Order:
+        return jax.tree.map(np.asarray, sampled(facts, np.uint32(seed), np.int32(round), jax.tree.map(np.asarray, sampler)))
 
-    def take(state: RoundState) -> Supply:
+    def make(seed: int, round: int, sampler: PyTree) -> Parcel:
+        order = ask(seed, round, sampler)
+        hands, width = deal_out(order, len(plan.devices)), order.places.size // len(plan.devices)
+        capacity = bucket(largest(data, hands), data, width)
+        blocks = pack(data, plan, hands, width, capacity, desk.buffers[round % 2])
+        supply = jax.block_until_ready(Supply(backend.share(order), backend.deal(blocks)))
+        return Parcel(supply, order, None if jax.tree.leaves(sampler) else ask(seed, round + 1, sampler))
+
+    def take(state: RoundState) -> Parcel:
         # Reading the round waits for the one before, whose buffers are free from then on.
         seed, round, leaves = int(np.asarray(state.seed)), int(np.asarray(state.round)), jax.tree.leaves(state.sampler)
         (wanted, ready), desk.pending, desk.taken = desk.pending or (None, None), None, (seed, round)
         if wanted and ready:
-            supply = ready.result()
+            parcel = ready.result()
             if wanted[:2] == (seed, round) and _same(wanted[2], leaves):
-                return supply
+                return parcel
         return make(seed, round, state.sampler)
 
     def prepare(state: RoundState) -> None:
@@ -113,18 +129,27 @@ def _same(mine: Sequence[Any], theirs: Sequence[Any]) -> bool:
 # ---------------------------------------------------------------------------------------------------------------- packing
 
 
-def pack(data: Population, plan: Plan, order: Order, buffers: list[PyTree]) -> list[Table]:
+def deal_out(order: Order, devices: int) -> list[np.ndarray]:
+    """Of each device the clients that it trains: int[k], ascending."""
+    return [hand(order.roster, block) for block in np.split(order.places, devices)]
+
+
+def largest(data: Population, hands: Sequence[np.ndarray]) -> int:
+    """Examples of the hand that has most."""
+    return max(int(sizes_of(data, ids).sum()) for ids in hands)
+
+
+def pack(data: Population, plan: Plan, hands: Sequence[np.ndarray], width: int, capacity: int, buffers: list[PyTree]) -> list[Table]:
     """The examples of this process's devices' clients, a table for each device.
 
     Args:
       data: the population.
-      plan: whose devices and shards.
-      order: numpy.
+      plan: whose devices.
+      hands: each device's clients, ascending.
+      width: places for clients in each table.
+      capacity: rows for examples in each table.
       buffers: of an earlier call whose tables are not needed any more; used again, or replaced where they are of another size.
     """
-    hands = [hand(order.roster, block) for block in np.split(order.places, len(plan.devices))]
-    width = order.places.size // len(plan.devices)
-    capacity = bucket(max(int(sizes_of(data, ids).sum()) for ids in hands), data, width)
     mine = [number for number, device in enumerate(plan.devices) if device in plan.local_devices]
     if not buffers or jax.tree.leaves(buffers[0])[0].shape[0] != capacity:
         buffers[:] = [_blank((data.x, data.y), capacity) for _ in mine]

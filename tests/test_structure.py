@@ -23,7 +23,7 @@ EACH = pytest.mark.parametrize("path", FILES, ids=NAMES)
 LAYERS = [
     {"types", "tree", "checks", "permutation", "machine", "processes", "vault"},
     {"learner", "local", "server", "objectives", "optimizers", "samplers", "aggregators", "data", "models"},
-    {"engine", "supply", "rounds", "survey", "wrappers"},
+    {"engine", "supply", "keeping", "rounds", "survey", "wrappers"},
     {"algorithms", "tasks", "privacy"},
     {"manifest", "checkpoint", "evaluate", "history", "callbacks", "progress", "interrupts", "loop", "report"},
     {"config", "runs", "cli", "__main__"},

@@ -44,8 +44,8 @@ class Backend(NamedTuple):
     advance: Callable[..., Compiled]
     """``(spmd, layout=WHOLE)``: a function that returns the next state and what it has to say. It donates the state. ``layout`` has
     ``WHOLE`` or ``BLOCKS`` for each part of what is given."""
-    inspect: Callable[[Spmd], Compiled]
-    """A function that only looks at the state; what it returns is the same on every device."""
+    inspect: Callable[..., Compiled]
+    """``(spmd, layout=WHOLE)``: a function that only looks at the state; what it returns is the same on every device."""
     place: Callable[[RoundState], RoundState]
     """A logical state, copied onto the devices."""
     share: Callable[[PyTree], PyTree]
@@ -88,9 +88,10 @@ def make_backend(plan: Plan) -> Backend:
         rest = jax.tree.map(np.asarray, replace(state, memory=()))
         return replace(rest, memory=jax.tree.map(table, collected(state.memory)))
 
-    return Backend(
-        lambda f, layout=WHOLE: adapter(f, mesh, layout, True), lambda f: adapter(f, mesh, WHOLE, False), place, share, deal, logical
-    )
+    def program(advances: bool) -> Callable[..., Compiled]:
+        return lambda spmd, layout=WHOLE: adapter(spmd, mesh, layout, advances)
+
+    return Backend(program(True), program(False), place, share, deal, logical)
 
 
 def put(values: PyTree, where: NamedSharding) -> PyTree:

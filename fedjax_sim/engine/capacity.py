@@ -130,10 +130,10 @@ def choose_place(plan: Plan, data: Population | Table) -> Plan:
     of the machine's memory is not made for them. Several processes keep examples on the host, each those of its own devices' clients.
     """
     if isinstance(data, Table):
-        require(plan.data != "host", "a table is on the devices", "engine.data = 'host'", "pass a Population")
+        require(plan.data != "host" and plan.keep != "host", "a table is on the devices", "one for the host", "pass a Population")
         return plan._replace(data="device")
-    if plan.data != "auto":
-        return plan
+    if plan.data != "auto" or plan.keep == "host":
+        return plan._replace(data="host" if plan.keep == "host" else plan.data)
     has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8 if plan.platform == "cpu" else memory(plan)
     fits = int(data.offsets[-1]) < 2**31 and (has is None or nbytes((data.x, data.y)) <= has // 2)
     together = len(plan.local_devices) == len(plan.devices)

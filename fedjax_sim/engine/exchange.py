@@ -27,18 +27,21 @@ class Loan(NamedTuple):
     """int32[S / D, Q], row of each of this device's clients; past the end for absent ones on one device."""
 
 
-def borrow(memory: PyTree, ids: Array, devices: int) -> Loan:
+def borrow(memory: PyTree, ids: Array, devices: int, lent: bool = False) -> Loan:
     """Rows for this device's shards.
 
     Args:
       memory: this device's block of the table, ``[R, ...]`` in every leaf.
       ids: int32[S, Q], every shard's clients, shards in device order; the population size where absent.
       devices: D.
+      lent: whether the host has lent the memory: it is the rows of this device's clients already, in the order of its shards.
     """
-    if devices == 1:
+    if devices == 1 and not lent:
         return Loan(memory, ids)
     wanted = ids.reshape(devices, -1)
     slots = jnp.arange(wanted.shape[1], dtype=jnp.int32).reshape(-1, ids.shape[1])
+    if lent:
+        return Loan(memory, slots)
     rows = jax.tree.map(lambda leaf: jnp.zeros((wanted.shape[1], *leaf.shape[1:]), leaf.dtype), memory)
 
     def fill(hop: Array, rows: PyTree) -> PyTree:
@@ -48,9 +51,9 @@ def borrow(memory: PyTree, ids: Array, devices: int) -> Loan:
     return Loan(lax.fori_loop(0, devices, fill, rows) if jax.tree.leaves(memory) else memory, slots)
 
 
-def give_back(memory: PyTree, loan: Loan, ids: Array, devices: int, population: Array) -> PyTree:
+def give_back(memory: PyTree, loan: Loan, ids: Array, devices: int, population: Array, lent: bool = False) -> PyTree:
     """This device's block of the table with every shard's rows written; absent clients write nothing."""
-    if devices == 1:
+    if devices == 1 or lent:
         return loan.table
     wanted = jnp.where(ids < population, ids, tree.NOWHERE).reshape(devices, -1)
 

@@ -34,6 +34,8 @@ class Engine(NamedTuple):
     data: Place = "auto"
     """Where the population's examples are: on the devices, or on the host, from which a cohort's are brought round by round while the
     round before runs. By default on the devices where they fit."""
+    keep: Literal["device", "host"] = "device"
+    """Where what clients remember between rounds is kept: on the devices, or in files on the host, from which a cohort's is lent."""
 
 
 class Plan(NamedTuple):
@@ -55,6 +57,8 @@ class Plan(NamedTuple):
     """How often the lanes were halved because a round did not fit."""
     data: Place = "auto"
     """Where the examples are to be."""
+    keep: Literal["device", "host"] = "device"
+    """Where clients' memory is kept."""
 
     @property
     def local_devices(self) -> tuple[Any, ...]:
@@ -82,6 +86,13 @@ def make_plan(engine: Engine, limit: int) -> Plan:
     _known("engine.kind", engine.kind, ("queue", "padded"))
     _known("engine.backend", engine.backend, ("auto", "vmap", "pmap", "shard_map"))
     _known("engine.data", engine.data, ("auto", "device", "host"))
+    _known("engine.keep", engine.keep, ("device", "host"))
+    require(
+        engine.keep == "device" or engine.data != "device",
+        "a host that keeps clients' memory keeps their examples too",
+        "engine.data = 'device' with engine.keep = 'host'",
+        "leave engine.data out",
+    )
     lanes = engine.lanes
     require(
         lanes == "auto" or (isinstance(lanes, int) and lanes > 0),
@@ -106,7 +117,9 @@ def make_plan(engine: Engine, limit: int) -> Plan:
         f"use {len(devices)} or {2 * len(devices)} shards",
     )
     backend = engine.backend if engine.backend != "auto" else "vmap" if len(devices) == 1 else "shard_map"
-    return Plan(engine.kind, lanes, backend, devices, shards, engine.shards is not None, limit, engine.memory, data=engine.data)
+    return Plan(
+        engine.kind, lanes, backend, devices, shards, engine.shards is not None, limit, engine.memory, data=engine.data, keep=engine.keep
+    )
 
 
 def _device_count(engine: Engine) -> int:

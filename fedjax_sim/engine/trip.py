@@ -82,10 +82,10 @@ def _trip(
     bound = most_steps(site.work, site.plan.limit)
     work = bind(learner, aggregator, fold_in(key, 0), broadcast, state, site.table, site.work, site.plan.limit, bound)
     dealt = seat(roster, site.places)
-    devices = len(site.plan.devices)
-    loan = borrow(memory, dealt.members.id, devices)
+    devices, lent = len(site.plan.devices), site.plan.keep == "host"
+    loan = borrow(memory, dealt.members.id, devices, lent)
     reduced = run_shards(site.plan, work, dealt, loan.table, loan.slots)
-    memory = give_back(memory, loan._replace(table=reduced.table), dealt.members.id, devices, roster.population)
+    memory = give_back(memory, loan._replace(table=reduced.table), dealt.members.id, devices, roster.population, lent)
     upload, stats, clients = collect(site.plan, work.reduce, dealt, reduced, roster.id.shape[0])
     upload, state, metrics = aggregator.finalize(fold_in(key, 1), state, upload, stats)
     anchor = jax.eval_shape(broadcast, jax.tree.map(lambda leaf: leaf[0], roster.members))

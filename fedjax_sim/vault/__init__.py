@@ -5,6 +5,6 @@ since the last one, and any process that is killed leaves every snapshot as it w
 """
 
 from fedjax_sim.vault.pipeline import Pipeline, open_pipeline
-from fedjax_sim.vault.store import Vault, open_vault
+from fedjax_sim.vault.store import Description, Vault, open_vault
 
-__all__ = ["Pipeline", "Vault", "open_pipeline", "open_vault"]
+__all__ = ["Description", "Pipeline", "Vault", "open_pipeline", "open_vault"]

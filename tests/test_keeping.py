@@ -1,0 +1,108 @@
+"""Client memory on the host: the same bits as on the devices, and a vault that is always at the round of the state."""
+
+import jax
+import numpy as np
+import pytest
+from federation import close
+from rigs import COHORTS, ENGINES, OBJECTIVE, PEOPLE, ROUNDS, START, WORK, C, N, history, remembers, script
+
+from fedjax_sim import samplers
+from fedjax_sim.algorithms import REGISTRY
+from fedjax_sim.checks import FedError
+from fedjax_sim.engine import Engine
+from fedjax_sim.manifest import state_hash
+from fedjax_sim.rounds import make_round
+
+REMEMBER = [name for name in REGISTRY if remembers(name)]
+LAYOUTS = {"vmap": 1, "shard_map": 2, "pmap": 4}
+
+
+def program(name=REMEMBER[0], sampler=None, keep="host", devices=1, backend="auto", work=WORK):
+    engine = Engine(lanes=2, devices=devices, backend=backend, shards=4, keep=keep)
+    return make_round(REGISTRY[name].factory(OBJECTIVE), sampler or samplers.uniform(5), PEOPLE, work, engine)
+
+
+def remembered(made, state):
+    """Everybody's rows ``[N, ...]``, wherever they are."""
+    if made.keeping is None:
+        return made.logical(state).memory
+    devices = len(made.plan.devices)
+    ids = np.arange(-(-N // devices) * devices)
+    shown = made.keeping.show(ids)
+    flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(len(ids), *leaf.shape[2:]) if made.plan.backend == "pmap" else leaf, shown)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:N], flat)
+
+
+@pytest.mark.parametrize("name", REMEMBER)
+def test_memory_on_the_host_gives_the_same_bits(name):
+    made = program(name, script(C, ROUNDS))
+    state = made.place(made.logical(made.init(START)).replace(sampler=COHORTS))
+    for expected, told in history(name, ENGINES["vmap"]):
+        state, outcome = made.run(state)
+        close(jax.tree.map(lambda leaf: np.asarray(leaf)[0], outcome), told, 0)
+        close(made.logical(state).algorithm, expected.algorithm, 0)
+        close(remembered(made, state), expected.memory, 0)
+
+
+@pytest.mark.parametrize("backend", LAYOUTS)
+def test_every_layout_keeps_the_same_rows_when_cohorts_overlap(backend):
+    here, there = program(devices=LAYOUTS[backend], backend=backend), program(keep="device")
+    one, other = here.init(START, 5), there.init(START, 5)
+    for rounds in (1, 3, 2):
+        (one, _), (other, _) = here.run(one, rounds), there.run(other, rounds)
+        close(remembered(here, one), remembered(there, other), 0)
+        close(here.logical(one).algorithm, there.logical(other).algorithm, 0)
+    assert jax.tree.leaves(here.logical(one).memory) == []
+
+
+def test_a_snapshot_brings_back_what_everybody_remembered(tmp_path):
+    made = program()
+    made.keeping.use(tmp_path / "memory")
+    state, _ = made.run(made.init(START, 5), 2)
+    saved, described = made.logical(state), made.keeping.snapshot()
+    then = remembered(made, state)
+    state, _ = made.run(state, 3)
+    last, rows = state_hash(made.logical(state)), remembered(made, state)
+    again = program()
+    made.keeping.use(tmp_path / "elsewhere")  # lets go of the folder
+    again.keeping.use(tmp_path / "memory")
+    again.init(START, 5)
+    again.keeping.restore(described)
+    close(remembered(again, saved), then, 0)
+    state, _ = again.run(again.place(saved), 3)
+    assert state_hash(again.logical(state)) == last
+    close(remembered(again, state), rows, 0)
+
+
+def test_a_state_of_another_round_is_refused():
+    made = program()
+    first = made.logical(made.init(START))
+    made.run(made.place(first))
+    with pytest.raises(FedError, match=r"another round: got that of round 1 for a state of round 0; "):
+        made.run(made.place(first))
+
+
+def test_nothing_is_kept_of_a_round_that_did_not_come_about(monkeypatch):
+    made, expected = program(), program(keep="device")
+    state, _ = made.run(made.init(START))
+    logical = made.logical(state)
+    bad = jax.tree.map(lambda leaf: leaf[:-1] if leaf.ndim else leaf, logical.algorithm)
+    with pytest.raises(Exception):  # noqa: B017, PT011 -- whatever the compiler says of wrong shapes
+        made.run(made.place(logical.replace(algorithm=bad)))
+    state, _ = made.run(made.place(logical))
+    other, _ = expected.run(expected.init(START), 2)
+    close(remembered(made, state), remembered(expected, other), 0)
+
+
+def test_who_remembers_nothing_needs_no_vault():
+    name = next(name for name in REGISTRY if not remembers(name))
+    made, expected = program(name), program(name, keep="device")
+    state, _ = made.run(made.init(START), 3)
+    assert made.keeping.snapshot()["round"] == 3
+    other, _ = expected.run(expected.init(START), 3)
+    assert state_hash(made.logical(state)) == state_hash(expected.logical(other))
+
+
+def test_examples_on_the_devices_are_refused():
+    with pytest.raises(FedError, match=r"got .*leave engine.data out"):
+        make_round(REGISTRY[REMEMBER[0]].factory(OBJECTIVE), samplers.uniform(5), PEOPLE, WORK, Engine(data="device", keep="host"))
