@@ -79,7 +79,7 @@ def make_keeping(plan: Plan, backend: Backend, clients: int) -> Keeping:
     )
     shelf = _Shelf(plan, backend, clients)
     weakref.finalize(shelf, shelf.held.close)
-    actions = (_use, _begin, _lend, _put_away, _forget, _show, _snapshot, _restore, _retain)
+    actions: tuple[Any, ...] = (_use, _begin, _lend, _put_away, _forget, _show, _snapshot, _restore, _retain)
     return Keeping(*(partial(action, shelf) for action in actions))
 
 

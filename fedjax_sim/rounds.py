@@ -167,7 +167,7 @@ def _supplied(
     algorithm: Algorithm, sampler: Sampler, data: Any, work: Batching, plan: Plan, backend: Backend, keeping: Keeping | None
 ) -> _Steps:
     """The host samples, and brings every round its clients' examples, and what they remember: rounds follow one another."""
-    facts = census(work, np.asarray(data.sizes, np.int32))
+    facts = census(work, jnp.asarray(data.sizes, jnp.int32))
     supplier = make_supplier(partial(order, sampler, plan, work), facts, data, plan, backend)
 
     def program(plan: Plan, rounds: int) -> Compiled:
