@@ -6,15 +6,30 @@ import pytest
 from federation import close
 from rigs import COHORTS, ENGINES, OBJECTIVE, PEOPLE, ROUNDS, START, WORK, C, N, history, remembers, script
 
-from fedjax_sim import samplers
+from fedjax_sim import evaluate, samplers
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.checks import FedError
+from fedjax_sim.data.federation import Federation
 from fedjax_sim.engine import Engine
+from fedjax_sim.evaluate import make_evaluation
 from fedjax_sim.manifest import state_hash
 from fedjax_sim.rounds import make_round
+from fedjax_sim.tasks import Task
+from fedjax_sim.types import Message
 
 REMEMBER = [name for name in REGISTRY if remembers(name)]
 LAYOUTS = {"vmap": 1, "shard_map": 2, "pmap": 4}
+
+
+def personalises(name):
+    """Whether what a client remembers changes what it predicts with."""
+    made = REGISTRY[name].factory(OBJECTIVE)
+    other = jax.tree.map(lambda leaf: leaf + 1, made.memory(START))
+    mine = made.personal(Message(START.params, START.state), other)
+    return not np.array_equal(mine.params["w"], START.params["w"])
+
+
+PERSONAL = next(filter(personalises, REMEMBER))
 
 
 def program(name=REMEMBER[0], sampler=None, keep="host", devices=1, backend="auto", work=WORK):
@@ -106,3 +121,21 @@ def test_who_remembers_nothing_needs_no_vault():
 def test_examples_on_the_devices_are_refused():
     with pytest.raises(FedError, match=r"got .*leave engine.data out"):
         make_round(REGISTRY[REMEMBER[0]].factory(OBJECTIVE), samplers.uniform(5), PEOPLE, WORK, Engine(data="device", keep="host"))
+
+
+@pytest.mark.parametrize("portion", [1, 2**26], ids=["client by client", "all at once"])
+@pytest.mark.parametrize("engine", [{"data": "host"}, {"keep": "host"}], ids=["examples", "memory"])
+def test_clients_are_judged_the_same_wherever_their_things_are(engine, portion, monkeypatch):
+    monkeypatch.setattr(evaluate, "PORTION", portion)
+    held_out = PEOPLE._replace(x=PEOPLE.x[:30], y=PEOPLE.y[:30], offsets=np.cumsum([0, 2, 0, 3, 1, 0, 2, 5, 1, 1, 4, 2, 6, 3]))
+    task = Task("people", Federation(PEOPLE, held_out), None, OBJECTIVE, lambda key: START)
+    numbers = []
+    for place in ({}, engine):
+        made = make_round(
+            REGISTRY[PERSONAL].factory(OBJECTIVE), samplers.uniform(5), PEOPLE, WORK, Engine(lanes=2, devices=2, shards=4, **place)
+        )
+        judged = make_evaluation(REGISTRY[PERSONAL].factory(OBJECTIVE), task, made, batch_size=2)
+        state, _ = made.run(made.init(START, 5), 3)
+        numbers.append(judged(state))
+    assert numbers[0] == numbers[1]
+    assert len(numbers[0]) > 10
