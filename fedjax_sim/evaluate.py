@@ -19,7 +19,7 @@ from fedjax_sim import tree
 from fedjax_sim.checks import positive
 from fedjax_sim.data.batching import Batching, Draw, fetch, local_steps, most_steps
 from fedjax_sim.data.population import Examples, Population, Table, rows, to_table
-from fedjax_sim.engine.backends import BLOCKS, Backend, make_backend
+from fedjax_sim.engine.backends import BLOCKS, Backend, make_backend, nearest
 from fedjax_sim.engine.plan import AXIS, Plan
 from fedjax_sim.engine.queue import Queue
 from fedjax_sim.engine.rewrite import canonical
@@ -55,20 +55,21 @@ def make_evaluation(
     positive("evaluation.batch_size", batch_size)
     parts: list[Callable[[RoundState], Numbers]] = []
     if task.data.central is not None:
-        parts.append(on_examples(algorithm, task.objective, task.data.central, batch_size))
+        parts.append(on_examples(algorithm, task.objective, task.data.central, batch_size, program.plan))
     if clients and task.data.test is not None:
         parts.append(on_clients(algorithm, task.objective, task.data.test, program, min(batch_size, 32)))
     return lambda state: {name: value for part in parts for name, value in part(state).items()}
 
 
-def on_examples(algorithm: Algorithm, objective: Objective, examples: Examples, batch_size: int) -> Callable[[RoundState], Numbers]:
+def on_examples(
+    algorithm: Algorithm, objective: Objective, examples: Examples, batch_size: int, plan: Plan
+) -> Callable[[RoundState], Numbers]:
     """The global model on examples that belong to nobody."""
     evaluate = jax.jit(lambda variables, batches: score(objective, variables, batches))
     batches = in_batches(examples, batch_size)
 
     def numbers(state: RoundState) -> Numbers:
-        # One device's copy is enough, and spares the others a program.
-        variables = jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, algorithm.variables(state.algorithm))
+        variables = nearest(plan, algorithm.variables(state.algorithm))
         return {f"test/{name}": float(mean.value) for name, mean in jax.device_get(evaluate(variables, batches)).items()}
 
     return numbers
@@ -121,7 +122,7 @@ def on_clients(
 
 def portions(data: Population, program: Program, backend: Backend, state: RoundState) -> Iterator[tuple[np.ndarray, PyTree, Table]]:
     """Examples that stay on the host, some clients at a time: their ids, N for none, memory and tables on the devices."""
-    devices = len(program.plan.devices)
+    devices = program.plan.groups
     block = -(-data.clients // devices)
     each = max(1, min(block, PORTION * data.clients // max(1, tree.nbytes((data.x, data.y)))))
     starts = [[min(d * block + j, data.clients, (d + 1) * block) for d in range(devices)] for j in range(0, block, each)]
@@ -140,7 +141,7 @@ def client_metrics(
     """Metrics by client, of all ``[N]``, or, device by device, of those whose examples were brought. Each device evaluates clients
     whose memory it holds, so no memory travels."""
     # Nothing is held between an evaluation's steps, so that lanes cannot be chosen by what they hold.
-    devices, limited = len(plan.devices), plan._replace(limit=limit, lanes=LANES if plan.lanes == "auto" else plan.lanes)
+    devices, limited = plan.groups, plan._replace(limit=limit, lanes=LANES if plan.lanes == "auto" else plan.lanes)
     block = -(-clients // devices)
     first = lax.axis_index(AXIS) * block if devices > 1 else 0
     ids = first + jnp.arange(block, dtype=jnp.int32) if table.ids is None else table.ids

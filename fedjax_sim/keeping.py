@@ -137,8 +137,8 @@ def _deal(shelf: _Shelf, rows: PyTree) -> PyTree:
     leaves, structure = jax.tree.flatten(rows)
     if not leaves:
         return rows
-    blocks = zip(*(np.split(np.ascontiguousarray(leaf), len(shelf.plan.devices)) for leaf in leaves), strict=True)
-    return shelf.backend.deal([jax.tree.unflatten(structure, block) for block in blocks])
+    blocks = zip(*(np.split(np.ascontiguousarray(leaf), shelf.plan.groups) for leaf in leaves), strict=True)
+    return shelf.backend.deal([jax.tree.unflatten(structure, block) for block in blocks], memory=True)
 
 
 def _snapshot(shelf: _Shelf) -> Description:

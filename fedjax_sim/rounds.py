@@ -16,7 +16,7 @@ from jax.random import fold_in
 from fedjax_sim import tree
 from fedjax_sim.aggregators.stages import require_reducer
 from fedjax_sim.checks import require
-from fedjax_sim.data.batching import Batching, census
+from fedjax_sim.data.batching import Batching, census, most_steps
 from fedjax_sim.data.population import Population, Table, to_table
 from fedjax_sim.engine import Engine, Plan, Trips, make_plan, make_trips
 from fedjax_sim.engine.backends import Backend, Compiled, make_backend
@@ -119,6 +119,8 @@ def make_round(algorithm: Algorithm, sampler: Sampler, data: Population | Table,
       FedError: where the parts do not fit each other, the data or the machine.
     """
     sizes = np.asarray(data.sizes if isinstance(data, Population) else data.size, np.int32)
+    most = most_steps(work, int(sizes.max()))
+    require(most < 2**31, "a client's steps in a round are counted with 32 bits", most, "lower local.epochs", "local.epochs")
     plan = choose_place(make_plan(engine, int(sizes.max())), data)
     sampler.cohort(len(sizes))  # refuses a cohort that the population cannot fill
     backend = make_backend(plan)
@@ -131,7 +133,7 @@ def make_round(algorithm: Algorithm, sampler: Sampler, data: Population | Table,
     )
 
     def init(variables: Variables, seed: int = 0) -> RoundState:
-        state = on_host(algorithm, sampler, sizes, work, variables, seed)
+        state = on_host(algorithm, sampler, sizes, work, variables, seed, backend)
         if keeping is None:
             return backend.place(state)
         keeping.begin(jax.tree.map(lambda leaf: np.array(leaf[0]), state.memory))
@@ -261,9 +263,11 @@ def initial(algorithm: Algorithm, sampler: Sampler, sizes: Array, work: Batching
     return replace(state, memory=tree.tile(state.memory, len(sizes)))
 
 
-def on_host(algorithm: Algorithm, sampler: Sampler, sizes: Any, work: Batching, variables: Variables, seed: int) -> RoundState:
+def on_host(
+    algorithm: Algorithm, sampler: Sampler, sizes: Any, work: Batching, variables: Variables, seed: int, backend: Backend
+) -> RoundState:
     """The same, with a memory that takes one row's bytes however many clients there are."""
-    state = jax.jit(partial(_before, algorithm, sampler, work))(sizes, variables, jnp.uint32(seed))
+    state = backend.first(partial(_before, algorithm, sampler, work), sizes, variables, jnp.uint32(seed))
     return replace(state, memory=tree.tile_on_host(state.memory, len(sizes)))
 
 

@@ -99,7 +99,7 @@ def make_supplier(sample: Sample, facts: Census, data: Population, plan: Plan, b
 
     def make(seed: int, round: int, sampler: PyTree) -> Parcel:
         order = ask(seed, round, sampler)
-        hands, width = deal_out(order, len(plan.devices)), order.places.size // len(plan.devices)
+        hands, width = deal_out(order, plan.groups), order.places.size // plan.groups
         capacity = bucket(largest(data, hands), data, width)
         blocks = pack(data, plan, hands, width, capacity, desk.buffers[round % 2])
         supply = jax.block_until_ready(Supply(backend.share(order), backend.deal(blocks)))
@@ -150,7 +150,7 @@ def pack(data: Population, plan: Plan, hands: Sequence[np.ndarray], width: int, 
       capacity: rows for examples in each table.
       buffers: of an earlier call whose tables are not needed any more; used again, or replaced where they are of another size.
     """
-    mine = [number for number, device in enumerate(plan.devices) if device in plan.local_devices]
+    mine = [number for number in range(plan.groups) if plan.devices[number * plan.model] in plan.local_devices]
     if not buffers or jax.tree.leaves(buffers[0])[0].shape[0] != capacity:
         buffers[:] = [_blank((data.x, data.y), capacity) for _ in mine]
     return [fill(data, hands[number], width, buffer) for number, buffer in zip(mine, buffers, strict=True)]

@@ -12,6 +12,7 @@ from fedjax_sim.data.batching import Batching, census, most_steps
 from fedjax_sim.data.population import Table
 from fedjax_sim.engine import Plan, make_trips
 from fedjax_sim.engine.lanes import choose_lanes
+from fedjax_sim.engine.layout import nbytes
 from fedjax_sim.engine.work import Work, bind, row, shapes
 from fedjax_sim.rounds import order
 from fedjax_sim.types import Aggregator, Algorithm, Learner, Message, PyTree, Roster, RoundState, Sampler
@@ -25,7 +26,7 @@ class Leg(NamedTuple):
     up: int
     """Bytes of the upload, dense, as the aggregator's lift leaves it."""
     local: int
-    """Bytes of what a lane holds."""
+    """Bytes of what a lane holds on a device."""
     lanes: int
     """Lanes on each device; where clients are padded, as many as there are clients."""
     work: Batching
@@ -41,7 +42,7 @@ def survey(algorithm: Algorithm, sampler: Sampler, plan: Plan, work: Batching, s
       table: a ``Table``, or its shapes.
     """
     legs: list[Leg] = []
-    one = plan._replace(devices=plan.devices[:1], shards=plan.shards_per_device, backend="vmap")
+    one = plan._replace(devices=plan.devices[:1], shards=plan.shards_per_device, backend="vmap", model=1)
 
     def round_(state: RoundState, table: Table) -> PyTree:
         sampled = order(sampler, one, work, census(work, table.size), state.seed, state.round, state.sampler)
@@ -67,11 +68,12 @@ def _leg(plan: Plan, work: Batching, bound: Work, broadcast: Callable, memory: P
     message: Message = jax.eval_shape(broadcast, member)
     like = shapes(bound, member, mine)
     upload = like.finished.upload
+    local = nbytes(plan, "local", like.local)
     clients = -(-roster.id.shape[0] // plan.shards)
     return Leg(
         tree.nbytes(message),
         tree.nbytes((upload.delta, upload.state, upload.extra)),
-        tree.nbytes(like.local),
-        choose_lanes(plan, tree.nbytes(like.local), clients, bound.bound) if plan.kind == "queue" else clients,
+        local,
+        choose_lanes(plan, local, clients, bound.bound) if plan.kind == "queue" else clients,
         work,
     )

@@ -83,7 +83,7 @@ def of_round(made: Experiment) -> list[str]:
     from fedjax_sim.rounds import initial, make_spmd
 
     plan = made.program.plan
-    one = plan._replace(devices=plan.devices[:1], shards=plan.shards_per_device, backend="vmap")
+    one = plan._replace(devices=plan.devices[:1], shards=plan.shards_per_device, backend="vmap", model=1)
     variables = jax.eval_shape(made.task.init, jax.random.key(0))
 
     def go(variables: Any, table: Any) -> Metrics:

@@ -89,6 +89,7 @@ def run_model(known: Registries) -> type[Settings]:
     engine = fields_of(_engine(), parts) | {
         "devices": (optional(Count), Field(None, description="how many; by default all")),
         "shards": (optional(Count), Field(None, description="a fixed number gives the same bits on any number of devices that divides it")),
+        "model": (Count, Field(1, description="devices that one client's model is spread over; it divides them")),
         "rounds_per_call": (Count, Field(1, description="rounds in one compiled program")),
     }
     models = tagged(MODEL._replace(extra=_precision()), known.models, parts)

@@ -24,7 +24,7 @@ Load = Callable[[Plan], "Loaded"]
 Run = Callable[[RoundState, PyTree], tuple[RoundState, Outcome]]
 
 EXHAUSTED = "RESOURCE_EXHAUSTED"
-REMEDY = "use a smaller batch or model, more devices, or let it try with a larger engine.memory"
+REMEDY = "use a smaller batch or model, more devices, a model over several (engine.model), or let it try with a larger engine.memory"
 
 
 class FewerLanes(UserWarning):

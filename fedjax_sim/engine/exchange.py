@@ -33,7 +33,7 @@ def borrow(memory: PyTree, ids: Array, devices: int, lent: bool = False) -> Loan
     Args:
       memory: this device's block of the table, ``[R, ...]`` in every leaf.
       ids: int32[S, Q], every shard's clients, shards in device order; the population size where absent.
-      devices: D.
+      devices: D; where some share a model, how many such groups there are.
       lent: whether the host has lent the memory: it is the rows of this device's clients already, in the order of its shards.
     """
     if devices == 1 and not lent:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
+from jax.sharding import PartitionSpec
 
 from fedjax_sim.checks import require, suggest
 
@@ -14,6 +16,10 @@ Place = Literal["auto", "device", "host"]
 
 AXIS = "clients"
 """The mesh axis over which shards of the cohort are spread."""
+MODEL = "model"
+"""The mesh axis over which one client's model is spread, where it is."""
+Layout = Callable[[str, tuple[int, ...]], PartitionSpec]
+"""``(path, shape) -> spec``: how an array lies on the axis ``"model"``, one client's or the server's own."""
 
 
 class Engine(NamedTuple):
@@ -36,6 +42,12 @@ class Engine(NamedTuple):
     round before runs. By default on the devices where they fit."""
     keep: Literal["device", "host"] = "device"
     """Where what clients remember between rounds is kept: on the devices, or in files on the host, from which a cohort's is lent."""
+    model: int = 1
+    """Devices that one client's model is spread over; XLA partitions it."""
+    layout: Layout | None = None
+    """How each array is split over these devices, by its path and its shape: ``PartitionSpec(None, "model")``, or ``PartitionSpec()``.
+    Paths begin with ``algorithm``, ``memory``, ``local`` or ``upload`` and end as the model calls the parameter, such as
+    ``head.kernel``; shapes are one client's. By default what is not small is split along its largest dimension."""
 
 
 class Plan(NamedTuple):
@@ -59,6 +71,10 @@ class Plan(NamedTuple):
     """Where the examples are to be."""
     keep: Literal["device", "host"] = "device"
     """Where clients' memory is kept."""
+    model: int = 1
+    """Devices that one client's model is spread over."""
+    layout: Layout | None = None
+    """How, if not by default."""
 
     @property
     def local_devices(self) -> tuple[Any, ...]:
@@ -71,18 +87,52 @@ class Plan(NamedTuple):
         return self.devices[0].platform
 
     @property
+    def groups(self) -> int:
+        """How many places there are for shards: the devices, or the groups of them that share a model."""
+        return len(self.devices) // self.model
+
+    @property
     def shards_per_device(self) -> int:
         """Shards that each device runs, one after another."""
-        return self.shards // len(self.devices)
+        return self.shards // self.groups
 
 
 def make_plan(engine: Engine, limit: int) -> Plan:
     """Checks an engine against the machine.
 
     Raises:
-      FedError: for an unknown kind or backend, more devices than there are, shards that the devices do not divide, or the
-        ``vmap`` backend on several devices.
+      FedError: for an unknown kind or backend, more devices than there are, shards that the devices do not divide, the ``vmap``
+        backend on several devices, or a model over devices that cannot share one.
     """
+    _sensible(engine)
+    devices = _devices(engine)
+    groups = _groups(engine, devices)
+    shards = groups if engine.shards is None else engine.shards
+    require(
+        shards > 0 and shards % groups == 0,
+        "engine.shards must be a multiple of the devices" + " over engine.model" * (engine.model > 1),
+        f"{shards} shards on {groups} {'devices' if engine.model == 1 else f'groups of {engine.model} devices'}",
+        f"use {groups} or {2 * groups} shards",
+    )
+    backend = engine.backend if engine.backend != "auto" else "vmap" if len(devices) == 1 else "shard_map"
+    return Plan(
+        engine.kind,
+        engine.lanes,
+        backend,
+        devices,
+        shards,
+        engine.shards is not None,
+        limit,
+        engine.memory,
+        data=engine.data,
+        keep=engine.keep,
+        model=engine.model,
+        layout=engine.layout,
+    )
+
+
+def _sensible(engine: Engine) -> None:
+    """What can be said without the machine."""
     _known("engine.kind", engine.kind, ("queue", "padded"))
     _known("engine.backend", engine.backend, ("auto", "vmap", "pmap", "shard_map"))
     _known("engine.data", engine.data, ("auto", "device", "host"))
@@ -101,6 +151,9 @@ def make_plan(engine: Engine, limit: int) -> Plan:
         "use 'auto'",
     )
     require(engine.memory is None or engine.memory > 0, "engine.memory must be positive", engine.memory, "give bytes, or leave it out")
+
+
+def _devices(engine: Engine) -> tuple[Any, ...]:
     devices = tuple(jax.devices()[: _device_count(engine)])
     served = {device.process_index for device in devices}
     require(
@@ -109,17 +162,28 @@ def make_plan(engine: Engine, limit: int) -> Plan:
         f"{len(devices)} devices in {len(served)} of {jax.process_count()} processes",
         "raise engine.devices, or leave it out",
     )
-    shards = len(devices) if engine.shards is None else engine.shards
+    return devices
+
+
+def _groups(engine: Engine, devices: tuple[Any, ...]) -> int:
+    """How many groups the devices make, each of which shares a model."""
+    model = engine.model
+    fits = isinstance(model, int) and model > 0 and len(devices) % model == 0
+    require(fits, "engine.model must divide the devices", f"{model} of {len(devices)}", "use 1, or as many devices as share a model")
     require(
-        shards > 0 and shards % len(devices) == 0,
-        "engine.shards must be a multiple of the devices",
-        f"{shards} shards on {len(devices)} devices",
-        f"use {len(devices)} or {2 * len(devices)} shards",
+        model == 1 or engine.backend in ("auto", "shard_map"),
+        "engine.model above 1 takes the backend 'shard_map'",
+        repr(engine.backend),
+        "leave engine.backend out",
     )
-    backend = engine.backend if engine.backend != "auto" else "vmap" if len(devices) == 1 else "shard_map"
-    return Plan(
-        engine.kind, lanes, backend, devices, shards, engine.shards is not None, limit, engine.memory, data=engine.data, keep=engine.keep
+    groups = [devices[i : i + model] for i in range(0, len(devices), model)]
+    require(
+        all(len({device.process_index for device in group}) == 1 for group in groups),
+        "devices that share a model must be of one process",
+        f"engine.model = {model} over the edge of a process",
+        "choose an engine.model that divides every process's devices",
     )
+    return len(groups)
 
 
 def _device_count(engine: Engine) -> int:

@@ -69,7 +69,20 @@ MapLanes = Callable[[Callable], Callable]
 """Turns a function of one client into one of ``[L, ...]`` clients."""
 
 
-def run(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int, over_lanes: MapLanes = jax.vmap) -> Reduced:
+class Pace(NamedTuple):
+    """How long the loops over a queue go on: by what is in it, or by what is in all of them, see :mod:`fedjax_sim.engine.lockstep`."""
+
+    turns: Callable[[Callable[[Carry], Array], Callable[[Carry], Carry], Carry], Carry]
+    """``(busy, turn, carry) -> carry``: turns as long as somebody is busy."""
+    going: Callable[[Queue, Lanes], Callable[[Lanes], Array]]
+    """``(queue, lanes) -> (lanes -> bool)``: whether, from these lanes on, nobody is done yet. With and without a lane axis."""
+    blocks: Callable[[Array], Array]
+    """Blocks of a sweep, from those that the queue fills."""
+
+
+def run(
+    work: Work, queue: Queue, table: PyTree, like: Like, lanes: int, over_lanes: MapLanes = jax.vmap, pace: Pace | None = None
+) -> Reduced:
     """Runs every client of the queue through its round.
 
     Args:
@@ -79,10 +92,12 @@ def run(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int, over_la
       like: shapes of one client's passage.
       lanes: L, how many run side by side; more than there are clients is the same as one for each.
       over_lanes: how a step becomes a step of several lanes (``jax.vmap``, or one after another).
+      pace: by default the queue's own.
     """
+    pace = pace or OWN
     lanes = min(lanes, queue.length)
     cohort = jax.vmap(work.enrol)(queue.members)
-    stretch = make_stretch(work, queue, lanes, over_lanes)
+    stretch = make_stretch(work, lanes, over_lanes)
 
     def busy(carry: Carry) -> Array:
         return jnp.any(carry.lanes.place < queue.length)
@@ -90,19 +105,20 @@ def run(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int, over_la
     def turn(carry: Carry) -> Carry:
         # A single lane loses its axis for the loop: the bitcasts to and from it would keep XLA from updating in place.
         now = tree.first(carry.lanes) if lanes == 1 else carry.lanes
-        now = lax.while_loop(partial(waiting, queue), stretch, now)
+        going = pace.going(queue, now)
+        now = lax.while_loop(going, partial(stretch, going), now)
         after = tree.tile(now, 1) if lanes == 1 else now
         return refill(work, queue, cohort, finish(work, queue, carry._replace(lanes=after)))
 
-    return lax.while_loop(busy, turn, refill(work, queue, cohort, begin(work, queue, table, like, lanes))).reduced
+    return pace.turns(busy, turn, refill(work, queue, cohort, begin(work, queue, table, like, lanes))).reduced
 
 
-def make_stretch(work: Work, queue: Queue, lanes: int, over_lanes: MapLanes) -> Callable[[Lanes], Lanes]:
+def make_stretch(work: Work, lanes: int, over_lanes: MapLanes) -> Callable[[Callable[[Lanes], Array], Lanes], Lanes]:
     """A few steps of all lanes, on batches drawn together; fewer where a client is done before. A single lane comes without its axis."""
     ahead = jnp.arange(max(1, min(DRAWN_AHEAD // lanes, work.bound)), dtype=jnp.int32)
     draw, step = (work.draw, work.step) if lanes == 1 else (jax.vmap(work.draw, out_axes=1), over_lanes(work.step))
 
-    def stretch(begun: Lanes) -> Lanes:
+    def stretch(waiting: Callable[[Lanes], Array], begun: Lanes) -> Lanes:
         drawn = draw(begun.client, jnp.expand_dims(begun.step, -1) + ahead)
 
         def advance(carry: tuple[Array, Lanes]) -> tuple[Array, Lanes]:
@@ -111,7 +127,7 @@ def make_stretch(work: Work, queue: Queue, lanes: int, over_lanes: MapLanes) -> 
             return taken + 1, now._replace(local=local, step=now.step + 1, metrics=tree.add(now.metrics, metrics))
 
         def going(carry: tuple[Array, Lanes]) -> Array:
-            return (carry[0] < len(ahead)) & waiting(queue, carry[1])
+            return (carry[0] < len(ahead)) & waiting(carry[1])
 
         return lax.while_loop(going, advance, (jnp.int32(0), begun))[1]
 
@@ -122,6 +138,10 @@ def waiting(queue: Queue, lanes: Lanes) -> Array:
     """Whether nobody is done yet. Works with and without a lane axis."""
     # The first half matters under vmap: a run that is over waits here for the others, and nobody in it will ever be done.
     return jnp.any(lanes.place < queue.length) & ~jnp.any(done(queue, lanes))
+
+
+OWN = Pace(lax.while_loop, lambda queue, lanes: partial(waiting, queue), lambda blocks: blocks)
+"""The pace of a queue that nobody else waits for."""
 
 
 def begin(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int) -> Carry:

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from fedjax_sim import tree
-from fedjax_sim.engine.queue import MapLanes, Queue, deliver
+from fedjax_sim.engine.queue import OWN, MapLanes, Pace, Queue, deliver
 from fedjax_sim.engine.work import Client, Finished, Like, Reduced, Work, empty
 from fedjax_sim.types import Array, Metrics, PyTree
 
 
-def run(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int, over_lanes: MapLanes = jax.vmap) -> Reduced:
+def run(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int, over_lanes: MapLanes = jax.vmap, pace: Pace = OWN) -> Reduced:
     """Runs every client of the queue through its round of one step. Arguments and results as of :func:`fedjax_sim.engine.queue.run`."""
     lanes = min(lanes, queue.length)
     cohort = jax.vmap(work.enrol)(queue.members)
@@ -32,4 +32,4 @@ def run(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int, over_la
         left, steps = over_lanes(life)(tree.take(cohort, place), memory)
         return deliver(work, queue, reduced, left, steps, place < queue.count, place)
 
-    return lax.fori_loop(0, -(-queue.count // lanes), block, empty(like, work.reduce, queue.length, table))
+    return lax.fori_loop(0, pace.blocks(-(-queue.count // lanes)), block, empty(like, work.reduce, queue.length, table))

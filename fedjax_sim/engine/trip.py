@@ -20,6 +20,8 @@ from fedjax_sim.engine.deal import Deal, seat, undeal
 from fedjax_sim.engine.deal import queue as shard_queue
 from fedjax_sim.engine.exchange import borrow, give_back
 from fedjax_sim.engine.lanes import choose_lanes, lane_mapper, suit_platform
+from fedjax_sim.engine.layout import nbytes, spread
+from fedjax_sim.engine.lockstep import pace_of
 from fedjax_sim.engine.plan import AXIS, Plan
 from fedjax_sim.engine.work import Reduced, Work, bind, row, shapes
 from fedjax_sim.types import Aggregator, Array, Key, Learner, Mean, Member, Message, Metrics, Outcome, PyTree, Roster, Trip, Upload
@@ -82,10 +84,10 @@ def _trip(
     bound = most_steps(site.work, site.plan.limit)
     work = bind(learner, aggregator, fold_in(key, 0), broadcast, state, site.table, site.work, site.plan.limit, bound)
     dealt = seat(roster, site.places)
-    devices, lent = len(site.plan.devices), site.plan.keep == "host"
-    loan = borrow(memory, dealt.members.id, devices, lent)
+    groups, lent = site.plan.groups, site.plan.keep == "host"
+    loan = borrow(memory, dealt.members.id, groups, lent)
     reduced = run_shards(site.plan, work, dealt, loan.table, loan.slots)
-    memory = give_back(memory, loan._replace(table=reduced.table), dealt.members.id, devices, roster.population, lent)
+    memory = give_back(memory, loan._replace(table=reduced.table), dealt.members.id, groups, roster.population, lent)
     upload, stats, clients = collect(site.plan, work.reduce, dealt, reduced, roster.id.shape[0])
     upload, state, metrics = aggregator.finalize(fold_in(key, 1), state, upload, stats)
     anchor = jax.eval_shape(broadcast, jax.tree.map(lambda leaf: leaf[0], roster.members))
@@ -97,7 +99,7 @@ def _trip(
 def run_shards(plan: Plan, work: Work, dealt: Deal, table: PyTree, slots: Array) -> Reduced:
     """This device's shards, one after another; results stacked ``[S / D, ...]``, except the memory table, which they share."""
     count = plan.shards_per_device
-    first = lax.axis_index(AXIS) * count if len(plan.devices) > 1 else 0
+    first = lax.axis_index(AXIS) * count if plan.groups > 1 else 0
 
     def shard(table: PyTree, index: Array | int) -> tuple[PyTree, Reduced]:
         clients = shard_queue(dealt, first + index, tree.take(slots, jnp.asarray(index)))
@@ -116,17 +118,17 @@ def run_shard(plan: Plan, work: Work, clients: queue.Queue, table: PyTree) -> Re
     """One shard's clients, on the engine of the plan; clients of one step need no queue."""
     like = shapes(work, row(clients.members), row(table))
     if plan.kind == "padded":
-        return padded.run(work, clients, table, like)
-    lanes = choose_lanes(plan, tree.nbytes(like.local), clients.length, work.bound)
+        return padded.run(spread(plan, work), clients, table, like)
+    lanes = choose_lanes(plan, nbytes(plan, "local", like.local), clients.length, work.bound)
     run = sweep.run if work.bound == 1 else queue.run
-    return run(suit_platform(plan, work), clients, table, like, lanes, lane_mapper(plan))
+    return run(spread(plan, suit_platform(plan, work)), clients, table, like, lanes, lane_mapper(plan), pace_of(plan))
 
 
 def collect(plan: Plan, reduce: str, dealt: Deal, reduced: Reduced, cohort: int) -> tuple[Upload, PyTree, Metrics]:
     """Every shard's results together: upload and stats as ``finalize`` sees them, metrics in roster order."""
 
     def gather(values: PyTree) -> PyTree:
-        if len(plan.devices) == 1:
+        if plan.groups == 1:
             return values
         return jax.tree.map(lambda leaf: lax.all_gather(leaf, AXIS, tiled=True), values)
 
@@ -134,7 +136,7 @@ def collect(plan: Plan, reduce: str, dealt: Deal, reduced: Reduced, cohort: int)
         if plan.ordered:
             return in_order(gather(values), plan.shards)
         local = tree.total(values)
-        return jax.tree.map(lambda leaf: lax.psum(leaf, AXIS), local) if len(plan.devices) > 1 else local
+        return jax.tree.map(lambda leaf: lax.psum(leaf, AXIS), local) if plan.groups > 1 else local
 
     upload = undeal(dealt, gather(reduced.upload), cohort) if reduce == "stack" else add_up(reduced.upload)
     return upload, add_up(reduced.stats), undeal(dealt, gather(reduced.clients), cohort)
