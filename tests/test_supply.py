@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from federation import close, scripted
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rigs import COHORTS, OBJECTIVE, PEOPLE, ROUNDS, SIZES, START, WORK, C, N, remembers, script
 
@@ -135,6 +135,7 @@ def test_buffers_are_few_and_large_enough():
         assert rows <= supply.bucket(rows, PEOPLE, 3) <= max(sum(SIZES), rows)
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, N - 1)), st.integers(0, 3))
 def test_a_table_holds_its_clients_rows(ids, spare):
     ids = np.array(sorted(ids), np.int64)
@@ -155,7 +156,8 @@ def test_each_device_is_brought_its_own_clients_alone():
     plan = make_plan(Engine(devices=4, shards=4, data="host"), max(SIZES))
     roster = Roster(np.array([0, 4, N, 9, 2, 11]), np.array([3, 1, 0, 2, 2, 0]), np.array([7, 1, 0, 10, 12, 0]), np.zeros(6), np.int32(N))
     places = np.array([[0, 1], [3, 6], [4, 2], [5, 6]])
-    tables = supply.pack(PEOPLE, plan, supply.Order(roster, (), places), [])
+    hands = supply.deal_out(supply.Order(roster, (), places), 4)
+    tables = supply.pack(PEOPLE, plan, hands, 2, supply.largest(PEOPLE, hands), [])
     assert [table.ids.tolist() for table in tables] == [[0, 4], [9, N], [2, N], [N, N]]
     assert [table.size.tolist() for table in tables] == [[7, 1], [8, 0], [12, 0], [0, 0]]
     assert len({len(table.x) for table in tables}) == 1
