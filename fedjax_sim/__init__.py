@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedjax_sim import aggregators, algorithms, data, models, samplers, tasks, wrappers
+    from fedjax_sim import aggregators, algorithms, data, export, models, samplers, tasks, weights, wrappers
     from fedjax_sim.callbacks import Stop, callback
     from fedjax_sim.checkpoint import open_store, state_hash
     from fedjax_sim.checks import FedError
@@ -87,6 +87,7 @@ __all__ = [
     "classification",
     "comparison",
     "data",
+    "export",
     "federate",
     "from_arrays",
     "from_functions",
@@ -106,6 +107,7 @@ __all__ = [
     "state_hash",
     "tasks",
     "use_cores",
+    "weights",
     "wrappers",
 ]
 
