@@ -17,11 +17,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import logging
 import shutil
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +28,7 @@ import numpy as np
 
 from fedjax_sim import manifest as manifests
 from fedjax_sim.checks import FedError, fail, positive, require, sentence
+from fedjax_sim.hush import cause, hush, hushed, unhush
 from fedjax_sim.manifest import Manifest, state_hash, versions
 from fedjax_sim.processes import leads
 from fedjax_sim.types import RoundState
@@ -39,10 +37,6 @@ __all__ = ["Restored", "SaveError", "Store", "open_store", "state_hash", "versio
 
 RECORD = "fedjax_sim"
 """Key of our record (manifest, metadata, seal) in a checkpoint's metadata."""
-
-
-LINGER = 0.2
-"""Seconds that the complaints after a failed read are given."""
 
 
 class SaveError(FedError):
@@ -59,7 +53,7 @@ class Restored(NamedTuple):
     metadata: dict[str, Any]
     """What was given to ``save``, and ``round`` and ``versions``."""
     notes: tuple[str, ...]
-    """Sentences for the user: damaged checkpoints passed over, library versions that changed."""
+    """Sentences for the user: damaged checkpoints passed over, versions or a machine that changed."""
 
 
 class Store(NamedTuple):
@@ -68,8 +62,9 @@ class Store(NamedTuple):
     save: Callable[..., None]
     """``(logical state, metadata={}) -> None``: returns once the state is copied to the host; writing goes on behind."""
     restore: Callable[..., Restored]
-    """``(like, step=None) -> Restored``: the newest usable checkpoint, or that of one round. ``like`` is a logical state of
-    arrays or of ``ShapeDtypeStruct``."""
+    """``(like, step=None, along=None) -> Restored``: the newest usable checkpoint, or that of one round. ``like`` is a logical state of
+    arrays or of ``ShapeDtypeStruct``; ``along(metadata)`` brings back what is kept elsewhere, and raises ``FedError`` where it is not
+    intact."""
     steps: Callable[[], tuple[int, ...]]
     """``() -> rounds`` that have a checkpoint, ascending."""
     wait: Callable[[], None]
@@ -157,14 +152,13 @@ def _save(folder: _Folder, state: RoundState, metadata: dict[str, Any] | None = 
 
 def _start(folder: _Folder, step: int, copies: dict[str, np.ndarray], record: dict[str, Any]) -> None:
     full = {name: copy for name, copy in copies.items() if copy.size}  # Orbax refuses empty arrays; the manifest has their shape
-    _noise().addFilter(_quiet)
+    hush()
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.path.glob("*.orbax-checkpoint-tmp*"):  # of a save that failed or was killed
-            _remove(leftover)
+        _tidy(folder)
         response = _orbax().save_async(folder.path / str(step), full, custom_metadata={RECORD: record})
     except Exception as error:
-        _noise().removeFilter(_quiet)
+        unhush(failed=True)
         raise _unwritten(folder, step, error) from error
     folder.pending, folder.begun = (step, response), True
     folder.known[step] = record["manifest"]
@@ -178,15 +172,22 @@ def _settle(folder: _Folder) -> None:
     try:
         response.result()
     except Exception as error:
+        unhush(failed=True)
         folder.known.pop(step, None)
+        _tidy(folder)  # where the disk is full, that may be all the room there is
         raise _unwritten(folder, step, error) from error
-    finally:
-        _noise().removeFilter(_quiet)
+    unhush()
     steps = _steps(folder.path)
     newest = steps if folder.keep is None else steps[-folder.keep :]
     for old in set(steps) - set(newest):
         if not (folder.every and old % folder.every == 0):
             _forget(folder, old)
+
+
+def _tidy(folder: _Folder) -> None:
+    """Removes what is left of saves that failed or were killed."""
+    for leftover in folder.path.glob("*.orbax-checkpoint-tmp*"):
+        _remove(leftover)
 
 
 def _forget(folder: _Folder, step: int) -> None:
@@ -201,41 +202,7 @@ def _remove(path: Path) -> None:
 
 def _unwritten(folder: _Folder, step: int, error: BaseException) -> SaveError:
     what = f"the checkpoint of round {step} could not be written to {folder.path}"
-    return SaveError(sentence(what, _cause(error), "make room there or choose another folder; the run itself is unharmed"))
-
-
-def _cause(error: BaseException) -> str:
-    """The first line of the innermost error, which is the one that says something."""
-    while inner := error.__cause__ or error.__context__:
-        error = inner
-    lines = str(error).strip().splitlines() or ["no message"]
-    return f"{type(error).__name__}: {lines[0][:160]}"
-
-
-def _noise() -> logging.Logger:
-    """Where Orbax's threads print a page of traceback each for an error that is reported here in one sentence."""
-    return logging.getLogger("absl")
-
-
-def _quiet(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Reads without noise. When one array cannot be read, Orbax closes its event loop under the others, whose reads then complain
-    from their own threads, where nobody can catch them, shortly after the error itself."""
-    before = sys.unraisablehook
-    sys.unraisablehook = lambda told: None if "loop is closed" in str(told.exc_value) else before(told)
-    _noise().addFilter(_quiet)
-    try:
-        yield
-    except Exception:
-        time.sleep(LINGER)
-        raise
-    finally:
-        _noise().removeFilter(_quiet)
-        sys.unraisablehook = before
+    return SaveError(sentence(what, cause(error), "make room there or choose another folder; the run itself is unharmed"))
 
 
 # ---------------------------------------------------------------------------------------------------------------- reading
@@ -245,7 +212,7 @@ class _Damaged(Exception):
     """This checkpoint cannot be used, whatever the configuration."""
 
 
-def _restore(folder: _Folder, like: RoundState, step: int | None = None) -> Restored:
+def _restore(folder: _Folder, like: RoundState, step: int | None = None, along: Callable[[dict[str, Any]], None] | None = None) -> Restored:
     """Newest to oldest until one loads and verifies. One that is whole but does not fit ends the search with an error."""
     _settle(folder)
     steps = _steps(folder.path)
@@ -257,14 +224,23 @@ def _restore(folder: _Folder, like: RoundState, step: int | None = None) -> Rest
             record = _read(folder.path / str(candidate))
             manifests.compare(candidate, record["manifest"], like)
             state = _load(folder.path / str(candidate), record["manifest"], like)
+            _bring(along, record["metadata"])
         except _Damaged as error:
             notes.append(f"the checkpoint of round {candidate} is damaged ({error}) and was passed over")
             continue
         folder.known[candidate] = record["manifest"]
         folder.base = folder.base if folder.begun else candidate
-        notes.extend(manifests.changed(record["metadata"].get("versions", {})))
+        notes.extend(manifests.changed(record["metadata"].get("versions", {}), versions()))
         return Restored(state, candidate, record["metadata"], tuple(notes))
     fail(f"no usable checkpoint in {folder.path}", "; ".join(notes) or "an empty folder", "choose another round or start the run anew")
+
+
+def _bring(along: Callable[[dict[str, Any]], None] | None, metadata: dict[str, Any]) -> None:
+    try:
+        if along is not None:
+            along(metadata)
+    except FedError as error:
+        raise _Damaged(str(error)) from error
 
 
 def _metadata(folder: _Folder) -> dict[str, Any]:
@@ -277,11 +253,11 @@ def _metadata(folder: _Folder) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     """A checkpoint's record, its seal checked."""
     try:
-        with _hushed():
+        with hushed():
             record = (_orbax().metadata(path).custom_metadata or {})[RECORD]
         whole = manifests.whole(record)
     except Exception as error:
-        raise _Damaged(_cause(error)) from error
+        raise _Damaged(cause(error)) from error
     if not whole:
         raise _Damaged("its manifest fails its own crc32")
     return record
@@ -292,10 +268,10 @@ def _load(path: Path, described: Manifest, like: RoundState) -> RoundState:
     wanted = manifests.leaves(like)
     blank = {name: np.zeros(*manifests.storage(leaf)) for name, leaf in wanted.items()}
     try:
-        with _hushed():
+        with hushed():
             loaded = _orbax().load(path, {name: array for name, array in blank.items() if array.size})
     except Exception as error:
-        raise _Damaged(_cause(error)) from error
+        raise _Damaged(cause(error)) from error
     arrays = {**blank, **loaded}
     bad = [name for name, (_, _, crc) in described.items() if manifests.crc(arrays[name]) != crc]
     if bad:

@@ -28,7 +28,17 @@ def fail(what: str, got: Any, do: str, setting: str | None = None) -> NoReturn:
 
 def sentence(what: str, got: Any, do: str) -> str:
     """The three parts as one line: ``what: got ...; do``."""
-    return f"{what}: got {got}; {do}"
+    return printable(f"{cut(what)}: got {cut(str(got))}; {do}")
+
+
+def cut(text: str, length: int = 400) -> str:
+    """A text of a readable length."""
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def printable(text: str) -> str:
+    """The text on one line, without anything that a terminal would obey, whatever somebody has put into a file or a name."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def require(condition: bool, what: str, got: Any, do: str, setting: str | None = None) -> None:

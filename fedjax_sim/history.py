@@ -7,18 +7,23 @@ A row is a flat ``dict[str, float]``. Results of an evaluation are part of their
 from __future__ import annotations
 
 import csv
+import dataclasses
+import importlib
 import io
 import json
 import math
-import os
-from collections.abc import Callable
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_sim.checks import FedError, fail, require, suggest
+from fedjax_sim import files
+from fedjax_sim.checks import FedError, fail, require, sentence, suggest
 
 Row = dict[str, float]
 
@@ -63,8 +68,22 @@ def record(log: History, round_: int, row: Row) -> None:
 
 
 def to_jsonl(log: History, path: str | Path) -> None:
-    """The whole record as a ``metrics.jsonl`` file."""
-    _replace(Path(path), "".join(_line(round_, row) for round_, row in log.rows.items()))
+    """The whole record as a ``metrics.jsonl`` file, whole or not at all.
+
+    Raises:
+      FedError: where it cannot be written.
+    """
+    files.save(Path(path), _lines(log.rows.items()))
+
+
+def to_csv(log: History, path: str | Path) -> None:
+    """The whole record as a ``metrics.csv`` file, whole or not at all.
+
+    Raises:
+      FedError: where it cannot be written.
+    """
+    columns = ["round", *log.names()]
+    files.save(Path(path), _csv_lines([columns, *_cells(columns, log.rows.items())]))
 
 
 def from_jsonl(path: str | Path, upto: int | None = None) -> History:
@@ -75,7 +94,7 @@ def from_jsonl(path: str | Path, upto: int | None = None) -> History:
     """
     path = Path(path)
     require(path.is_file(), "no record of a run", path, "give the path of a metrics.jsonl file")
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_text(errors="replace").splitlines(keepends=True)
     log = history()
     for number, line in enumerate(lines, 1):
         try:
@@ -94,13 +113,22 @@ def from_jsonl(path: str | Path, upto: int | None = None) -> History:
 # ---------------------------------------------------------------------------------------------------------------- writers
 
 
+class WriteError(FedError):
+    """A row could not be written. The writer keeps it, and tries again with the next one and when it is closed."""
+
+
 class Writer(NamedTuple):
-    """Where rows go as they are made."""
+    """Where rows go as they are made. Files hold whole rows, in order, whenever somebody looks at them or the process ends."""
 
     write: Callable[[int, Row], None]
-    """``(round, row) -> None``; the row is on disk when it returns."""
+    """``(round, row) -> None``; the row is in the file when it returns, and so are those that could not be written before.
+    :class:`WriteError` where there is no room for them now."""
     close: Callable[[], None]
-    """``() -> None``."""
+    """``() -> None``; :class:`WriteError` where rows remain that could not be written."""
+
+
+Numbered = list[tuple[int, Row]]
+"""Rows and their rounds."""
 
 
 def jsonl_writer(path: str | Path, after: int | None = None) -> Writer:
@@ -109,10 +137,13 @@ def jsonl_writer(path: str | Path, after: int | None = None) -> Writer:
     Args:
       path: the file.
       after: continue a run: keep the lines up to this round and drop later ones. ``None`` starts the file anew.
+
+    Raises:
+      FedError: where the file cannot be written, or is not such a record.
     """
     path = Path(path)
     to_jsonl(from_jsonl(path, after) if after is not None and path.exists() else history(), path)
-    return Writer(lambda round_, row: _append(path, _line(round_, row)), _nothing)
+    return _patient(path, partial(_grow, _File(path, path.stat().st_size), _lines))
 
 
 def csv_writer(path: str | Path, after: int | None = None) -> Writer:
@@ -121,39 +152,89 @@ def csv_writer(path: str | Path, after: int | None = None) -> Writer:
     Args:
       path: the file.
       after: continue a run: keep the lines up to this round and drop later ones. ``None`` starts the file anew.
+
+    Raises:
+      FedError: where the file cannot be written, or is not such a table.
     """
     path, columns = Path(path), ["round"]
-    kept = ""
+    kept: list[list[str]] = []
     if after is not None and path.exists():
         header, rows = _read_csv(path)
         columns[:] = header or columns
-        kept = "".join(_csv_line(row) for row in rows if int(row[0]) <= after)
-    _replace(path, _csv_line(columns) + kept)
-    return Writer(partial(_write_csv, path, columns), _nothing)
+        odd = [row for row in rows if not row or not row[0].isdecimal()]
+        require(not odd, f"{path} has a line that is not a round's row", odd[:1], "remove this line, or the whole file")
+        kept = [row for row in rows if int(row[0]) <= after]
+    files.save(path, _csv_lines([columns, *kept]))
+    return _patient(path, partial(_write_csv, _File(path, path.stat().st_size), columns))
 
 
 def tensorboard_writer(directory: str | Path, after: int | None = None) -> Writer:
-    """TensorBoard event files; needs the ``tensorboard`` extra.
+    """TensorBoard event files; needs the ``tensorboard`` extra. A resumed run adds a file, which takes back rounds after ``after``.
 
     Raises:
-      FedError: where tensorboardX is not installed.
+      FedError: where tensorboardX is not installed, or the file cannot be written.
     """
     try:
-        from tensorboardX import SummaryWriter
+        importlib.import_module("tensorboardX")
+        protos = [importlib.import_module(f"tensorboardX.proto.{name}_pb2") for name in ("event", "summary")]
     except ImportError:
         fail("TensorBoard files need tensorboardX", "not installed", "pip install 'fedjax-sim[tensorboard]', or leave them out")
-    events = SummaryWriter(str(directory), purge_step=None if after is None else after + 1)
+    # Its own writer would not do: where the disk is full its thread ends, and the next rows wait for it forever.
+    Event, SessionLog, Summary, now = protos[0].Event, protos[0].SessionLog, protos[1].Summary, time.time()
+    path = Path(directory) / f"events.out.tfevents.{int(now)}.{socket.gethostname()}"
+    begin = [Event(wall_time=now, file_version="brain.Event:2")]
+    if after is not None:
+        begin.append(Event(wall_time=now, step=after + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def records(rows: Numbered) -> bytes:
+        tagged = ((round_, [Summary.Value(tag=name, simple_value=value) for name, value in row.items()]) for round_, row in rows)
+        return _records(Event(wall_time=time.time(), step=round_, summary=Summary(value=values)) for round_, values in tagged)
+
+    with files.saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _File(path, path.stat().st_size if path.exists() else 0)
+        file.whole = files.grow(path, file.whole, _records(begin))
+    return _patient(path, partial(_grow, file, records))
+
+
+@dataclasses.dataclass
+class _File:
+    """A file that grows, and how many of its bytes are whole rows."""
+
+    path: Path
+    whole: int
+
+
+def _patient(path: Path, put: Callable[[Numbered], None]) -> Writer:
+    """A writer that keeps the rows that could not be written. ``put`` writes all of the rows it is given, or raises ``OSError``."""
+    waiting: Numbered = []
+
+    def flush(trouble: Callable[[], str]) -> None:
+        try:
+            put(waiting)
+        except OSError as error:
+            raise WriteError(sentence(trouble(), files.reason(error), "make room there")) from error
+        waiting.clear()
 
     def write(round_: int, row: Row) -> None:
-        for name, value in row.items():
-            events.add_scalar(name, value, round_)
-        events.flush()
+        waiting.append((round_, dict(row)))
+        flush(lambda: f"{path} could not be written from round {waiting[0][0]} on, and will be as soon as it can")
 
-    return Writer(write, events.close)
+    def close() -> None:
+        if waiting:
+            flush(lambda: f"{path} lacks rounds {waiting[0][0]} to {waiting[-1][0]}, which could not be written")
+
+    return Writer(write, close)
 
 
-def _nothing() -> None:
-    """Files are opened for each line, so there is nothing to close."""
+def _grow(file: _File, form: Callable[[Numbered], str | bytes], rows: Numbered) -> None:
+    """Opened and closed each time, so that nobody holds the file."""
+    content = form(rows)
+    file.whole = files.grow(file.path, file.whole, content.encode() if isinstance(content, str) else content)
+
+
+def _lines(rows: Iterable[tuple[int, Row]]) -> str:
+    return "".join(_line(round_, row) for round_, row in rows)
 
 
 def _line(round_: int, row: Row) -> str:
@@ -162,39 +243,42 @@ def _line(round_: int, row: Row) -> str:
     return json.dumps({"round": round_, **safe}, allow_nan=False) + "\n"
 
 
-def _write_csv(path: Path, columns: list[str], round_: int, row: Row) -> None:
-    """Appends a line; first widens the file where the row has new names (they are met a few times in a run, not each round)."""
-    new = [name for name in row if name not in columns]
-    if new:
-        columns.extend(new)
-        rows = _read_csv(path)[1]
-        wide = [[*old, *[""] * (len(columns) - len(old))] for old in rows]
-        _replace(path, _csv_line(columns) + "".join(map(_csv_line, wide)))
-    _append(path, _csv_line([round_, *(row.get(name, "") for name in columns[1:])]))
+def _write_csv(file: _File, columns: list[str], rows: Numbered) -> None:
+    """Appends lines; first widens the file where rows have new names (they are met a few times in a run, not each round)."""
+    names = dict.fromkeys(name for _, row in rows for name in row)
+    wide = [*columns, *(name for name in names if name not in columns)]
+    lines = _cells(wide, rows)
+    if wide == columns:
+        _grow(file, lambda _: _csv_lines(lines), rows)
+        return
+    held = [[*old, *[""] * (len(wide) - len(old))] for old in _read_csv(file.path)[1]]
+    file.whole = files.replace(file.path, _csv_lines([wide, *held, *lines]).encode())
+    columns[:] = wide
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and complete rows; a line that was cut off by a crash is left out."""
-    text = path.read_text()
+    text = path.read_text(errors="replace")
     lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
     return (lines[0], lines[1:]) if lines else ([], [])
 
 
-def _csv_line(cells: list[Any]) -> str:
+def _cells(columns: list[str], rows: Iterable[tuple[int, Row]]) -> list[list[Any]]:
+    return [[round_, *(row.get(name, "") for name in columns[1:])] for round_, row in rows]
+
+
+def _csv_lines(lines: list[list[Any]]) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow(cells)
+    csv.writer(out, lineterminator="\n").writerows(lines)
     return out.getvalue()
 
 
-def _append(path: Path, text: str) -> None:
-    """Opened and closed for each line: flushed, and nobody holds the file."""
-    with path.open("a") as file:
-        file.write(text)
+def _records(events: Iterable[Any]) -> bytes:
+    """TensorBoard's framing: length, its checksum, the event, its checksum."""
+    from tensorboardX.record_writer import masked_crc32c
 
+    def framed(event: bytes) -> bytes:
+        length = struct.pack("<Q", len(event))
+        return b"".join((length, struct.pack("<I", masked_crc32c(length)), event, struct.pack("<I", masked_crc32c(event))))
 
-def _replace(path: Path, text: str) -> None:
-    """The file's new contents, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text(text)
-    os.replace(fresh, path)
+    return b"".join(framed(event.SerializeToString()) for event in events)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 
@@ -43,3 +44,41 @@ def interrupts(say: Callable[[str], None]) -> Iterator[Callable[[], str | None]]
         yield lambda: asked[0] if asked else None
     finally:
         restore()
+
+
+@contextlib.contextmanager
+def insistence(leave: Callable[[int], None]) -> Iterator[None]:
+    """While open, the second SIGINT or SIGTERM calls ``leave(number)``, on another thread and at once.
+
+    Python's own handlers wait until the main thread is back from what it is doing, which in the middle of a round or of compiling one may
+    be minutes. In another thread than the main one nothing is watched.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    watcher = threading.Thread(target=_watch, args=(ours, leave), name="second-signal", daemon=True)
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        theirs.close()
+        watcher.join()
+        ours.close()
+
+
+def _watch(pipe: socket.socket, leave: Callable[[int], None]) -> None:
+    """Reads a byte for each signal that came, its number."""
+    heard = 0
+    while number := pipe.recv(1):
+        heard += number[0] in WORDS
+        if heard == 2:
+            leave(number[0])
+
+
+def exit_status(stopped: str) -> int:
+    """The exit status that says why a run stopped: 128 and the signal's number where it was one, as shells have it, else 0."""
+    return next((128 + number for number, word in WORDS.items() if word == stopped), 0)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,18 +18,16 @@ from rich.console import Console
 from fedjax_sim.callbacks import Callback, Event, notify, until_above
 from fedjax_sim.checkpoint import SaveError, Store
 from fedjax_sim.checks import FedError, positive, require
-from fedjax_sim.engine.capacity import FewerLanes
 from fedjax_sim.history import History, Row, Writer, record
 from fedjax_sim.interrupts import interrupts
 from fedjax_sim.processes import agreed
 from fedjax_sim.progress import Progress, open_progress
+from fedjax_sim.trouble import Trouble, attempt, heard, write_row
 from fedjax_sim.types import Mean, Metrics, Outcome, RoundState, Variables
 
 FINISHED = "finished"
 MEMORY = "memory"
 """Key in a checkpoint's metadata of what describes the clients' memory, where the host keeps it."""
-_TOLD: dict[Any, Any] = {}
-"""Which warnings of others were passed on: Python says each once for a place, and forgets that where warnings are caught."""
 
 
 class Result(NamedTuple):
@@ -45,7 +42,7 @@ class Result(NamedTuple):
     seconds: float
     """Wall time of this call."""
     notes: tuple[str, ...] = ()
-    """What went wrong without ending the run: checkpoints that could not be written, lanes that did not fit."""
+    """What went wrong without ending the run: checkpoints and rows that could not be written, lanes that did not fit."""
 
 
 class Run(NamedTuple):
@@ -169,10 +166,10 @@ def _shown(run: Run, state: RoundState, console: Console | None, progress: bool)
     """The loop, with everything around it that must be put away afterwards."""
     begun = time.monotonic()
     with contextlib.ExitStack() as stack:
-        for writer in run.writers:
-            stack.callback(writer.close)
         show = open_progress(run.rounds, int(state.round), console, progress)
         stack.callback(show.close)
+        for writer in run.writers:
+            stack.callback(attempt, Trouble(run.notes, show.say), writer.close)
         asked = stack.enter_context(interrupts(show.say))
         state, stopped = _loop(run, state, show, asked)
         _save(run, state, show, last=True)
@@ -185,7 +182,7 @@ def _loop(run: Run, state: RoundState, show: Progress, asked: Callable[[], str |
     reason = notify(run.callbacks, "on_run_start", _event(run, state))
     while at < run.rounds and not (reason := agreed(reason or asked())):
         end = chunk_end(at, run.rounds, run.per_call, run.evaluate and run.evaluate_every, run.store and run.checkpoint_every)
-        with _heard(run, show):
+        with heard(Trouble(run.notes, show.say)):
             state, outcome, rows = _call(run, state, end - at)
         due = run.evaluate is not None and (end % run.evaluate_every == 0 or end == run.rounds)
         rows[-1] |= _evaluated(run, state) if due else {}
@@ -210,23 +207,6 @@ def _call(run: Run, state: RoundState, rounds: int) -> tuple[RoundState, Outcome
     return state, outcome, rows
 
 
-@contextlib.contextmanager
-def _heard(run: Run, show: Progress) -> Iterator[None]:
-    """Lanes given up within are told and noted; other warnings go their way."""
-    caught: list[warnings.WarningMessage] = []
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", FewerLanes)
-            yield
-    finally:
-        for warning in caught:
-            if isinstance(warning.message, FewerLanes):
-                run.notes.append(str(warning.message))
-                show.say(str(warning.message))
-            else:
-                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno, registry=_TOLD)
-
-
 def _evaluated(run: Run, state: RoundState) -> Row:
     numbers = run.evaluate(state) if run.evaluate else {}
     return {name: float(value) for name, value in numbers.items()}
@@ -237,8 +217,7 @@ def _record(run: Run, state: RoundState, outcome: Outcome, at: int, rows: list[R
     reasons = []
     for number, row in enumerate(rows, at + 1):
         record(run.history, number, row)
-        for writer in run.writers:
-            writer.write(number, row)
+        write_row(Trouble(run.notes, show.say), run.writers, number, row)
         show.advance(number, row)
         reasons.append(notify(run.callbacks, "on_round_end", _event(run, state, number, outcome)))
     if evaluated:
@@ -250,16 +229,15 @@ def _save(run: Run, state: RoundState, show: Progress, last: bool = False) -> st
     """Hands the state to the store. A checkpoint that could not be written is said and noted, and this one tried once more."""
     if run.store is None:
         return None
-    logical = run.program.logical(state)
-    for _ in range(2):
-        try:
-            run.store.save(logical, run.metadata | _remembered(run))
-            if last:
-                run.store.wait()
-            break
-        except SaveError as error:
-            run.notes.append(str(error))
-            show.say(str(error))
+    store, trouble, logical = run.store, Trouble(run.notes, show.say), run.program.logical(state)
+
+    def save() -> None:
+        store.save(logical, run.metadata | _remembered(run))
+        if last:
+            store.wait()
+
+    if not attempt(trouble, save):  # that may have been about the save before
+        attempt(trouble, save)
     return notify(run.callbacks, "on_checkpoint", _event(run, state))
 
 

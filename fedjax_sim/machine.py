@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from fedjax_sim.checks import require
+
 ALIGNMENT = 64
 """Bytes."""
 HARDWARE = {"cuda": ("/dev/nvidia[0-9]*", "/dev/nvhost-gpu", "/dev/dxg"), "rocm": ("/dev/kfd",)}
@@ -61,6 +63,16 @@ def room(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     block = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -block.ctypes.data % ALIGNMENT
     return block[start : start + nbytes].view(dtype).reshape(shape)
+
+
+def require_room(what: str, nbytes: float, do: str, setting: str | None = None) -> None:
+    """Refuses what the machine's memory cannot hold before it is made: a system without memory ends programs without a word.
+
+    Raises:
+      FedError: with both sizes, what to do, and the setting to blame.
+    """
+    has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else math.inf
+    require(nbytes <= has, f"{what} must fit in memory", f"{nbytes / 1e9:,.3g} GB of {has / 1e9:,.3g} GB", do, setting)
 
 
 def keep_programs() -> None:

@@ -5,12 +5,16 @@ The order of things is that of the leaves' names. Nothing here touches a disk; :
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
+import re
 import zlib
 from collections import Counter
+from functools import cache
 from importlib import metadata as packages
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,9 +23,13 @@ import numpy as np
 
 from fedjax_sim import tree
 from fedjax_sim.checks import fail, require
+from fedjax_sim.machine import cores
 from fedjax_sim.types import PyTree
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "fedjax-sim")
+
+OPTIONS = ("enable_x64", "default_matmul_precision", "threefry_partitionable", "default_prng_impl")
+"""Of JAX; they change numbers."""
 
 Manifest = dict[str, list[Any]]
 """``{name: [shape, dtype, crc32]}``, ready for JSON."""
@@ -42,16 +50,23 @@ def manifest(state: PyTree) -> Manifest:
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that a run's bits depend on."""
+    """Versions, machine and options of JAX: all that a run's bits depend on besides its configuration."""
     machine = f"{platform.system()} {platform.machine()} {jax.default_backend()}"
-    return {**{name: _version(name) for name in LIBRARIES}, "python": platform.python_version(), "platform": machine}
+    libraries = {**{name: _version(name) for name in LIBRARIES}, "python": platform.python_version()}
+    options = ", ".join(f"{name} {getattr(jax.config, f'jax_{name}')}" for name in OPTIONS)
+    return {**libraries, "platform": machine, "processor": _processor(), "options": options}
 
 
-def changed(then: dict[str, str]) -> tuple[str, ...]:
-    """One note where libraries differ from those that saved, for then the bits may too; else nothing."""
-    now = versions()
+def order(plan: Any) -> dict[str, str]:
+    """What decides, where versions and machine are the same, in which order a round of this plan adds."""
+    fixed = "in a fixed order on any devices" if plan.ordered else "one a device"
+    return {"engine": plan.kind, "lanes": str(plan.lanes), "shards": f"{plan.shards} {fixed}"}
+
+
+def changed(then: dict[str, str], now: dict[str, str]) -> tuple[str, ...]:
+    """One note where what :func:`versions` or :func:`order` said differs from what they say now, for then the bits may too."""
     moved = [f"{name} {old} -> {now.get(name)}" for name, old in then.items() if now.get(name) != old]
-    return (f"saved with other versions ({', '.join(moved)}): results may differ in the last bits",) if moved else ()
+    return (f"saved in other circumstances ({'; '.join(moved)}): results may differ in the last bits",) if moved else ()
 
 
 def compare(step: int, have: Manifest, like: PyTree) -> None:
@@ -137,6 +152,18 @@ def data(array: np.ndarray) -> memoryview:
 
 def _seal(described: Manifest, metadata: Any) -> int:
     return zlib.crc32(json.dumps([described, metadata], sort_keys=True).encode())
+
+
+@cache
+def _processor() -> str:
+    """The kind of device, and of a CPU how many cores this process may use."""
+    kind = jax.devices()[0].device_kind
+    if jax.default_backend() != "cpu":
+        return kind
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
+        kind = found[1] if found else platform.processor() or kind
+    return f"{kind}, cores {cores()}"
 
 
 def _version(package: str) -> str:

@@ -22,6 +22,9 @@ GONE = 3
 HEARTBEAT = 30
 """Seconds after which one that says nothing is taken to have gone, where no connection to it broke before."""
 
+WISH = 200
+"""Bytes of a wish that all are told."""
+
 
 def join(coordinator: str | None = None, processes: int | None = None, process_id: int | None = None) -> None:
     """Becomes one of several processes. To be called before anything runs on JAX.
@@ -82,13 +85,12 @@ def led(work: Callable[[], str]) -> str:
 
 
 def agreed(wish: str | None) -> str | None:
-    """A wish of any process to end the run, as everybody's."""
+    """A wish of any process to end the run, as everybody's: that of the first process that has one."""
     if not several():
         return wish
-    wishes = multihost_utils.process_allgather(np.array([wish is not None]))
-    if not np.any(wishes):
-        return None
-    return wish or f"process {int(np.argmax(wishes.reshape(-1)))} was asked to stop"
+    mine = np.frombuffer((wish or "").encode()[:WISH].ljust(WISH, b"\0"), np.uint8)
+    wishes = np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, WISH).astype(np.uint8)
+    return next((said for each in wishes if (said := each.tobytes().rstrip(b"\0").decode(errors="ignore"))), None)
 
 
 @contextlib.contextmanager

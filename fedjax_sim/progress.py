@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -51,10 +52,23 @@ def open_progress(total: int, done: int = 0, console: Console | None = None, sho
       show: whether rounds are shown at all.
     """
     console = console or Console(stderr=True)
-    if not show:
-        return Progress(lambda round_, row: None, lambda text: console.print(text, highlight=False, markup=False), lambda: None)
     live = console.is_terminal and not console.is_jupyter and not console.is_dumb_terminal
-    return (_bar if live else _lines)(total, done, console)
+    return Progress(*map(_calm, (_mute(console) if not show else _bar(total, done, console) if live else _lines(total, done, console))))
+
+
+def _calm(show: Callable[..., None]) -> Callable[..., None]:
+    """Shows what can be shown: a terminal that is gone, or a log on a full disk, is no reason to end a run."""
+
+    def calm(*what: Any) -> None:
+        with contextlib.suppress(OSError):
+            show(*what)
+
+    return calm
+
+
+def _mute(console: Console) -> Progress:
+    """Says things, and shows no rounds."""
+    return Progress(lambda round_, row: None, lambda text: console.print(text, highlight=False, markup=False), lambda: None)
 
 
 def _bar(total: int, done: int, console: Console) -> Progress:

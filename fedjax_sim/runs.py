@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjax_sim.checks import fail, require
+from fedjax_sim import files
+from fedjax_sim.checks import FedError, fail, require
 from fedjax_sim.config import Config, Experiment, dumps
 from fedjax_sim.config.changes import changed_rates
 from fedjax_sim.config.load import tables
@@ -29,6 +30,8 @@ REMEMBERED = "memory"
 """Folder of what clients remember, where the host keeps it."""
 
 Summary = dict[str, Any]
+
+ANEW = "the run had no checkpoint yet and was begun again"
 
 
 def new_folder(config: Config, out: str | Path | None = None, root: str | Path = "runs") -> Path:
@@ -86,7 +89,7 @@ def run_experiment(
       callbacks: besides those that the configuration asks for.
 
     Returns:
-      What ``summary.json`` holds.
+      What ``summary.json`` holds; ``saved`` in it is false where the last state or the summary itself could not be written.
 
     Raises:
       FedError: where there is nothing to resume, nothing left to do, or the configuration is another than that of the run so far.
@@ -94,18 +97,33 @@ def run_experiment(
     folder = Path(folder)
     with contextlib.ExitStack() as stack:
         store = open_checkpoints(experiment, folder)
-        stack.callback(store.close)
+        stack.callback(_close, store)
         turned = changed_rates(experiment.config.run, store.metadata().get("config")) if resume else ()
-        restored = restore(experiment, store) if resume else None
-        _unfinished(restored, experiment.config.run.rounds)
+        restored = restore(experiment, store) if resume and not _fresh(experiment, folder, store) else None
+        _unfinished(folder, restored, experiment.config.run.rounds)
         past = _past(folder, restored)
         if leads():
-            (folder / CONFIG).write_text(dumps(experiment.config), encoding="utf-8")
+            files.save(folder / CONFIG, dumps(experiment.config))
         result = _simulate(experiment, folder, store, restored, past, console, callbacks)
+        saved = store.steps()[-1:] == (int(result.state.round),)
     earlier = (past.latest("seconds") or 0.0) if past else 0.0
-    summary = summarise(experiment, result, earlier, (*turned, *(restored.notes if restored else ())))
+    notes = (*turned, *(restored.notes if restored else (ANEW,) if resume else ()), *_gaps(past, restored))
+    return _written(folder, {**summarise(experiment, result, earlier, notes), "saved": saved})
+
+
+def _close(store: Store) -> None:
+    """After a run that ended by itself nothing is left to write; after one that failed, why it did is what counts."""
+    with contextlib.suppress(FedError):
+        store.close()
+
+
+def _written(folder: Path, summary: Summary) -> Summary:
+    """The summary, and the file of it; with a note instead where there is no room."""
     if leads():
-        (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        try:
+            files.save(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        except FedError as error:
+            return {**summary, "saved": False, "notes": [*summary["notes"], str(error)]}
     return summary
 
 
@@ -119,6 +137,7 @@ def _simulate(
     callbacks: Iterable[Callback],
 ) -> Result:
     from fedjax_sim.loop import simulate
+    from fedjax_sim.manifest import order
 
     run = experiment.config.run
     return simulate(
@@ -131,9 +150,9 @@ def _simulate(
         rounds_per_call=run.engine.rounds_per_call,
         store=store,
         checkpoint_every=run.checkpoint.every,
-        metadata={"config": tables(run)},
+        metadata={"config": tables(run), "order": order(experiment.program.plan)},
         callbacks=[*_stops(run.stop), *callbacks],
-        writers=_writers(folder, restored.step if restored else None) if leads() else (),
+        writers=_writers(folder, restored.step if restored else None, past) if leads() else (),
         progress=leads(),
         resume=restored.state if restored else None,
         history=past,
@@ -165,13 +184,14 @@ def restore(experiment: Experiment, store: Store) -> Restored:
       FedError: where there is none, or it does not fit the configuration.
     """
     from fedjax_sim.loop import MEMORY
+    from fedjax_sim.manifest import changed, order
 
     program = experiment.program
     like = program.logical(program.init(starting_variables(experiment), experiment.config.run.seed))
-    restored = store.restore(like)
-    if program.keeping:
-        program.keeping.restore(restored.metadata[MEMORY])
-    return restored
+    keeping = program.keeping
+    restored = store.restore(like, along=(lambda metadata: keeping.restore(metadata[MEMORY])) if keeping else None)
+    moved = changed(restored.metadata.get("order", {}), order(program.plan))
+    return restored._replace(notes=(*restored.notes, *moved))
 
 
 def evaluation(experiment: Experiment, clients: bool | None = None) -> Any:
@@ -185,7 +205,7 @@ def evaluation(experiment: Experiment, clients: bool | None = None) -> Any:
 
 def summarise(experiment: Experiment, result: Result, earlier: float = 0.0, notes: tuple[str, ...] = ()) -> Summary:
     """The run in numbers: what was run, how far, how well, how long, and the hash of its final state."""
-    from fedjax_sim.checkpoint import state_hash, versions
+    from fedjax_sim.manifest import order, state_hash, versions
 
     names = [name for name in result.history.names() if "/" in name]
     return {
@@ -198,13 +218,39 @@ def summarise(experiment: Experiment, result: Result, earlier: float = 0.0, note
         "stopped": result.stopped,
         "state_hash": state_hash(experiment.program.logical(result.state)),
         "versions": versions(),
+        "order": order(experiment.program.plan),
         "notes": [*notes, *result.notes],
     }
 
 
-def _unfinished(restored: Restored | None, rounds: int) -> None:
+def _unfinished(folder: Path, restored: Restored | None, rounds: int) -> None:
+    """Refuses a run that is over, unless it ended before that was written down."""
     done = restored.step if restored else 0
-    require(done < rounds, "the run already has its rounds", f"{done} of {rounds}", f"ask for more, such as --rounds {2 * done}")
+    over = done > rounds or (done == rounds and _summed_up(folder, done))
+    require(not over, "the run already has its rounds", f"{done} of {rounds}", f"ask for more, such as --rounds {2 * done}")
+
+
+def _summed_up(folder: Path, done: int) -> bool:
+    """Whether the summary of so many rounds is there."""
+    try:
+        return json.loads((folder / SUMMARY).read_bytes())["rounds"] == done
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _fresh(experiment: Experiment, folder: Path, store: Store) -> bool:
+    """Whether a run ended before its first checkpoint, so that there is nothing to lose by beginning again."""
+    from fedjax_sim.history import from_jsonl
+
+    done = max(from_jsonl(folder / ROWS).rows, default=0) if (folder / ROWS).is_file() else 0
+    # The first one is being written while the rounds up to the second one run.
+    return not store.steps() and done <= 2 * experiment.config.run.checkpoint.every
+
+
+def _gaps(past: History | None, restored: Restored | None) -> tuple[str, ...]:
+    """A note where rows before the checkpoint are missing: the disk was full, or somebody removed them."""
+    lost = sorted(set(range(1, restored.step + 1 if restored else 1)) - set(past.rows if past else ()))
+    return (f"{ROWS} lacks {len(lost)} of the rounds before the checkpoint, first of all round {lost[0]}",) if lost else ()
 
 
 def _stops(stop: Any) -> list[Callback]:
@@ -222,9 +268,12 @@ def _past(folder: Path, restored: Restored | None) -> History | None:
     return from_jsonl(folder / ROWS, restored.step) if restored and (folder / ROWS).is_file() else None
 
 
-def _writers(folder: Path, after: int | None) -> list[Writer]:
-    from fedjax_sim.history import csv_writer, jsonl_writer, tensorboard_writer
+def _writers(folder: Path, after: int | None, past: History | None) -> list[Writer]:
+    """The table is made of the record where there is one: it may lack what the record has."""
+    from fedjax_sim.history import csv_writer, jsonl_writer, tensorboard_writer, to_csv
 
+    if past:
+        to_csv(past, folder / TABLE)
     writers = [jsonl_writer(folder / ROWS, after), csv_writer(folder / TABLE, after)]
     extra = importlib.util.find_spec("tensorboardX") is not None
     return [*writers, tensorboard_writer(folder / "tensorboard", after)] if extra else writers

@@ -182,7 +182,7 @@ def test_an_interrupted_run_saves_and_goes_on(small: str, tmp_path: Path):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert summary(folder)["stopped"] == "interrupted"
     done = summary(folder)["rounds"]

@@ -21,11 +21,25 @@ NAMES = [str(path.relative_to(PACKAGE)) for path in FILES]
 EACH = pytest.mark.parametrize("path", FILES, ids=NAMES)
 
 LAYERS = [
-    {"types", "tree", "checks", "permutation", "machine", "processes", "vault"},
+    {"types", "tree", "checks", "permutation", "machine", "processes", "vault", "files"},
     {"learner", "local", "server", "objectives", "optimizers", "samplers", "aggregators", "data", "models"},
     {"engine", "supply", "keeping", "rounds", "survey", "wrappers"},
     {"algorithms", "tasks", "privacy"},
-    {"manifest", "checkpoint", "evaluate", "history", "callbacks", "progress", "interrupts", "loop", "report"},
+    {
+        "manifest",
+        "hush",
+        "checkpoint",
+        "weights",
+        "export",
+        "evaluate",
+        "history",
+        "callbacks",
+        "progress",
+        "interrupts",
+        "trouble",
+        "loop",
+        "report",
+    },
     {"config", "runs", "cli", "__main__"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}

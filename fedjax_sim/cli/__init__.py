@@ -7,9 +7,10 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.checks import FedError, sentence
 
 KINDS = ("algorithms", "aggregators", "tasks", "partitions", "models", "samplers", "optimizers", "schedules", "datasets")
+FORMATS = ("safetensors", "stablehlo", "msgpack", "npz")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,6 +40,13 @@ def _running(verbs: argparse._SubParsersAction) -> None:
     evaluate = verbs.add_parser("evaluate", help="evaluate the newest checkpoint of a run, on all clients too")
     _run_folder(evaluate)
     evaluate.set_defaults(call="running:evaluate")
+    export = verbs.add_parser("export", help="write the model of a run as one file for other programs")
+    _run_folder(export)
+    export.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="weights, or the whole model as a StableHLO program")
+    export.add_argument("--out", metavar="FILE", help="the file to write (default: model-<round>.<format> in the run's folder)")
+    export.add_argument("--round", type=int, metavar="N", help="that checkpoint's model (default: the newest one's)")
+    export.add_argument("--force", action="store_true", help="replace a file that is there")
+    export.set_defaults(call="exporting:export")
     demo = verbs.add_parser("demo", help="train two algorithms on real data, side by side (a minute or two)")
     demo.add_argument("--out", metavar="DIR", help="folder of both runs (default: the next free runs/demo-...)")
     demo.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change in both, such as rounds=50")
@@ -109,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb.
 
     Returns:
-      0; 2 for everything that the user can mend, after it was said on standard error.
+      0; 1 where a run could not save its end; 2 for everything that the user can mend, after it was said on standard error; 130 and 143
+      where Ctrl-C and SIGTERM ended it.
     """
     top = parser()
     asked = _parse(top, arguments)
@@ -120,16 +129,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     module, _, name = asked.call.partition(":")
     try:
-        getattr(importlib.import_module(f"fedjax_sim.cli.{module}"), name)(asked)
+        return getattr(importlib.import_module(f"fedjax_sim.cli.{module}"), name)(asked) or 0
     except FedError as error:
         return _complain(error)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stderr.close()
         return 0
+    except OSError as error:
+        what, got = f"{error.filename or 'a file'} could not be read or written", error.strerror or error
+        return _complain(FedError(sentence(what, got, "see to its permissions, and to the room on its disk")))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        got = (str(error).splitlines() or ["no memory"])[0]
+        return _complain(FedError(sentence("this takes more memory than there is", got, "make it smaller, or use a larger machine")))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parse(top: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -9,9 +9,10 @@ from rich.console import Console
 
 import fedjax_sim
 from fedjax_sim.checks import fail
-from fedjax_sim.cli.running import experiment, say
+from fedjax_sim.cli.running import carried_out, experiment, say, tell
 from fedjax_sim.config.problems import variant_tag
-from fedjax_sim.runs import ROWS, new_folder, run_experiment
+from fedjax_sim.interrupts import exit_status
+from fedjax_sim.runs import ROWS, new_folder
 
 PAIR = ("digits_fedavg", "digits_scaffold")
 """Configuration files that differ in the algorithm alone."""
@@ -30,8 +31,8 @@ def shipped(name: str) -> Path:
     fail("a configuration file of the project is missing", f"{name}.toml", "install fedjax-sim again")
 
 
-def demo(asked: argparse.Namespace) -> None:
-    """``demo [--out DIR]``: trains, compares, draws, and says where everything is."""
+def demo(asked: argparse.Namespace) -> int:
+    """``demo [--out DIR]``: trains, compares, draws, and says where everything is. Returns the exit status."""
     from fedjax_sim.history import from_jsonl
     from fedjax_sim.report import comparison, plot_runs
 
@@ -42,13 +43,16 @@ def demo(asked: argparse.Namespace) -> None:
         label = variant_tag(each.config.run.algorithm)
         folders[label] = new_folder(each.config, top / label)
         say(console, f"{label}: {each.task.data.train.clients} clients, {each.config.run.rounds} rounds")
-        run_experiment(each, folders[label])
+        summary = carried_out(each, folders[label])
+        if exit_status(summary["stopped"]):
+            return tell(summary, folders[label], each.config.run.rounds)
     histories = {label: from_jsonl(folder / ROWS) for label, folder in folders.items()}
     console.print(comparison(histories))
     figure = plot_runs(histories, top / "comparison.png")
     for label, folder in folders.items():
         say(console, f"{label:12} {folder}")
     say(console, f"{'plot':12} {figure}")
+    return 0
 
 
 def next_folder(root: Path) -> Path:

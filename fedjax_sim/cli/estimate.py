@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -9,13 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_sim import tree
+from fedjax_sim import supply, tree
 from fedjax_sim.config import Experiment
-from fedjax_sim.data import local_steps
+from fedjax_sim.data import Population, local_steps
 from fedjax_sim.data.population import outline
+from fedjax_sim.engine import Plan, capacity, layout
 from fedjax_sim.rounds import initial
 from fedjax_sim.runs import starting_variables
 from fedjax_sim.survey import Leg, survey
+from fedjax_sim.vault.ledgers import PAGE
+
+AHEAD = 2
+"""Cohorts whose examples and rows are on the way at once: one that is trained, and the next."""
+LARGER = 2
+"""A device's share of a cohort is taken to have so many standard deviations more examples than the mean."""
 
 
 class Estimate(NamedTuple):
@@ -26,55 +35,104 @@ class Estimate(NamedTuple):
     cohort: int
     """Clients in a round, at most."""
     legs: tuple[Leg, ...]
+    examples: int
+    """All clients' examples."""
     data: int
+    """Of them on each device: all, or two cohorts' shares."""
     server: int
-    """The algorithm's state."""
+    """The algorithm's state and the sampler's, on each device."""
     memory: int
     """What all clients remember together."""
+    kept: int
+    """Of it on each device: its block of the table, or two cohorts' shares."""
+    census: int
+    """What the sampler knows of the clients, where the host samples: on one device of each process."""
+    host: int
+    """On the host, of each process, besides pages of files: sizes, addresses, and what is on the way."""
 
-    def device(self, devices: int) -> int:
-        """On one device, about: data, state, its share of the memory table, and for each lane what it holds, its gradient, its update."""
+    @property
+    def device(self) -> int:
+        """On the device that has most, about; for each lane what it holds, its gradient, its update."""
         lanes = max((leg.lanes * leg.local * 3 for leg in self.legs), default=0)
-        return self.data + 2 * self.server + self.memory // devices + lanes
+        return self.data + 2 * self.server + self.kept + self.census + lanes
 
 
 def estimate(experiment: Experiment) -> Estimate:
     """The costs of an experiment, by tracing one round on shapes."""
-    variables = jax.eval_shape(lambda: starting_variables(experiment))
-    table = outline(experiment.task.data.train)
-    start = (experiment.algorithm, experiment.sampler)
+    plan, data = experiment.program.plan, experiment.task.data.train
+    variables, table = jax.eval_shape(lambda: starting_variables(experiment)), outline(data)
+    start, cohort = (experiment.algorithm, experiment.sampler), experiment.sampler.cohort(data.clients)
     state = jax.eval_shape(lambda v, t: initial(*start, t.size, experiment.batching, v, 0), variables, table)
-    legs = survey(*start, experiment.program.plan, experiment.batching, state, table)
-    clients = experiment.task.data.train.clients
+    row = layout.nbytes(plan, "memory", jax.eval_shape(experiment.algorithm.memory, variables))
+    packed, rows = AHEAD * buffer(plan, data, cohort), AHEAD * seats(plan, cohort) * row
+    supplied, lent = plan.data == "host", plan.keep == "host"
+    passing = packed * supplied * (plan.platform != "cpu") + rows * lent
     return Estimate(
-        tree.size(variables.params),
-        experiment.sampler.cohort(clients),
-        legs,
-        tree.nbytes(table),
-        tree.nbytes(state.algorithm),
-        tree.nbytes(state.memory),
+        parameters=tree.size(variables.params),
+        cohort=cohort,
+        legs=survey(*start, plan, experiment.batching, state, table),
+        examples=tree.nbytes((table.x, table.y)),
+        data=packed if supplied else tree.nbytes(table),
+        server=layout.nbytes(plan, "algorithm", state.algorithm) + tree.nbytes(state.sampler),
+        memory=tree.nbytes(state.memory),
+        kept=rows if lent else -(-data.clients // plan.groups) * row + rows * (plan.groups > 1),
+        census=tree.nbytes((table.size, table.size)) * supplied,
+        host=12 * data.clients + passing * len(plan.local_devices) + 4 * data.clients // PAGE * lent,
     )
+
+
+def seats(plan: Plan, cohort: int) -> int:
+    """Clients of a cohort that a device trains, at most."""
+    return plan.shards_per_device * -(-cohort // plan.shards)
+
+
+def buffer(plan: Plan, data: Population, cohort: int) -> int:
+    """Bytes of what a device is brought of a cohort's examples, in all but few rounds."""
+    clients, sizes = seats(plan, cohort), data.sizes
+    needed = clients * sizes.mean() + LARGER * math.sqrt(clients) * sizes.std()
+    rows = int(data.offsets[-1])
+    example = tree.nbytes((outline(data).x, outline(data).y)) // rows
+    return supply.bucket(min(rows, math.ceil(needed)), data, clients) * example + 3 * 4 * clients
 
 
 def lines(experiment: Experiment, costs: Estimate) -> Iterable[tuple[str, str]]:
     """The estimate in words."""
     run, plan, data = experiment.config.run, experiment.program.plan, experiment.task.data.train
-    devices = len(plan.devices)
-    yield "clients", f"{data.clients:,} with {int(data.sizes.min())} to {int(data.sizes.max())} examples, {int(data.offsets[-1]):,} in all"
+    sizes = data.sizes
+    yield "clients", f"{data.clients:,} with {int(sizes.min())} to {int(sizes.max())} examples, {int(data.offsets[-1]):,} in all"
     yield "cohort", f"{costs.cohort} a round, {run.rounds:,} rounds"
     yield "parameters", f"{costs.parameters:,}"
     for number, leg in enumerate(costs.legs, 1):
         trip = f"trip {number}: " if len(costs.legs) > 1 else ""
         yield f"{trip}down per round", f"{size(leg.down * costs.cohort)} ({size(leg.down)} a client)"
         yield f"{trip}up per round", f"{size(leg.up * costs.cohort)} ({size(leg.up)} a client)"
-        steps = np.asarray(local_steps(leg.work, jnp.asarray(data.sizes, jnp.int32)))
+        steps = np.asarray(local_steps(leg.work, jnp.asarray(sizes, jnp.int32)))
         mean = float(steps.mean())
         yield f"{trip}steps per round", f"about {mean * costs.cohort:,.0f} ({mean:.1f} a client, at most {int(steps.max())})"
         yield f"{trip}lanes", f"{leg.lanes} on each device"
-    yield "devices", f"{devices} x {plan.platform}, {plan.shards} shards, backend {plan.backend}, engine {plan.kind}"
-    yield "memory, estimated", f"{size(costs.device(devices))} on each device"
-    yield "  of it data", size(costs.data)
-    yield "  of it client memory", f"{size(costs.memory // devices)} ({size(costs.memory)} in all)"
+    yield "devices", f"{len(plan.devices)} x {plan.platform}, {plan.shards} shards, backend {plan.backend}, engine {plan.kind}"
+    yield from memory_lines(plan, costs)
+
+
+def memory_lines(plan: Plan, costs: Estimate) -> Iterable[tuple[str, str]]:
+    """Where examples and client memory are kept, and what that takes."""
+    supplied, lent, share = plan.data == "host", plan.keep == "host", "for a cohort and the next"
+    yield "memory, estimated", f"{size(costs.device)} on {'the device that samples' if supplied else 'each device'}"
+    yield "  of it data", f"{size(costs.data)} {share}; {size(costs.examples)} on the host" if supplied else size(costs.data)
+    on_device = f"{size(costs.kept)} ({size(costs.memory)} in all)"
+    yield "  of it client memory", f"{size(costs.kept)} {share}; up to {size(costs.memory)} in files" if lent else on_device
+    if supplied:
+        yield "  of it clients' sizes", size(costs.census)
+        yield "memory on the host", f"{size(costs.host)} for each process, and what it keeps of the files"
+    has = device_memory(plan)
+    if not lent and costs.kept > has:
+        yield "warning", f'client memory takes {size(costs.kept)} where a device has {size(has)}; set engine.keep = "host"'
+
+
+def device_memory(plan: Plan) -> int:
+    """Bytes that each device has for a round; a CPU's devices share the machine's."""
+    shared = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(plan.devices)
+    return capacity.memory(plan) or shared
 
 
 def size(count: float) -> str:

@@ -5,19 +5,29 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from fedjax_sim import files
 from fedjax_sim.config import Experiment, build, read, registries, resolve
 from fedjax_sim.config.document import Document
+from fedjax_sim.interrupts import exit_status, insistence
 from fedjax_sim.machine import cores, keep_programs, use_cores
 from fedjax_sim.processes import join, leads, together
 from fedjax_sim.runs import Summary, config_of, evaluation, new_folder, open_checkpoints, restore, run_experiment
+
+if TYPE_CHECKING:
+    from fedjax_sim.callbacks import Callback
+
+MOST = 1024
+"""Devices that a CPU can be made into within a second."""
 
 
 def experiment(path: str | Path, overrides: Sequence[str], asked: argparse.Namespace | None = None) -> Experiment:
@@ -36,31 +46,44 @@ def devices(document: Document, processes: int = 1) -> int:
     several processes each its share of what it asks for."""
     engine = document.tables.get("engine")
     asked = engine.get("devices") if isinstance(engine, dict) else None
-    if not isinstance(asked, int):
+    if not isinstance(asked, int) or asked > MOST:  # which the engine then refuses
         return cores()
     return max(cores(), asked) if processes == 1 else -(-asked // processes)
 
 
-def run(asked: argparse.Namespace) -> None:
-    """``run CONFIG [key=value ...] [--out DIR] [--profile DIR]``."""
+def run(asked: argparse.Namespace) -> int:
+    """``run CONFIG [key=value ...] [--out DIR] [--profile DIR]``. Returns the exit status."""
     from fedjax_sim.callbacks import profile
 
     ready = experiment(asked.config, asked.overrides, asked)
     folder = new_folder(ready.config, asked.out)
     watch = [profile(asked.profile)] if asked.profile else []
-    with together(lambda: f"start all of them again with: fedjax-sim resume {folder}"):
-        tell(run_experiment(ready, folder, callbacks=watch), folder, ready.config.run.rounds)
+    status = tell(carried_out(ready, folder, watch=watch), folder, ready.config.run.rounds)
     if asked.profile:
         traces = sorted(str(path) for path in Path(asked.profile).rglob("*.trace.json.gz"))
         say(Console(), f"profile: open {traces[-1]} at https://ui.perfetto.dev" if traces else "no profile: the run was too short for one")
+    return status
 
 
-def resume(asked: argparse.Namespace) -> None:
-    """``resume RUN [key=value ...] [--rounds N]``."""
+def resume(asked: argparse.Namespace) -> int:
+    """``resume RUN [key=value ...] [--rounds N]``. Returns the exit status."""
     more = [] if asked.rounds is None else [f"rounds={asked.rounds}"]
     ready = experiment(config_of(asked.run), [*asked.overrides, *more], asked)
-    with together(lambda: f"start all of them again with: fedjax-sim resume {asked.run}"):
-        tell(run_experiment(ready, asked.run, resume=True), Path(asked.run), ready.config.run.rounds)
+    return tell(carried_out(ready, Path(asked.run), resume=True), Path(asked.run), ready.config.run.rounds)
+
+
+def carried_out(ready: Experiment, folder: Path, resume: bool = False, watch: Iterable[Callback] = ()) -> Summary:
+    """The summary of a run that was carried out."""
+    again = f"fedjax-sim resume {folder}"
+
+    def leave(number: int) -> None:
+        """Whatever is being written counts only when it is whole, so that this is safe at any moment."""
+        cursor = "\x1b[?25h\n" if sys.stderr.isatty() else ""  # a progress bar hides it
+        os.write(2, f"{cursor}stopped at once; go on from the newest checkpoint with: {again}\n".encode())
+        os._exit(128 + number)
+
+    with together(lambda: f"start all of them again with: {again}"), insistence(leave):
+        return run_experiment(ready, folder, resume=resume, callbacks=watch)
 
 
 def evaluate(asked: argparse.Namespace) -> None:
@@ -72,7 +95,7 @@ def evaluate(asked: argparse.Namespace) -> None:
         found = restore(ready, store)
     numbers = {name: float(value) for name, value in evaluation(ready, clients=True)(ready.program.place(found.state)).items()}
     path = folder / "evaluation.json"
-    path.write_text(json.dumps({"rounds": found.step, "metrics": numbers}, indent=2) + "\n", encoding="utf-8")
+    files.save(path, json.dumps({"rounds": found.step, "metrics": numbers}, indent=2) + "\n")
     console = Console()
     for note in found.notes:
         console.print(note, markup=False)
@@ -81,10 +104,11 @@ def evaluate(asked: argparse.Namespace) -> None:
     say(console, f"written to {path}")
 
 
-def tell(summary: Summary, folder: Path, rounds: int) -> None:
-    """The end of a run, in a few lines; of several processes the first one tells."""
+def tell(summary: Summary, folder: Path, rounds: int) -> int:
+    """The end of a run, in a few lines; of several processes the first one tells. Returns the exit status."""
+    status = exit_status(summary["stopped"]) or int(not summary["saved"])
     if not leads():
-        return
+        return status
     console = Console()
     what = f"{summary['algorithm']} on {summary['task']}: {summary['rounds']} rounds in {summary['seconds']:.1f} s"
     say(console, f"{what}, {summary['stopped']}")
@@ -94,6 +118,7 @@ def tell(summary: Summary, folder: Path, rounds: int) -> None:
         say(console, f"note: {note}")
     more = f" --rounds {2 * rounds}" if summary["rounds"] >= rounds else ""
     say(console, f"everything is in {folder}; go on with: fedjax-sim resume {folder}{more}")
+    return status
 
 
 def numbers_table(numbers: dict[str, Any]) -> Table:

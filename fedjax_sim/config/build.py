@@ -12,7 +12,7 @@ from fedjax_sim.config.fields import Settings, tag_of
 from fedjax_sim.config.load import Config
 from fedjax_sim.config.make import Log
 from fedjax_sim.config.problems import line
-from fedjax_sim.config.proof import prove, stop_problem
+from fedjax_sim.config.proof import memory_fits, prove, stop_problem
 
 if TYPE_CHECKING:
     from fedjax_sim.data.batching import Batching
@@ -50,6 +50,8 @@ def build(config: Config) -> Experiment:
     log.guard("engine", type(run.engine).model_fields, lambda: make_plan(parts.engine, 1))
     log.guard("sampler", type(run.sampler).model_fields, lambda: parts.sampler.cohort(train.clients))
     prove(config, parts.task, log)
+    _stop(config, log)
+    log.guard("engine", type(run.engine).model_fields, lambda: memory_fits(parts.task, parts.algorithm, parts.engine))
     _stop(config, log)
     try:
         program = make_round(parts.algorithm, parts.sampler, train, parts.batching, parts.engine)

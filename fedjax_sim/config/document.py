@@ -8,9 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedjax_sim.checks import FedError, sentence
+from fedjax_sim.checks import FedError, cut, printable, sentence
 
 COMMAND_LINE = "command line"
+DEPTH = 30
+"""Tables and lists within one another, at most."""
+SIZE = 2**22
+"""Bytes of a file, at most."""
+LONG, NESTED = "a whole number of more than 64 bits", f"tables or lists that are more than {DEPTH} deep"
 
 
 class ConfigErrors(FedError):
@@ -38,6 +43,11 @@ class Document(NamedTuple):
         return COMMAND_LINE if from_outside else self.file
 
 
+def located(origin: str, key: str, text: str) -> str:
+    """``origin: key: text``, on one line."""
+    return printable(f"{cut(origin)}: {cut(key, 100)}: {text}")
+
+
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     """Reads a TOML file and puts ``key.sub=value`` overrides in. A value is read as TOML where it can be, else as text.
 
@@ -47,15 +57,15 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     path = Path(path)
     problems, written = [], {}
     try:
-        written = tomllib.loads(path.read_text(encoding="utf-8"))
+        written = _loads(_text(path))
     except OSError as error:
         do = "give the path of a TOML file, such as configs/digits_fedavg.toml"
-        problems.append(f"{path}: (file): cannot be read: got {error.strerror or error}; {do}")
+        problems.append(located(str(path), "(file)", sentence("cannot be read", error.strerror or error, do)))
     except UnicodeDecodeError as error:
-        problems.append(f"{path}: (file): must be UTF-8 text: got byte {error.start}; save it as UTF-8")
+        problems.append(located(str(path), "(file)", sentence("must be UTF-8 text", f"byte {error.start}", "save it as UTF-8")))
     except tomllib.TOMLDecodeError as error:
         do = "mend that line (text needs quotation marks, a table starts with [name])"
-        problems.append(f"{path}: (syntax): {sentence('must be TOML', error, do)}")
+        problems.append(located(str(path), "(syntax)", sentence("must be TOML", error, do)))
     tables = copy.deepcopy(written)
     pairs = [_split(override, problems) for override in overrides]
     for key, value in pairs:
@@ -65,13 +75,45 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     return Document(str(path), tables, written, tuple(key for key, _ in pairs))
 
 
+def _text(path: Path) -> str:
+    """A file's text; of one that has no end, no more than anybody writes."""
+    with path.open("rb") as file:
+        data = file.read(SIZE + 1)
+    if len(data) > SIZE:
+        raise tomllib.TOMLDecodeError(f"more than {SIZE:,} bytes")
+    return data.decode().replace("\r\n", "\n")
+
+
+def _loads(text: str) -> dict[str, Any]:
+    """Python's reader, with errors of its own for what it lets through or stumbles over.
+
+    Raises:
+      TOMLDecodeError: also for whole numbers of more than 64 bits, which are no TOML, and for what is nested deeper than anybody writes.
+    """
+    try:
+        made = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise tomllib.TOMLDecodeError(LONG if isinstance(error, ValueError) else NESTED) from error
+    level: list[Any] = [made]
+    for _ in range(DEPTH):
+        if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in level):
+            raise tomllib.TOMLDecodeError(LONG)
+        level = [inner for each in level if isinstance(each, dict | list) for inner in (each.values() if isinstance(each, dict) else each)]
+    if level:
+        raise tomllib.TOMLDecodeError(NESTED)
+    return made
+
+
 def _split(override: str, problems: list[str]) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
-    if not equals or not all(key.split(".")):
-        what = sentence("an override is key.sub=value", repr(override), "write, for example, algorithm.lr=0.1")
-        problems.append(f"{COMMAND_LINE}: {key}: {what}")
+    parts = key.split(".")
+    if not equals or not all(parts) or len(parts) > DEPTH:
+        what = sentence("an override is key.sub=value", cut(repr(override), 60), "write, for example, algorithm.lr=0.1")
+        problems.append(located(COMMAND_LINE, key, what))
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = _loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
     return key.strip(), value
@@ -82,16 +124,21 @@ def _put(tables: dict[str, Any], key: str, value: Any, problems: list[str]) -> N
     *way, last = key.split(".")
     place: Any = tables
     for part in way:
-        if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+        if isinstance(place, list) and _counts(part, place):
             place = place[int(part)]
         elif isinstance(place, dict):
             place = place.setdefault(part, {})
         else:
             place = None
-    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
+    if isinstance(place, list) and _counts(last, place):
         place[int(last)] = value
     elif isinstance(place, dict):
         place[last] = value
     else:
-        what = sentence("there is no such place in the file", repr(key), f"set the whole of {'.'.join(way) or key}, or mend the file")
-        problems.append(f"{COMMAND_LINE}: {key}: {what}")
+        do = f"set the whole of {cut('.'.join(way) or key, 60)}, or mend the file"
+        problems.append(located(COMMAND_LINE, key, sentence("there is no such place in the file", cut(repr(key), 60), do)))
+
+
+def _counts(part: str, place: list[Any]) -> bool:
+    """Whether a part of a key is the number of an element."""
+    return part.isdecimal() and len(part) < 10 and int(part) < len(place)

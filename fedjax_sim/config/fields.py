@@ -16,7 +16,18 @@ from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Strict, Tag, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 
 from fedjax_sim.checks import require
 
@@ -24,6 +35,9 @@ NONE = "none"
 """How a file writes Python's ``None``, which TOML lacks."""
 
 SCALARS = (int, float, bool, str)
+LARGEST = 2**31 - 1
+WIDE = ("seed", "memory")
+"""Settings that count nothing on a device, or bytes."""
 
 
 class Settings(BaseModel):
@@ -36,6 +50,15 @@ class Settings(BaseModel):
     """Makes one thing of several, where the file may list them."""
     later: ClassVar[bool] = False
     """Whether somebody else calls the factory, with what no file can say."""
+
+    @field_validator("*")
+    @classmethod
+    def _countable(cls, value: Any, info: ValidationInfo) -> Any:
+        """Whole numbers count things, with the 32 bits of a device."""
+        for number in value if isinstance(value, tuple) else (value,):
+            large = isinstance(number, int) and abs(number) > LARGEST and info.field_name not in WIDE
+            require(not large, f"whole numbers go up to {LARGEST}", number, "write a smaller one")
+        return value
 
 
 class Setting(NamedTuple):

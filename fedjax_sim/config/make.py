@@ -8,7 +8,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.checks import FedError, sentence
 from fedjax_sim.config.fields import Settings, settings_of
 
 FAILED: Any = object()
@@ -26,7 +26,9 @@ class Log(NamedTuple):
             return call()
         except FedError as error:
             self.entries.append((blame(key, fields, error, inner), str(error)))
-            return FAILED
+        except (MemoryError, OverflowError) as error:
+            self.entries.append((key, sentence("this is larger than the machine can hold", error or "no memory", "lower its numbers")))
+        return FAILED
 
 
 def blame(key: str, fields: Any, error: FedError, inner: Mapping[str, str] = MappingProxyType({})) -> str:

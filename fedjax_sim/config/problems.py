@@ -10,9 +10,12 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from pydantic import BaseModel, ValidationError
 
-from fedjax_sim.checks import sentence, suggest
-from fedjax_sim.config.document import Document
+from fedjax_sim.checks import cut, sentence, suggest
+from fedjax_sim.config.document import Document, located
 from fedjax_sim.config.fields import NONE, Settings, tag_of
+
+MOST = 100
+"""Errors that are explained; who makes more needs no more."""
 
 
 class Place(NamedTuple):
@@ -33,7 +36,7 @@ def problems(error: ValidationError, model: type[BaseModel], document: Document)
     """One line for each place with an error, in the order of the file."""
     known = list(dotted(model, document.tables))
     lines: dict[str, str] = {}
-    for item in error.errors(include_url=False):
+    for item in error.errors(include_url=False)[:MOST]:
         place = locate(model, document.tables, item["loc"])
         if item["type"] in _TAGS and isinstance(place.raw, dict):  # pydantic reports a wrong tag at its table
             place = place._replace(key=f"{place.key}.{_tag_key(place)}")
@@ -43,7 +46,7 @@ def problems(error: ValidationError, model: type[BaseModel], document: Document)
 
 def line(document: Document, key: str, text: str) -> str:
     """``origin: key: text``."""
-    return f"{document.origin(key)}: {key}: {text}"
+    return located(document.origin(key), key, text)
 
 
 # ---------------------------------------------------------------------------------------------------------------- walking
@@ -250,8 +253,7 @@ def show(value: Any, quote: str = "'") -> str:
         return str(value).lower()
     if value is None:
         return "nothing"
-    text = f"{quote}{value}{quote}" if isinstance(value, str) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return cut(f"{quote}{value}{quote}" if isinstance(value, str) else str(value), 60)
 
 
 def variant_tag(settings: Settings) -> str:

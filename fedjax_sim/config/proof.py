@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from fedjax_sim import tree
 from fedjax_sim.checks import require, sentence, suggest
 from fedjax_sim.config.document import ConfigErrors
 from fedjax_sim.config.load import Config
 from fedjax_sim.config.make import Log
 from fedjax_sim.config.problems import line
-from fedjax_sim.types import Batch, Mean, Metrics
+from fedjax_sim.machine import require_room
+from fedjax_sim.types import Algorithm, Batch, Mean, Metrics
 
 if TYPE_CHECKING:
     from fedjax_sim.config.build import Experiment
+    from fedjax_sim.engine import Engine
     from fedjax_sim.tasks import Task
 
 ROWS = 7
@@ -34,10 +37,29 @@ def prove(config: Config, task: Task, log: Log) -> None:
     key, fields = (own, ()) if run.model is None else ("model", type(run.model).model_fields)
     try:
         log.guard(key, fields, lambda: [reported(task, train) for train in (True, False)])
+        log.guard(key, fields, lambda: _model_fits(task))
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0][:200]
         text = sentence("the model does not fit the task's data", f"{type(error).__name__}: {first}", "choose a model for such examples")
         raise ConfigErrors(line(config.document, key, text)) from error
+
+
+def _model_fits(task: Task) -> None:
+    copies = 4 if jax.default_backend() == "cpu" else 1  # with its gradient, a client's copy and the next round's
+    model = tree.nbytes(jax.eval_shape(task.init, jax.random.key(0)))
+    require_room("the model" + " and its copies" * (copies > 1), copies * model, "choose a smaller model")
+
+
+def memory_fits(task: Task, algorithm: Algorithm, engine: Engine) -> None:
+    """Refuses clients who remember more than there is room for.
+
+    Raises:
+      FedError: where the devices are to keep it, and the machine itself has less.
+    """
+    row = jax.eval_shape(lambda key: algorithm.memory(task.init(key)), jax.random.key(0))
+    if engine.keep == "device":
+        remembered = tree.nbytes(row) * task.data.train.clients
+        require_room("what all clients remember", remembered, "keep it in files, with engine.keep = 'host'", "keep")
 
 
 def reported(task: Task, train: bool) -> Metrics:

@@ -137,8 +137,9 @@ def open_prepared(directory: str | Path, verify: bool = False) -> Federation:
     try:
         names = Names(_load(folder, "names.text"), _load(folder, "names.ends")) if card["named"] else None
         parts = {part: _part(folder, card, part) for part, count in card["examples"].items() if count}
-        train = population(*parts["train"], _offsets(folder, "train"), names)
-        test = population(*parts["test"], _offsets(folder, "test"), names, empty=True) if "test" in parts else None
+        # Not ``*parts[...]``: Python takes the number of examples for that of the arguments, and makes room for them.
+        train = population(parts["train"].x, parts["train"].y, _offsets(folder, "train"), names)
+        test = population(parts["test"].x, parts["test"].y, _offsets(folder, "test"), names, empty=True) if "test" in parts else None
         return federation(train, test, parts.get("central"))
     except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
         fail(f"{folder} is damaged: its card and its files disagree", error, "prepare the data set again with `fedjax-sim data prepare`")

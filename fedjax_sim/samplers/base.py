@@ -76,6 +76,7 @@ def poisson(expected: float = 10.0, maximum: int | None = None) -> Sampler:
     from scipy.stats import poisson as law  # half a second that only this sampler needs
 
     positive("poisson.expected", expected)
+    require(expected <= tree.NOWHERE, "poisson.expected must not exceed any population", expected, "give it a value such as 10")
     # The Poisson law's tail is heavier than the binomial's, whatever the population.
     most = maximum if maximum is not None else int(law.isf(1e-9, expected)) + 1
     require(most >= expected, "poisson.maximum must not be below the mean cohort", most, f"give it a value of {int(expected) + 1} or more")

@@ -14,6 +14,7 @@ from fedjax_sim.checks import positive, require
 from fedjax_sim.data.federation import federation
 from fedjax_sim.data.partition import generator
 from fedjax_sim.data.population import Population, population
+from fedjax_sim.machine import require_room
 from fedjax_sim.tasks.task import Task
 from fedjax_sim.types import Array, Batch, Key, Mean, Metrics, Objective, PyTree, Variables
 
@@ -40,6 +41,8 @@ def quadratic(
     for name, value in (("clients", clients), ("dimension", dimension), ("copies", copies)):
         positive(name, value)
     require(1 <= condition < np.inf, "a condition number is at least 1", condition, "give condition a value such as 10", "condition")
+    examples, large = clients * (1 + min(copies, clients) / 2), "clients" if clients > dimension else "dimension"
+    require_room("the clients' matrices", 12 * examples * dimension**2, f"lower {large}", large)
     rng = generator(seed)
     a = np.stack([_curvature(rng, dimension, condition) for _ in range(clients if curvature == "own" else 1)])
     b = rng.normal(size=(clients, dimension))

@@ -65,6 +65,9 @@ def _texts(source: str) -> tuple[Sequence[str], list[np.ndarray]]:
     """The roles' names, and what they say as bytes."""
     if is_prepared(source):
         data = open_prepared(source).train
+        text = data.names is not None and getattr(data.x, "dtype", None) == np.uint8 and data.x.ndim == 1
+        do = "prepare shakespeare_roles.npz, or choose the task prepared"
+        require(text, "the data must be the texts of roles, with their names", f"other data in {source}", do, "source")
         return data.names or (), np.split(data.x, data.offsets[1:-1])
     need(source, "shakespeare_roles.npz")
     names, texts = read_columns(open_tfds(source), "train", "client_id", "text")

@@ -8,9 +8,12 @@ from fedjax_sim.checks import not_negative, positive
 from fedjax_sim.data.federation import federation, pool, split
 from fedjax_sim.data.partition import generator
 from fedjax_sim.data.population import Population, population
+from fedjax_sim.machine import require_room
 from fedjax_sim.tasks.task import Task, classifier, classify
 
 FEATURES, CLASSES = 60, 10
+LEAST = 50
+"""Examples of the smallest client."""
 
 
 def synthetic(
@@ -51,9 +54,11 @@ def generate(alpha: float, beta: float, iid: bool = False, clients: int = 30, se
     positive("clients", clients)
     for name, deviation in (("alpha", alpha), ("beta", beta)):
         not_negative(name, deviation)
-    rng = generator(seed)
-    sizes = rng.lognormal(4, 2, clients).astype(np.int64) + 50
-    u, centre = rng.normal(0, alpha, clients), rng.normal(0, beta, clients)
+    rng, example = generator(seed), 3 * 4 * (FEATURES + 1)  # bytes: as they are made, put together, and split
+    require_room("the clients' examples", clients * LEAST * example, "lower clients", "clients")
+    sizes = rng.lognormal(4, 2, clients).astype(np.int64) + LEAST
+    require_room("the clients' examples", sizes.sum() * example, "lower clients", "clients")
+    u, centre = rng.normal(0, abs(alpha), clients), rng.normal(0, abs(beta), clients)
     shared = rng.normal(0, 1, (FEATURES, CLASSES)), rng.normal(0, 1, CLASSES)
     spread = np.arange(1, FEATURES + 1) ** -0.6  # a standard deviation: the root of j^-1.2
     xs, ys = [], []

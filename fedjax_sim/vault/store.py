@@ -49,8 +49,8 @@ class Vault(NamedTuple):
     snapshot: Callable[[int], Description]
     """``round -> description``, ready for JSON: from here on ``restore`` brings this state back, until ``keep`` drops it."""
     restore: Callable[[Description], None]
-    """``description -> None``: the state of that snapshot, the row of clients before their first round included. Where that fails
-    the state stays what it was. Other snapshots stay until ``keep`` drops them."""
+    """``description -> None``: the state of that snapshot, the row of clients before their first round included. Every row is read and
+    checked. Where that fails the state stays what it was. Other snapshots stay until ``keep`` drops them."""
     keep: Callable[[Iterable[int]], None]
     """``rounds -> None``: drops the snapshots of all other rounds, and of those rounds all but the one last made or restored here."""
     close: Callable[[], None]
@@ -176,14 +176,23 @@ def _read(state: _State, ids: Any) -> PyTree:
     records[slots < 0] = state.default
     places = np.flatnonzero(slots >= 0)
     slots = slots[places]
+    _load(state, ids[places], slots, state.ledger.crc[slots], places, records)
+    return layouts.views(state.layout, records)
+
+
+def _load(
+    state: _State, ids: np.ndarray, slots: np.ndarray, crcs: np.ndarray, places: np.ndarray | None = None, records: np.ndarray | None = None
+) -> None:
+    """Reads rows into ``records[places]``, or only to see that they are what they should be."""
+    places = np.arange(len(slots)) if places is None else places
+    records = np.empty((len(slots), state.layout.record), np.uint8) if records is None else records
     with _told("clients' rows cannot be read", state.folder / ROWS):
         lacks = rowfile.load(state.file, slots, places, records)
     if lacks is not None:
-        _damaged(state, ids[places[lacks]], slots[lacks], "the file ends before its end")
-    for place, slot, crc in zip(places.tolist(), slots.tolist(), state.ledger.crc[slots].tolist(), strict=True):
-        if zlib.crc32(records[place]) != crc:
-            _damaged(state, ids[place], slot, "a wrong crc32")
-    return layouts.views(state.layout, records)
+        _damaged(state, ids[lacks], slots[lacks], "the file ends before its end")
+    for client, place, slot, crc in zip(ids.tolist(), places.tolist(), slots.tolist(), crcs.tolist(), strict=True):
+        if zlib.crc32(records[place].data) != crc:
+            _damaged(state, client, slot, "a wrong crc32")
 
 
 def _damaged(state: _State, client: int, slot: int, how: str) -> None:
@@ -256,6 +265,10 @@ def _restore(state: _State, description: Description) -> None:
     slots, have = _slots(snapshot), len(state.ledger.owner)
     got = f"{have} rows in {state.folder / ROWS}, {slots.max(initial=-1) + 1} needed"
     require(bool(np.all(slots < have)), "the file of clients' rows is cut short", got, ELSE)
+    step = max(1, BLOCK // state.layout.record)
+    for begin in range(0, len(slots), step):  # all of them, while there is another snapshot to go back to
+        part = snapshot.entries[begin : begin + step]
+        _load(state, part["client"], slots[begin : begin + step], part["crc"])
     ledgers.replace(state.ledger, snapshot.entries["client"], slots, snapshot.entries["crc"])
     state.default, state.unsure = snapshot.default, False
     state.snapshots[description["index"]] = slots
