@@ -97,6 +97,22 @@ def until_below(name: str, value: float) -> Callback:
     return _until(name, lambda got: got <= value, f"{name} came down to {value:g}")
 
 
+def until_diverged(patience: int = 3) -> Callback:
+    """Stops when so many rounds in a row had a training loss that is not finite, or only clients that a guard dropped."""
+    positive("patience", patience)
+
+    def check(event: Event) -> Stop | None:
+        last = [event.history.rows.get(round_, {}) for round_ in range(event.round - patience + 1, event.round + 1)]
+        since = f"for {patience} rounds up to round {event.round}"
+        if not any(math.isfinite(row.get("loss", 0.0)) for row in last):
+            return Stop(f"diverged: the training loss was not finite {since}; lower the learning rates, or look at clients' data")
+        if all(row.get("dropped") and not row.get("cohort") for row in last):
+            return Stop(f"diverged: all clients were dropped {since}, because nothing finite came of them; lower the learning rates")
+        return None
+
+    return callback(on_round_end=check)
+
+
 def profile(folder: str | Path, first: int = 1, rounds: int = 3) -> Callback:
     """Traces some rounds with JAX's profiler, for TensorBoard's profile plugin or https://ui.perfetto.dev.
 

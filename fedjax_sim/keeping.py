@@ -22,8 +22,9 @@ import numpy as np
 from fedjax_sim.checks import FedError, fail, require
 from fedjax_sim.engine.backends import Backend
 from fedjax_sim.engine.plan import Plan
-from fedjax_sim.supply import Order
-from fedjax_sim.types import PyTree, RoundState
+from fedjax_sim.guard import Guard
+from fedjax_sim.supply import Order, Parcel, Supplier
+from fedjax_sim.types import Outcome, PyTree, RoundState
 from fedjax_sim.vault import Description, Pipeline, Vault, open_pipeline, open_vault
 
 
@@ -36,12 +37,16 @@ class Keeping(NamedTuple):
     """``row -> None``: nobody remembers more than this row, that of a client before its first round."""
     lend: Callable[[RoundState, Order], PyTree]
     """``(state, order) -> memory``: the rows of the clients of the round after this state, on the devices."""
-    put_away: Callable[[Order, PyTree, Order | None], None]
-    """``(order, memory, next order) -> None``: what a round that has begun will leave, and whose rows are wanted next, if known."""
+    expect: Callable[[Order | None], None]
+    """``next order -> None``: whose rows are wanted next, if known, while a round has begun; reading them need not wait for it."""
+    put_away: Callable[[Order, PyTree], None]
+    """``(order, memory) -> None``: what a round that has begun will leave."""
     forget: Callable[[], None]
     """``() -> None``: the round that rows were lent to did not come about."""
     show: Callable[[Any], PyTree]
     """``ids int64[D * k] -> memory``: their rows, up to date, on the devices in turn, to be looked at."""
+    read: Callable[[Any], PyTree]
+    """``ids int64[k] -> memory [k, ...]``: the same, on the host."""
     snapshot: Callable[[], Description]
     """``() -> description`` of what everybody remembers now, safe on disk; to be kept with the checkpoint of this round."""
     restore: Callable[[Description], None]
@@ -79,7 +84,7 @@ def make_keeping(plan: Plan, backend: Backend, clients: int) -> Keeping:
     )
     shelf = _Shelf(plan, backend, clients)
     weakref.finalize(shelf, shelf.held.close)
-    actions: tuple[Any, ...] = (_use, _begin, _lend, _put_away, _forget, _show, _snapshot, _restore, _retain)
+    actions: tuple[Any, ...] = (_use, _begin, _lend, _expect, _put_away, _forget, _show, _read, _snapshot, _restore, _retain)
     return Keeping(*(partial(action, shelf) for action in actions))
 
 
@@ -114,11 +119,14 @@ def _lend(shelf: _Shelf, state: RoundState, order: Order) -> PyTree:
     return _deal(shelf, pipeline.take())
 
 
-def _put_away(shelf: _Shelf, order: Order, memory: PyTree, following: Order | None) -> None:
-    pipeline, per_device = _line(shelf), shelf.plan.backend == "pmap"
-    if following is not None:  # first, so that reading need not wait for the round
+def _expect(shelf: _Shelf, following: Order | None) -> None:
+    if following is not None:
         shelf.asked = seats(following)
-        pipeline.prefetch(shelf.asked)
+        _line(shelf).prefetch(shelf.asked)
+
+
+def _put_away(shelf: _Shelf, order: Order, memory: PyTree) -> None:
+    pipeline, per_device = _line(shelf), shelf.plan.backend == "pmap"
     pipeline.deliver(seats(order), jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), memory) if per_device else memory)
     shelf.round += 1
 
@@ -128,8 +136,12 @@ def _forget(shelf: _Shelf) -> None:
 
 
 def _show(shelf: _Shelf, ids: Any) -> PyTree:
+    return _deal(shelf, _read(shelf, ids))
+
+
+def _read(shelf: _Shelf, ids: Any) -> PyTree:
     _line(shelf).wait()
-    return _deal(shelf, _open(shelf).read(ids))
+    return _open(shelf).read(ids)
 
 
 def _deal(shelf: _Shelf, rows: PyTree) -> PyTree:
@@ -153,6 +165,25 @@ def _restore(shelf: _Shelf, description: Description) -> None:
 
 def _retain(shelf: _Shelf, rounds: Iterable[int]) -> None:
     _open(shelf).keep(rounds)
+
+
+def lent(
+    keeping: Keeping, supplier: Supplier, guard: Guard, advance: Callable, state: RoundState, parcel: Parcel
+) -> tuple[RoundState, Outcome]:
+    """A round whose clients' memory the host lends, and puts away behind the next, unless the round is refused."""
+    at, memory = int(np.asarray(state.round)), keeping.lend(state, parcel.order)
+    try:
+        after, outcome = advance(dataclasses.replace(state, memory=memory), parcel.supply)
+    except BaseException:
+        keeping.forget()
+        raise
+    supplier.prepare(after)
+    keeping.expect(parcel.following)
+    if guard.refuses and int(np.asarray(after.round)) == at:  # which takes until the round is over
+        keeping.forget()
+    else:
+        keeping.put_away(parcel.order, after.memory)
+    return dataclasses.replace(after, memory=()), outcome
 
 
 def seats(order: Order) -> np.ndarray:

@@ -15,10 +15,11 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from fedjax_sim.callbacks import Callback, Event, notify, until_above
+from fedjax_sim.callbacks import Callback, Event, notify, until_above, until_diverged
 from fedjax_sim.checkpoint import SaveError, Store
 from fedjax_sim.checks import FedError, positive, require
 from fedjax_sim.history import History, Row, Writer, record
+from fedjax_sim.incident import NonFinite
 from fedjax_sim.interrupts import interrupts
 from fedjax_sim.processes import agreed
 from fedjax_sim.progress import Progress, open_progress
@@ -80,6 +81,7 @@ def simulate(
     writers: Iterable[Writer] = (),
     progress: bool = True,
     target: tuple[str, float] | None = None,
+    patience: int | None = 3,
     resume: RoundState | None = None,
     history: History | None = None,
     console: Console | None = None,
@@ -102,12 +104,14 @@ def simulate(
       writers: where rows go; closed at the end.
       progress: whether to show the rounds.
       target: ``("test/accuracy", 0.9)`` stops the run when that number reaches that value.
+      patience: see :func:`fedjax_sim.callbacks.until_diverged`; ``None`` goes on for ever.
       resume: a logical state to continue from.
       history: the rows up to it.
       console: where to show; standard error if none is given.
 
     Raises:
-      FedError: for a number out of range, a store that holds another run, a target that nobody reports.
+      FedError: for a number out of range, a store that holds another run, a target that nobody reports; as :class:`NonFinite` for a
+        round that the program's guard refused, when the state before it was saved.
     """
     _check(rounds, evaluate_every, rounds_per_call, checkpoint_every)
     require(
@@ -129,7 +133,7 @@ def simulate(
         store=store,
         checkpoint_every=checkpoint_every,
         metadata=metadata or {},
-        callbacks=(*callbacks, *([until_above(*target)] if target else [])),
+        callbacks=(*callbacks, *([until_above(*target)] if target else []), *([until_diverged(patience)] if patience else [])),
         writers=tuple(writers),
         history=past,
         notes=[],
@@ -184,6 +188,10 @@ def _loop(run: Run, state: RoundState, show: Progress, asked: Callable[[], str |
         end = chunk_end(at, run.rounds, run.per_call, run.evaluate and run.evaluate_every, run.store and run.checkpoint_every)
         with heard(Trouble(run.notes, show.say)):
             state, outcome, rows = _call(run, state, end - at)
+        if (came := int(state.round)) < end:
+            _record(run, state, outcome, at, rows[: came - at], show, evaluated=False)
+            _save(run, state, show, last=True)
+            raise NonFinite(came + 1, run.program.blame(state))
         due = run.evaluate is not None and (end % run.evaluate_every == 0 or end == run.rounds)
         rows[-1] |= _evaluated(run, state) if due else {}
         reason = _record(run, state, outcome, at, rows, show, due)

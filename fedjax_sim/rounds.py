@@ -23,8 +23,11 @@ from fedjax_sim.engine.backends import Backend, Compiled, make_backend
 from fedjax_sim.engine.capacity import choose_place, make_elastic
 from fedjax_sim.engine.deal import deal
 from fedjax_sim.engine.trip import within
-from fedjax_sim.keeping import Keeping, make_keeping
-from fedjax_sim.supply import LAYOUT, Order, Parcel, Supply, make_supplier
+from fedjax_sim.engine.undo import Aside, set_aside, undo
+from fedjax_sim.guard import OFF, Guard, account
+from fedjax_sim.keeping import Keeping, lent, make_keeping
+from fedjax_sim.single import Blame, alone, blame, rows_of
+from fedjax_sim.supply import LAYOUT, Order, Supply, make_supplier
 from fedjax_sim.types import (
     Aggregator,
     Algorithm,
@@ -77,7 +80,7 @@ def federate(learner: Learner, aggregator: Aggregator, server: Server, epochs: i
     def round(trip: Trips, key: Key, state: Federated, memory: PyTree, roster: Roster) -> tuple[Federated, PyTree, Outcome]:
         message = partial(server.broadcast, state.server)
         back = trip(learner, aggregator, fold_in(key, TRIP), message, state.aggregator, memory, roster, epochs=epochs)
-        served = update(server, fold_in(key, UPDATE), state.server, back.upload, roster)
+        served = update(server, fold_in(key, UPDATE), state.server, back.upload, back.roster)
         return Federated(served, back.aggregator), back.memory, back.outcome
 
     def variables(state: Federated) -> Variables:
@@ -110,10 +113,28 @@ class Program(NamedTuple):
     plan: Plan
     keeping: Keeping | None = None
     """Client memory, where the host keeps it; the state then has none."""
+    blame: Callable[[RoundState], Blame] | None = None
+    """``state -> blame``: why the guard refuses the round after this state. Runs it once more, on one device of this process."""
 
 
-def make_round(algorithm: Algorithm, sampler: Sampler, data: Population | Table, work: Batching, engine: Engine = AUTOMATIC) -> Program:
+class Parts(NamedTuple):
+    """What a round is made of, but for data and machine."""
+
+    algorithm: Algorithm
+    sampler: Sampler
+    work: Batching
+    guard: Guard
+
+
+def make_round(
+    algorithm: Algorithm, sampler: Sampler, data: Population | Table, work: Batching, engine: Engine = AUTOMATIC, guard: Guard = OFF
+) -> Program:
     """Composes sampling, batching, learning, reduction and update into one jitted function.
+
+    Args:
+      algorithm, sampler, data, work: what a round is made of.
+      engine: where it runs.
+      guard: what to do about clients whose results are not finite; see :mod:`fedjax_sim.guard`. By default nobody looks.
 
     Raises:
       FedError: where the parts do not fit each other, the data or the machine.
@@ -124,13 +145,9 @@ def make_round(algorithm: Algorithm, sampler: Sampler, data: Population | Table,
     plan = choose_place(make_plan(engine, int(sizes.max())), data)
     sampler.cohort(len(sizes))  # refuses a cohort that the population cannot fill
     backend = make_backend(plan)
-    supplied = isinstance(data, Population) and plan.data == "host"
+    parts, supplied = Parts(algorithm, sampler, work, guard), isinstance(data, Population) and plan.data == "host"
     keeping = make_keeping(plan, backend, len(sizes)) if plan.keep == "host" else None
-    steps = (
-        _supplied(algorithm, sampler, data, work, plan, backend, keeping)
-        if supplied
-        else _resident(algorithm, sampler, data, work, plan, backend)
-    )
+    steps = _supplied(parts, data, plan, backend, keeping) if supplied else _resident(parts, data, plan, backend)
 
     def init(variables: Variables, seed: int = 0) -> RoundState:
         state = on_host(algorithm, sampler, sizes, work, variables, seed, backend)
@@ -143,7 +160,15 @@ def make_round(algorithm: Algorithm, sampler: Sampler, data: Population | Table,
         require(rounds > 0, "rounds must be positive", rounds, "run at least one round")
         return steps.run(state, rounds)
 
-    return Program(init, run, lambda state: backend.logical(state, len(sizes)), backend.place, steps.lower, plan, keeping)
+    def logical(state: RoundState) -> RoundState:
+        return backend.logical(state, len(sizes))
+
+    def find(state: RoundState) -> Blame:
+        one, closely = alone(plan), guard._replace(nonfinite="drop")
+        again, read = partial(proceed, algorithm, sampler, one, work, closely), keeping.read if keeping else rows_of(logical(state).memory)
+        return blame(partial(order, sampler, one, work), census(work, jnp.asarray(sizes)), again, data, one, state, read)
+
+    return Program(init, run, logical, backend.place, steps.lower, plan, keeping, find)
 
 
 class _Steps(NamedTuple):
@@ -153,34 +178,34 @@ class _Steps(NamedTuple):
     lower: Callable[..., jax.stages.Lowered]
 
 
-def _resident(algorithm: Algorithm, sampler: Sampler, data: Population | Table, work: Batching, plan: Plan, backend: Backend) -> _Steps:
+def _resident(parts: Parts, data: Population | Table, plan: Plan, backend: Backend) -> _Steps:
     """All examples are on the devices: rounds are a scan."""
     table = backend.share(to_table(data) if isinstance(data, Population) else data)
 
     def program(plan: Plan, rounds: int) -> Compiled:
-        spmd = make_spmd(algorithm, sampler, plan, work)
+        spmd = make_spmd(parts.algorithm, parts.sampler, plan, parts.work, parts.guard)
         return backend.advance(lambda state, table: repeat(spmd, rounds, state, table))
 
     run = make_elastic(program, plan)
     return _Steps(lambda state, rounds: run(state, table, rounds), lambda state, rounds=1: program(plan, rounds).lower(state, table))
 
 
-def _supplied(
-    algorithm: Algorithm, sampler: Sampler, data: Any, work: Batching, plan: Plan, backend: Backend, keeping: Keeping | None
-) -> _Steps:
+def _supplied(parts: Parts, data: Any, plan: Plan, backend: Backend, keeping: Keeping | None) -> _Steps:
     """The host samples, and brings every round its clients' examples, and what they remember: rounds follow one another."""
-    facts = census(work, jnp.asarray(data.sizes, jnp.int32))
-    supplier = make_supplier(partial(order, sampler, plan, work), facts, data, plan, backend)
+    facts = census(parts.work, jnp.asarray(data.sizes, jnp.int32))
+    supplier = make_supplier(partial(order, parts.sampler, plan, parts.work), facts, data, plan, backend)
 
     def program(plan: Plan, rounds: int) -> Compiled:
-        spmd = partial(proceed, algorithm, sampler, plan, work)
+        spmd = partial(proceed, parts.algorithm, parts.sampler, plan, parts.work, parts.guard)
         return backend.advance(lambda state, supply: repeat(spmd, rounds, state, supply), LAYOUT)
 
     advance = make_elastic(program, plan)
 
     def once(state: RoundState) -> tuple[RoundState, Outcome]:
         parcel = supplier.take(state)
-        state, outcome = advance(state, parcel.supply) if keeping is None else lent(keeping, advance, state, parcel)
+        if keeping is not None:
+            return lent(keeping, supplier, parts.guard, advance, state, parcel)
+        state, outcome = advance(state, parcel.supply)
         supplier.prepare(state)
         return state, outcome
 
@@ -202,18 +227,6 @@ def _supplied(
     return _Steps(run, lower)
 
 
-def lent(keeping: Keeping, advance: Callable, state: RoundState, parcel: Parcel) -> tuple[RoundState, Outcome]:
-    """A round whose clients' memory the host lends, and puts away behind the next."""
-    memory = keeping.lend(state, parcel.order)
-    try:
-        after, outcome = advance(replace(state, memory=memory), parcel.supply)
-    except BaseException:
-        keeping.forget()
-        raise
-    keeping.put_away(parcel.order, after.memory, parcel.following)
-    return replace(after, memory=()), outcome
-
-
 def order(sampler: Sampler, plan: Plan, work: Batching, facts: Census, seed: Array, round: Array, state: PyTree) -> Order:
     """Who takes part in a round, and how the cohort is dealt."""
     roster, chosen = sampler.sample(fold_in(round_key(seed, round), SAMPLE), state, facts, round)
@@ -222,27 +235,30 @@ def order(sampler: Sampler, plan: Plan, work: Batching, facts: Census, seed: Arr
 
 
 def proceed(
-    algorithm: Algorithm, sampler: Sampler, plan: Plan, work: Batching, state: RoundState, supply: Supply
+    algorithm: Algorithm, sampler: Sampler, plan: Plan, work: Batching, guard: Guard, state: RoundState, supply: Supply
 ) -> tuple[RoundState, Outcome]:
     """One round, for a cohort that was sampled and dealt before, on every device."""
     roster, chosen, places = supply.order
-    trip = make_trips(plan, supply.table, work, places)
+    trip = make_trips(plan, supply.table, work, places, guard)
     key = fold_in(round_key(state.seed, state.round), ROUND)
-    after, memory, outcome = algorithm.round(trip, key, state.algorithm, state.memory, roster)
+    aside = set_aside(plan, state, roster.id) if guard.refuses else Aside(state)
+    after, memory, outcome = algorithm.round(trip, key, state.algorithm, aside.state.memory, roster)
+    roster, outcome = account(guard, roster, outcome)
     outcome = outcome._replace(metrics={**outcome.metrics, "cohort": roster.count})
     observed = sampler.observe(chosen, roster, outcome.clients)
-    return RoundState(round=state.round + 1, seed=state.seed, algorithm=after, memory=memory, sampler=observed), outcome
+    moved = RoundState(round=state.round + 1, seed=state.seed, algorithm=after, memory=memory, sampler=observed)
+    return undo(plan, aside, moved, roster) if guard.refuses else moved, outcome
 
 
 def make_spmd(
-    algorithm: Algorithm, sampler: Sampler, plan: Plan, work: Batching
+    algorithm: Algorithm, sampler: Sampler, plan: Plan, work: Batching, guard: Guard = OFF
 ) -> Callable[[RoundState, Table], tuple[RoundState, Outcome]]:
     """One round as the pure function that every device runs on its own shards: ``(state, table) -> (state, outcome)``."""
 
     def spmd(state: RoundState, table: Table) -> tuple[RoundState, Outcome]:
         sampled = order(sampler, plan, work, census(work, table.size), state.seed, state.round, state.sampler)
         # As if the host had sampled, to the last bit: XLA would compute parts of it anew among the steps.
-        return proceed(algorithm, sampler, plan, work, state, Supply(lax.optimization_barrier(sampled), table))
+        return proceed(algorithm, sampler, plan, work, guard, state, Supply(lax.optimization_barrier(sampled), table))
 
     return spmd
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,8 @@ def run_experiment(
         past = _past(folder, restored)
         if leads():
             files.save(folder / CONFIG, dumps(experiment.config))
-        result = _simulate(experiment, folder, store, restored, past, console, callbacks)
+        with filing(experiment, folder):
+            result = _simulate(experiment, folder, store, restored, past, console, callbacks)
         saved = store.steps()[-1:] == (int(result.state.round),)
     earlier = (past.latest("seconds") or 0.0) if past else 0.0
     notes = (*turned, *(restored.notes if restored else (ANEW,) if resume else ()), *_gaps(past, restored))
@@ -157,7 +158,26 @@ def _simulate(
         resume=restored.state if restored else None,
         history=past,
         console=console,
+        patience=experiment.guard.patience,
     )
+
+
+@contextlib.contextmanager
+def filing(experiment: Experiment, folder: Path) -> Iterator[None]:
+    """While open, a round that is refused leaves files in the run's folder, and the error says what to do with them."""
+    from fedjax_sim.incident import NonFinite, save
+
+    try:
+        yield
+    except NonFinite as error:
+        if not error.blame.clients:
+            raise
+        try:
+            path = save(folder, error.round, error.blame, dumps(experiment.config))
+        except FedError as trouble:
+            raise NonFinite(error.round, error.blame, f"look at their data; {trouble}") from None
+        do = f"look at it with: fedjax-sim replay {path}; go on without them: fedjax-sim resume {folder} guard.nonfinite=drop"
+        raise NonFinite(error.round, error.blame, do) from None
 
 
 def open_checkpoints(experiment: Experiment, folder: Path) -> Store:

@@ -88,6 +88,8 @@ class Roster(NamedTuple):
     delay: Array
     population: Array
     """int32 scalar, N. Rows whose ``id`` is N are absent."""
+    lost: Any = None
+    """bool[C], who was there until a guard sent it away in this round; ``None`` where there is none. See :mod:`fedjax_sim.guard`."""
 
     @property
     def present(self) -> Array:
@@ -224,6 +226,8 @@ class Trip(NamedTuple):
     aggregator: PyTree
     memory: PyTree
     outcome: Outcome
+    roster: Roster
+    """Who is still there. What comes after the trip - the next one, the server - is about them."""
 
 
 class Algorithm(NamedTuple):

@@ -17,6 +17,7 @@ from fedjax_sim.data.batching import Batching
 from fedjax_sim.data.population import Population, Table, population, to_table
 from fedjax_sim.engine import Engine, Plan, make_plan
 from fedjax_sim.engine.backends import make_backend
+from fedjax_sim.guard import OFF, Guard
 from fedjax_sim.objectives import classification
 from fedjax_sim.rounds import initial, make_spmd
 from fedjax_sim.tasks import quadratic
@@ -46,11 +47,11 @@ class Machine(NamedTuple):
     plan: Plan
 
 
-def machine(algorithm: Algorithm, sampler: Sampler, like: Population, work: Batching, engine: Engine = ONE) -> Machine:
+def machine(algorithm: Algorithm, sampler: Sampler, like: Population, work: Batching, engine: Engine = ONE, guard: Guard = OFF) -> Machine:
     """``make_round``, but for the data; ``like`` tells the shapes and the size of the largest client."""
     plan = make_plan(engine, int(like.sizes.max()))
     backend = make_backend(plan)
-    program = backend.advance(make_spmd(algorithm, sampler, plan, work))
+    program = backend.advance(make_spmd(algorithm, sampler, plan, work, guard))
 
     def first(variables: Variables, data: Data, seed: int = 0) -> RoundState:
         return backend.place(initial(algorithm, sampler, table(data).size, work, variables, seed))

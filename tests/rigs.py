@@ -13,6 +13,7 @@ from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.data.batching import batching
 from fedjax_sim.data.population import Population
 from fedjax_sim.engine import Engine
+from fedjax_sim.guard import OFF, Guard
 from fedjax_sim.objectives import classification
 from fedjax_sim.types import Objective, Outcome, RoundState, Variables
 
@@ -54,13 +55,13 @@ class Rig(NamedTuple):
 
 
 @cache
-def rig(name: str, engine: Engine | str, shuffle: bool = False, **settings: Any) -> Rig:
+def rig(name: str, engine: Engine | str, shuffle: bool = False, guard: Guard = OFF, **settings: Any) -> Rig:
     """The algorithm on one of :data:`ENGINES`, or on another engine."""
     traces: list[int] = []
     algorithm = REGISTRY[name].factory(counted(OBJECTIVE, traces), **settings)
     work = WORK._replace(shuffle=shuffle)
     engine = ENGINES[engine] if isinstance(engine, str) else engine
-    return Rig(machine(algorithm, script(C, ROUNDS), PEOPLE, work, engine), traces)
+    return Rig(machine(algorithm, script(C, ROUNDS), PEOPLE, work, engine, guard), traces)
 
 
 def counted(objective: Objective, traces: list[int]) -> Objective:

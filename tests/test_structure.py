@@ -22,8 +22,8 @@ EACH = pytest.mark.parametrize("path", FILES, ids=NAMES)
 
 LAYERS = [
     {"types", "tree", "checks", "permutation", "machine", "processes", "vault", "files"},
-    {"learner", "local", "server", "objectives", "optimizers", "samplers", "aggregators", "data", "models"},
-    {"engine", "supply", "keeping", "rounds", "survey", "wrappers"},
+    {"guard", "learner", "local", "server", "objectives", "optimizers", "samplers", "aggregators", "data", "models"},
+    {"engine", "supply", "keeping", "single", "rounds", "survey", "wrappers"},
     {"algorithms", "tasks", "privacy"},
     {
         "manifest",
@@ -36,6 +36,8 @@ LAYERS = [
         "callbacks",
         "progress",
         "interrupts",
+        "incident",
+        "replay",
         "trouble",
         "loop",
         "report",

@@ -69,8 +69,8 @@ def mime(objective: Objective, *, lr: float = 0.1, beta: float = 0.9) -> Algorit
         seen = trip(look, average, fold_in(key, 0), lambda member: x, (), memory, roster, epochs=1)
         c = seen.upload.delta
         down = x._replace(extra=Statistics(state.s, c))
-        back = trip(learn, average, fold_in(key, 1), lambda member: down, (), seen.memory, roster)
-        after = update(keeper, fold_in(key, 2), state, back.upload._replace(extra=c), roster)
+        back = trip(learn, average, fold_in(key, 1), lambda member: down, (), seen.memory, seen.roster)
+        after = update(keeper, fold_in(key, 2), state, back.upload._replace(extra=c), back.roster)
         return after, back.memory, back.outcome
 
     return Algorithm(keeper.init, lambda variables: (), round, keeper.variables, keeper.broadcast, broadcast_model)

@@ -18,6 +18,7 @@ class Parts(NamedTuple):
     sampler: Any
     batching: Any
     engine: Any
+    guard: Any
 
 
 def assemble(sections: dict[str, Any], log: Log, data: bool = True) -> Parts:
@@ -38,6 +39,7 @@ def assemble(sections: dict[str, Any], log: Log, data: bool = True) -> Parts:
         _sampler(sections.get("sampler"), log),
         make(sections.get("local"), "local", log),
         make(sections.get("engine"), "engine", log),
+        make(sections.get("guard"), "guard", log),
     )
 
 

@@ -17,6 +17,7 @@ from fedjax_sim.config.proof import memory_fits, prove, stop_problem
 if TYPE_CHECKING:
     from fedjax_sim.data.batching import Batching
     from fedjax_sim.engine import Engine
+    from fedjax_sim.guard import Guard
     from fedjax_sim.rounds import Program
     from fedjax_sim.tasks import Task
     from fedjax_sim.types import Algorithm, Sampler
@@ -31,6 +32,7 @@ class Experiment(NamedTuple):
     sampler: Sampler
     batching: Batching
     engine: Engine
+    guard: Guard
     program: Program
 
 
@@ -54,7 +56,7 @@ def build(config: Config) -> Experiment:
     log.guard("engine", type(run.engine).model_fields, lambda: memory_fits(parts.task, parts.algorithm, parts.engine))
     _stop(config, log)
     try:
-        program = make_round(parts.algorithm, parts.sampler, train, parts.batching, parts.engine)
+        program = make_round(parts.algorithm, parts.sampler, train, parts.batching, parts.engine, parts.guard)
     except FedError as error:
         raise ConfigErrors(line(config.document, blame_any(run, error), str(error))) from error
     made = Experiment(config, *parts, program)

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from fedjax_sim.checks import fail
 from fedjax_sim.config.load import tables
 
-FREE = ("rounds", "engine", "evaluation", "checkpoint", "stop")
-"""Keys and tables that do not decide what the rounds compute."""
+FREE = ("rounds", "engine", "guard", "evaluation", "checkpoint", "stop")
+"""Keys and tables that do not decide what the rounds compute, as long as all goes well."""
 
 
 def changed_rates(run: Any, before: dict[str, Any] | None) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ def of_round(made: Experiment) -> list[str]:
 
     def go(variables: Any, table: Any) -> Metrics:
         state = initial(made.algorithm, made.sampler, table.size, made.batching, variables, 0)
-        return make_spmd(made.algorithm, made.sampler, one, made.batching)(state, table)[1].metrics
+        return make_spmd(made.algorithm, made.sampler, one, made.batching, made.guard)(state, table)[1].metrics
 
     metrics = jax.eval_shape(go, variables, outline(made.task.data.train))
     return [name for name, metric in metrics.items() if np.shape(jax.tree.leaves(metric)[0]) == ()]

@@ -84,6 +84,7 @@ class Stop(Settings):
 def run_model(known: Registries) -> type[Settings]:
     """The model of a whole file."""
     from fedjax_sim.data.batching import batching
+    from fedjax_sim.guard import guard
 
     parts = parts_of(known)
     engine = fields_of(_engine(), parts) | {
@@ -103,6 +104,7 @@ def run_model(known: Registries) -> type[Settings]:
         "sampler": (tagged(samplers, known.samplers, parts), Field(description="who takes part in a round")),
         "local": _section("local", batching, fields_of(batching, parts)),
         "engine": _section("engine", _engine(), engine),
+        "guard": _section("guard", guard, fields_of(guard, parts)),
         "evaluation": (Evaluation, Field(default_factory=lambda: Evaluation())),
         "checkpoint": (Checkpoint, Field(default_factory=lambda: Checkpoint())),
         "stop": (optional(Stop), Field(None, description="early stopping; absent: all rounds")),

@@ -39,10 +39,12 @@ def seat(roster: Roster, place: Array) -> Deal:
     return Deal(jax.tree.map(lambda leaf, none: jnp.where(there, tree.take(leaf, place), none), members, absent), place)
 
 
-def queue(deal: Deal, shard: Array | int, slots: Array) -> Queue:
-    """One shard's queue; ``slots`` are int32[Q]."""
+def queue(deal: Deal, shard: Array | int, slots: Array, gaps: bool = False) -> Queue:
+    """One shard's queue; ``slots`` are int32[Q]. Gaps: whether some who were dealt may be gone."""
     members = tree.take(deal.members, jnp.asarray(shard))
-    return Queue(members, slots, jnp.sum(members.steps > 0, dtype=jnp.int32))
+    there = members.steps > 0
+    last = jnp.max(jnp.where(there, jnp.arange(1, len(there) + 1, dtype=jnp.int32), 0)) if gaps else None
+    return Queue(members, slots, jnp.sum(there, dtype=jnp.int32) if last is None else last)
 
 
 def undeal(deal: Deal, values: PyTree, cohort: int) -> PyTree:

@@ -57,7 +57,7 @@ class Queue(NamedTuple):
     slots: Array
     """int32, each client's row of the memory table; past its end, none."""
     count: Array
-    """int32 scalar, how many are present (they come first)."""
+    """int32 scalar, how many are present (they come first); where a guard has sent some of them away, with those before the last one."""
 
     @property
     def length(self) -> int:
@@ -175,12 +175,17 @@ def deliver(work: Work, queue: Queue, reduced: Reduced, left: Finished, steps: M
       present: bool[L]; the others change nothing.
       place: int32[L], their places in the queue.
     """
-    slots = jnp.where(present, jnp.take(queue.slots, place, mode="clip"), tree.NOWHERE)
+    lost, counts = reduced.lost, present
+    if left.lost is not None:
+        here = present & (jnp.take(queue.members.steps, place, mode="clip") > 0)
+        lost, counts = tree.put(lost, jnp.where(here, place, queue.length), left.lost), here & ~left.lost
+    slots = jnp.where(counts, jnp.take(queue.slots, place, mode="clip"), tree.NOWHERE)
     return Reduced(
-        absorb(work.reduce, reduced.upload, left.upload, present, place),
-        add_present(reduced.stats, left.stats, present),
-        tree.put(reduced.clients, jnp.where(present, place, queue.length), client_metrics(steps, left.metrics)),
+        absorb(work.reduce, reduced.upload, left.upload, counts, place),
+        add_present(reduced.stats, left.stats, counts),
+        tree.put(reduced.clients, jnp.where(counts, place, queue.length), client_metrics(steps, left.metrics)),
         remember(reduced.table, slots, left.memory),
+        lost,
     )
 
 

@@ -24,6 +24,7 @@ from fedjax_sim.engine.layout import nbytes, spread
 from fedjax_sim.engine.lockstep import pace_of
 from fedjax_sim.engine.plan import AXIS, Plan
 from fedjax_sim.engine.work import Reduced, Work, bind, row, shapes
+from fedjax_sim.guard import LOST, OFF, Guard, dismiss
 from fedjax_sim.types import Aggregator, Array, Key, Learner, Mean, Member, Message, Metrics, Outcome, PyTree, Roster, Trip, Upload
 
 
@@ -53,11 +54,12 @@ class Site(NamedTuple):
     work: Batching
     places: Array
     """The cohort's deal, the same for all trips of a round: a device has the examples of its own clients."""
+    guard: Guard
 
 
-def make_trips(plan: Plan, table: Table, work: Batching, places: Array) -> Trips:
+def make_trips(plan: Plan, table: Table, work: Batching, places: Array, guard: Guard = OFF) -> Trips:
     """The verb, bound. To be called inside the SPMD program of the plan's devices."""
-    return partial(_trip, Site(plan, table, work, places))
+    return partial(_trip, Site(plan, table, work, places, guard))
 
 
 def within(work: Batching, limit: int, roster: Roster) -> Roster:
@@ -77,32 +79,41 @@ def _trip(
     epochs: int | None = None,
 ) -> Trip:
     require_reducer(aggregator)
-    roster = within(site.work, site.plan.limit, roster)
-    if epochs is not None:
-        site = site._replace(work=site.work._replace(epochs=epochs, steps=None))
-        roster = roster._replace(steps=jnp.where(roster.present, local_steps(site.work, roster.size), 0))
-    bound = most_steps(site.work, site.plan.limit)
-    work = bind(learner, aggregator, fold_in(key, 0), broadcast, state, site.table, site.work, site.plan.limit, bound)
-    dealt = seat(roster, site.places)
+    homework, crew = assign(site.work, site.plan.limit, roster, epochs)
+    bound = most_steps(homework, site.plan.limit)
+    work = bind(learner, aggregator, fold_in(key, 0), broadcast, state, site.table, homework, site.plan.limit, bound, site.guard)
+    dealt = seat(crew, site.places)
     groups, lent = site.plan.groups, site.plan.keep == "host"
     loan = borrow(memory, dealt.members.id, groups, lent)
-    reduced = run_shards(site.plan, work, dealt, loan.table, loan.slots)
+    reduced = run_shards(site.plan, work, dealt, loan.table, loan.slots, gaps=roster.lost is not None)
     memory = give_back(memory, loan._replace(table=reduced.table), dealt.members.id, groups, roster.population, lent)
-    upload, stats, clients = collect(site.plan, work.reduce, dealt, reduced, roster.id.shape[0])
+    upload, stats, clients, lost = collect(site.plan, work.reduce, dealt, reduced, roster.id.shape[0])
     upload, state, metrics = aggregator.finalize(fold_in(key, 1), state, upload, stats)
     anchor = jax.eval_shape(broadcast, jax.tree.map(lambda leaf: leaf[0], roster.members))
     upload = upload._replace(delta=tree.cast(upload.delta, anchor.params), state=tree.cast(upload.state, anchor.state))
-    cohort = jax.tree.map(tree.total, clients, is_leaf=lambda x: isinstance(x, Mean))
-    return Trip(upload, state, memory, Outcome({**cohort, **metrics}, clients))
+    outcome = Outcome({**jax.tree.map(tree.total, clients, is_leaf=lambda x: isinstance(x, Mean)), **metrics}, clients)
+    if lost is None:
+        return Trip(upload, state, memory, outcome, roster)
+    left = dismiss(roster, lost)
+    return Trip(upload, state, memory, outcome._replace(clients={**clients, LOST: left.lost}), left)
 
 
-def run_shards(plan: Plan, work: Work, dealt: Deal, table: PyTree, slots: Array) -> Reduced:
+def assign(work: Batching, limit: int, roster: Roster, epochs: int | None) -> tuple[Batching, Roster]:
+    """What the clients of a trip do, and the roster with their steps."""
+    roster = within(work, limit, roster)
+    if epochs is None:
+        return work, roster
+    work = work._replace(epochs=epochs, steps=None)
+    return work, roster._replace(steps=jnp.where(roster.present, local_steps(work, roster.size), 0))
+
+
+def run_shards(plan: Plan, work: Work, dealt: Deal, table: PyTree, slots: Array, gaps: bool = False) -> Reduced:
     """This device's shards, one after another; results stacked ``[S / D, ...]``, except the memory table, which they share."""
     count = plan.shards_per_device
     first = lax.axis_index(AXIS) * count if plan.groups > 1 else 0
 
     def shard(table: PyTree, index: Array | int) -> tuple[PyTree, Reduced]:
-        clients = shard_queue(dealt, first + index, tree.take(slots, jnp.asarray(index)))
+        clients = shard_queue(dealt, first + index, tree.take(slots, jnp.asarray(index)), gaps)
         result = run_shard(plan, work, clients, table)
         return result.table, result._replace(table=())
 
@@ -124,8 +135,8 @@ def run_shard(plan: Plan, work: Work, clients: queue.Queue, table: PyTree) -> Re
     return run(spread(plan, suit_platform(plan, work)), clients, table, like, lanes, lane_mapper(plan), pace_of(plan))
 
 
-def collect(plan: Plan, reduce: str, dealt: Deal, reduced: Reduced, cohort: int) -> tuple[Upload, PyTree, Metrics]:
-    """Every shard's results together: upload and stats as ``finalize`` sees them, metrics in roster order."""
+def collect(plan: Plan, reduce: str, dealt: Deal, reduced: Reduced, cohort: int) -> tuple[Upload, PyTree, Metrics, Array | None]:
+    """Every shard's results together: upload and stats as ``finalize`` sees them, metrics and who is lost in roster order."""
 
     def gather(values: PyTree) -> PyTree:
         if plan.groups == 1:
@@ -139,7 +150,8 @@ def collect(plan: Plan, reduce: str, dealt: Deal, reduced: Reduced, cohort: int)
         return jax.tree.map(lambda leaf: lax.psum(leaf, AXIS), local) if plan.groups > 1 else local
 
     upload = undeal(dealt, gather(reduced.upload), cohort) if reduce == "stack" else add_up(reduced.upload)
-    return upload, add_up(reduced.stats), undeal(dealt, gather(reduced.clients), cohort)
+    clients, lost = undeal(dealt, gather((reduced.clients, reduced.lost)), cohort)
+    return upload, add_up(reduced.stats), clients, lost
 
 
 def in_order(values: PyTree, count: int) -> PyTree:

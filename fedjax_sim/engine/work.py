@@ -12,6 +12,7 @@ from jax.random import fold_in
 from fedjax_sim import tree
 from fedjax_sim.data.batching import Batching, Draw, draw, fetch
 from fedjax_sim.data.population import Table
+from fedjax_sim.guard import OFF, Guard, is_lost
 from fedjax_sim.permutation import words_of
 from fedjax_sim.types import Aggregator, Array, Key, Learner, Member, Message, Metrics, PyTree, Upload
 
@@ -39,6 +40,8 @@ class Finished(NamedTuple):
     memory: PyTree
     """Its new memory row; ``None`` leaves the table as it is."""
     metrics: Metrics
+    lost: Array | None = None
+    """bool, whether a guard sends it away, so that it leaves nothing; ``None`` where none looks."""
 
 
 class Work(NamedTuple):
@@ -79,6 +82,7 @@ def bind(
     work: Batching,
     limit: int,
     bound: int,
+    guard: Guard = OFF,
 ) -> Work:
     """A learner and an aggregator as :class:`Work` on a table.
 
@@ -99,9 +103,9 @@ def bind(
 
     def finish(client: Client, memory: PyTree, local: PyTree) -> Finished:
         upload, memory, metrics = learner.finish(stream(client, FINISH), broadcast(client.member), memory, local)
-        upload = tree.widen(Upload(upload.delta, upload.state, upload.extra, client.member.size, jnp.int32(1)))
-        upload, stats = aggregator.lift(stream(client, LIFT), state, upload)
-        return Finished(upload, stats, memory, metrics)
+        wide = tree.widen(Upload(upload.delta, upload.state, upload.extra, client.member.size, jnp.int32(1)))
+        upload, stats = aggregator.lift(stream(client, LIFT), state, wide)
+        return Finished(upload, stats, memory, metrics, is_lost(guard, wide.delta, (upload, stats, memory)))
 
     return Work(enrol, start, drawing(work, limit, table), step, finish, aggregator.reduce or "sum", bound)
 
@@ -140,6 +144,8 @@ class Reduced(NamedTuple):
     """``[Q]`` in every leaf, in queue order; zeros where absent."""
     table: PyTree
     """The memory table, written."""
+    lost: Array | None = None
+    """bool[Q], in queue order: whom a guard sent away."""
 
 
 def client_metrics(steps: Metrics, finished: Metrics) -> Metrics:
@@ -152,7 +158,7 @@ def empty(like: Like, reduce: str, length: int, table: PyTree) -> Reduced:
     upload = like.finished.upload
     upload = tree.zeros_like(upload) if reduce == "sum" else tree.tile(tree.zeros_like(upload), length)
     clients = tree.tile(tree.zeros_like(client_metrics(like.metrics, like.finished.metrics)), length)
-    return Reduced(upload, tree.zeros_like(like.finished.stats), clients, table)
+    return Reduced(upload, tree.zeros_like(like.finished.stats), clients, table, tree.tile(tree.zeros_like(like.finished.lost), length))
 
 
 def absorb(reduce: str, running: Upload, uploads: Upload, present: Array, place: Array) -> Upload:

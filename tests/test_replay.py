@@ -1,0 +1,118 @@
+"""A client's part in a refused round, step by step, and the files that it is run again from."""
+
+import inspect
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import SMALL, summary
+from federation import close, scripted
+from rigs import ENGINES, OBJECTIVE, PEOPLE, ROUNDS, START, WORK, C, N, remembers, script
+
+from fedjax_sim import tree
+from fedjax_sim.algorithms import REGISTRY
+from fedjax_sim.checks import FedError
+from fedjax_sim.cli import main
+from fedjax_sim.guard import guard
+from fedjax_sim.incident import read, restore, save
+from fedjax_sim.replay import Parts, replay
+from fedjax_sim.rounds import make_round
+
+NAMES = [
+    next(name for name in REGISTRY if remembers(name)),
+    *(name for name in REGISTRY if "def round(" in inspect.getsource(sys.modules[REGISTRY[name].factory.__module__])),
+]
+"""One whose clients remember something, and those of more than one trip."""
+FIRST, ALONE = [*range(C)], [2] + [N] * (C - 1)
+"""Everybody but client 12, and then client 2 alone, whose twelve examples are six batches in two epochs."""
+
+
+def before_second(name, data=PEOPLE, policy=None):
+    """The program, and its state after a first round."""
+    algorithm, policy = REGISTRY[name].factory(OBJECTIVE), policy or guard()
+    made = make_round(algorithm, script(C, ROUNDS), data, WORK, ENGINES["vmap"], policy)
+    cohorts = scripted([FIRST, ALONE, ALONE])
+    state = made.run(made.place(made.logical(made.init(START)).replace(sampler=cohorts)))[0]
+    return made, state, Parts(algorithm, script(C, ROUNDS), WORK, policy, made.plan)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_run_again_is_what_was_run(name):
+    made, state, parts = before_second(name)
+    *_, last = replay(parts, PEOPLE, made.blame(state).state, 2)
+    model = made.logical(state)
+    after = made.logical(made.run(state)[0])
+    old, new = (parts.algorithm.variables(each.algorithm).params for each in (model, after))
+    assert last.found is None
+    assert [step.number for step in last.steps] == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(last.steps[-1].norm, tree.norm(tree.sub(old, new)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_batch_that_is_not_finite_is_found(name):
+    made, state, parts = before_second(name)
+    x = PEOPLE.x.copy()
+    x[PEOPLE.offsets[2] + 9, 1] = np.nan
+    (passage,) = replay(parts, PEOPLE._replace(x=x), made.blame(state).state, 2)
+    assert passage.trip == 1
+    assert passage.found is not None
+    assert passage.found.startswith("batch.x is not finite after step 3 of ")
+    assert [bool(step.odd) for step in passage.steps] == [False, False, True]
+
+
+def test_what_grows_too_large_is_found_and_who_was_not_there_is_not():
+    made, state, parts = before_second(NAMES[0])
+    kept = made.blame(state).state
+    norms = [step.norm for step in next(replay(parts, PEOPLE, kept, 2)).steps]
+    bound = (max(norms[:3]) + max(norms)) / 2
+    (passage,) = replay(parts._replace(guard=guard(max_norm=bound)), PEOPLE, kept, 2)
+    assert passage.found is not None
+    assert "above max_norm" in passage.found
+    assert passage.steps[-1].norm > bound > passage.steps[-2].norm
+    with pytest.raises(FedError, match=r"no part in the round: got 12; choose one of \[2\]"):
+        next(replay(parts, PEOPLE, kept, 12))
+
+
+def test_the_files_bring_everything_back(tmp_path):
+    made, state, _ = before_second(NAMES[0])
+    blame = made.blame(state)._replace(clients=(2,), names=("someone",))
+    for _ in range(2):  # the second replaces the first
+        path = save(tmp_path, 2, blame, "rounds = 2\n")
+    incident = read(path)
+    assert (incident.round, incident.clients, incident.names) == (2, (2,), {2: "someone"})
+    close(restore(incident, blame.state).state, blame.state, 0)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["nonfinite-2", "nonfinite-2.json"]
+    (incident.folder / "config.toml").unlink()
+    with pytest.raises(FedError, match="the state of the refused round is gone"):
+        read(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"round": 1}', '{"round": "x", "clients": [], "state": "s"}'])
+def test_other_files_are_refused_in_words(tmp_path, text):
+    (tmp_path / "file.json").write_text(text)
+    with pytest.raises(FedError, match=r"does not describe a refused round: got .*nonfinite-<round>.json"):
+        read(tmp_path / "file.json")
+
+
+def test_the_command_line_says_files_and_replays(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    config, folder = tmp_path / "small.toml", tmp_path / "run"
+    config.write_text(SMALL)
+    assert main(["run", str(config), "rounds=4", "algorithm.lr=1e30", "--out", str(folder)]) == 2
+    said, file = capsys.readouterr().err, folder / "nonfinite-1.json"
+    assert "round 1 was refused" in said
+    assert f"fedjax-sim replay {file}" in said
+    assert f"fedjax-sim resume {folder} guard.nonfinite=drop" in said
+    assert (folder / "checkpoints" / "0").is_dir()
+    assert not (folder / "summary.json").exists()
+    clients = [client["id"] for client in json.loads(file.read_text())["clients"]]
+    assert main(["replay", str(file), "--client", str(clients[0])]) == 0
+    out = capsys.readouterr().out
+    assert "found: local." in out
+    assert "encountered in" in out
+    (trip,) = json.loads((folder / f"nonfinite-1-client-{clients[0]}.json").read_text(), parse_constant=pytest.fail)["trips"]
+    assert trip["steps"][-1]["odd"]
+    assert main(["replay", str(folder / "config.toml")]) == 2
+    assert main(["resume", str(folder), "guard.nonfinite=drop"]) == 0
+    assert summary(folder)["stopped"].startswith("diverged: all clients were dropped")
