@@ -1,0 +1,1 @@
+"""``python -m benchmarks.reliability``: what the package promises, attacked; the table of docs/reliability.md."""

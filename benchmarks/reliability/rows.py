@@ -1,0 +1,108 @@
+"""The promises, how each is attacked, and with what strength."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from benchmarks.reliability import damage, disk, kills, numbers, saving, signals, soak, suites
+from benchmarks.reliability.tally import Tally
+
+Attack = Callable[[], Tally]
+
+
+class Row(NamedTuple):
+    """One promise."""
+
+    promise: str
+    how: str
+    full: Attack
+    quick: Attack
+    there: Callable[[], bool] = lambda: True
+    """Whether what is promised exists in this version."""
+
+
+def _tests(promise: str, how: str, *files: str) -> Row:
+    """A promise that tests attack already; the first file alone where there is no time."""
+    return Row(promise, how, partial(suites.attack, files), partial(suites.attack, files[:1]), partial(suites.there, files))
+
+
+ROWS: dict[str, Row] = {
+    "kills": Row(
+        "A run that is killed at any moment and resumed is the run that never was: same state, same metrics, no line missing, doubled or"
+        " torn.",
+        "`kill -9` among rounds, in the middle of checkpoints, in the first seconds, after the last round; resumed each time",
+        kills.attack,
+        lambda: kills.attack(3, ("client memory on the host",), 40),
+    ),
+    "damage": Row(
+        "A damaged checkpoint is noticed: the newest intact one is used and one line says which was damaged and how; one of another"
+        " configuration is an error that names the leaf.",
+        "every file of a checkpoint emptied, cut, removed, flipped by a bit, in turn",
+        damage.attack,
+        lambda: damage.attack(2, runs=False),
+    ),
+    "disk": Row(
+        "A full disk is said once and costs nothing that was saved; checkpoints are tried again when they are next due, rows with the next"
+        " row, and both are whole when there is room again.",
+        "the disk fills up in the middle of a run, at its start, to its end, while data are prepared",
+        disk.attack,
+        lambda: disk.attack((0,)),
+    ),
+    "signals": Row(
+        "SIGINT and SIGTERM let the round end, save, and exit with 130 and 143; a second signal ends the run at once and damages nothing.",
+        "signals at random moments, also in the middle of calls that take minutes; resumed each time",
+        signals.attack,
+        lambda: signals.attack(1, ("one SIGTERM", "two SIGINT")),
+    ),
+    "numbers": Row(
+        "With `engine.shards` fixed a run has the same bits on any backend, any number of devices and several processes, each time.",
+        "hash of the whole state",
+        numbers.attack,
+        lambda: numbers.attack(numbers.ALGORITHMS[:1], (4,), processes=False, repeats=0),
+    ),
+    "memory": _tests(
+        "A round that does not fit is built again with half the lanes: no round is lost, and one line is said.",
+        "memory that is too small by the compiler's account, and memory that runs out in the middle of a round",
+        "test_capacity.py",
+    ),
+    "nonfinite": _tests(
+        "A client whose result is NaN or Inf is dropped as if it had been absent, or its round is refused, named and replayed.",
+        "such clients in every algorithm and on every engine",
+        "test_nonfinite.py",
+        "test_replay.py",
+    ),
+    "input": _tests(
+        "Whatever a file, a word or a folder holds, it is taken, or refused in a sentence: no traceback, and nothing is written elsewhere.",
+        "generated and mutated configurations (thousands more: `make test-slow`), rubbish in the place of every file of a run",
+        "test_config_fuzz.py",
+        "test_config_damage.py",
+        "test_wrong_things.py",
+        "test_wrong_runs.py",
+    ),
+    "saving": Row(
+        "A checkpoint that is written while the next round runs holds the state of its own round.",
+        "a checkpoint of every round, compared with the same rounds without checkpoints",
+        saving.attack,
+        lambda: saving.attack(40),
+    ),
+    "soak": Row(
+        "Long runs do not grow: memory within 2 %, threads, open files and the time of a round are flat.",
+        "10,000 rounds with checkpoints, evaluations and callbacks",
+        soak.attack,
+        lambda: soak.attack(2000, ("examples on the devices",)),
+    ),
+    "export": _tests(
+        "An exported model is the model of the run.",
+        "written, read back, and compared in every format",
+        "test_export.py",
+        "test_cli_export.py",
+    ),
+    "oldest": Row(
+        "All of it holds on the oldest supported stack, too.",
+        "the suite on Python 3.13 with JAX 0.7.2: `make test-oldest`",
+        lambda: Tally(0, (), "a command of its own, not run here"),
+        lambda: Tally(0, (), "a command of its own, not run here"),
+    ),
+}
