@@ -16,11 +16,11 @@ from fedjax_sim.checks import FedError
 from fedjax_sim.cli import main
 from fedjax_sim.history import from_jsonl
 
-SHARDED = SMALL + "[engine]\nshards = 4\ndevices = 4\n[checkpoint]\nevery = 2\n"
+SHARDED = SMALL + "[engine]\nshards = 4\ndevices = 2\n[checkpoint]\nevery = 2\n"
 
 
 def start(config: Path, out: Path, *more: str, verb: str = "run") -> list[subprocess.Popen]:
-    """Two processes of two devices each."""
+    """Two processes of one device each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

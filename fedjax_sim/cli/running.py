@@ -47,7 +47,7 @@ def devices(document: Document, processes: int = 1) -> int:
     engine = document.tables.get("engine")
     asked = engine.get("devices") if isinstance(engine, dict) else None
     if not isinstance(asked, int) or asked > MOST:  # which the engine then refuses
-        return cores()
+        return cores() if processes == 1 else 1  # several in each of several processes can wait for each other's collectives forever
     return max(cores(), asked) if processes == 1 else -(-asked // processes)
 
 
