@@ -46,6 +46,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_bit_for_bit_and_one_of_them_speaks(config: Path, tmp_path: Path):
     one, two = tmp_path / "one", tmp_path / "two"
     running = start(config, two, "rounds=4")
@@ -64,6 +65,7 @@ def test_two_processes_are_one_bit_for_bit_and_one_of_them_speaks(config: Path, 
     assert summary(two)["state_hash"] == summary(one)["state_hash"]
 
 
+@pytest.mark.slow
 def test_when_one_is_killed_the_other_says_so_and_the_run_goes_on_later(config: Path, tmp_path: Path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     rare = ("evaluation.every=100000", "checkpoint.every=20")
