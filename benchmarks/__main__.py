@@ -53,7 +53,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--lanes", default="auto", type=lambda text: [n if n == "auto" else int(n) for n in text.split(",")])
     parser.add_argument("--devices", default=min(os.cpu_count() or 1, 2), type=int, help="CPU cores used as devices")
     parser.add_argument("--repeats", default=7, type=int)
-    parser.add_argument("--budget", default=60.0, type=float, help="seconds of repetitions for a workload, or a peer on it")
+    parser.add_argument("--budget", default=60.0, type=float, help="seconds of repetitions for a workload, a peer on it, or its lanes")
     parser.add_argument("--peers", default=(), type=peers, help="other simulators to race: all, or names such as fedjax,flower")
     parser.add_argument("--json", action="store_true", help="one JSON line per workload")
     parser.add_argument("--full", action="store_true", help="everything, written to benchmarks/results")
@@ -121,7 +121,7 @@ def everything(options: argparse.Namespace) -> None:
         "workloads": workloads,
         "peers": peers,
         "limits": lambda: put("limits", limits.measure(parts["workloads"])),
-        "lanes": lambda: put("lanes", parts.get("lanes", {}) | lanes.measure(options.only, 3)),
+        "lanes": lambda: put("lanes", parts.get("lanes", {}) | lanes.measure(options.only, 3, budget=options.budget)),
         "growth": lambda: put("growth", growth.measure(RESULTS / machine)),
         "startup": lambda: put("startup", startup.measure()),
     }

@@ -18,7 +18,7 @@ BUDGET = 120.0
 """Seconds of repetitions for a workload on so many devices (at least three of each choice)."""
 
 
-def measure(names: list[str], repeats: int = 5, fixed: tuple[int, ...] = FIXED) -> dict[str, Any]:
+def measure(names: list[str], repeats: int = 5, fixed: tuple[int, ...] = FIXED, budget: float = BUDGET) -> dict[str, Any]:
     """For each workload and number of devices, seconds of a round by lanes.
 
     Returns:
@@ -29,10 +29,10 @@ def measure(names: list[str], repeats: int = 5, fixed: tuple[int, ...] = FIXED) 
     import jax
 
     counts = sorted({1, len(jax.devices())})
-    return {name: [sweep(name, count, repeats, fixed) for count in counts] for name in names}
+    return {name: [sweep(name, count, repeats, fixed, budget) for count in counts] for name in names}
 
 
-def sweep(name: str, devices: int, repeats: int, fixed: tuple[int, ...]) -> dict[str, Any]:
+def sweep(name: str, devices: int, repeats: int, fixed: tuple[int, ...], budget: float = BUDGET) -> dict[str, Any]:
     """One workload on so many devices: every choice of lanes, in turn. Lanes beyond the clients of a device are not tried."""
     from benchmarks.contest import lanes_of, ours
     from benchmarks.measure import interleave
@@ -40,7 +40,7 @@ def sweep(name: str, devices: int, repeats: int, fixed: tuple[int, ...]) -> dict
     workload, shortened = short_enough(name, devices)
     tried = [lanes for lanes in fixed if lanes <= max(1, len(workload.cohort) // devices)]
     contenders = {str(lanes): ours(workload, devices, lanes) for lanes in ("auto", *tried)}
-    times = interleave(contenders, repeats, BUDGET)
+    times = interleave(contenders, repeats, budget)
     seconds = {lanes: timing.median for lanes, timing in times.items()}
     best, worst = (choose((lanes for lanes in seconds if lanes != "auto"), key=seconds.__getitem__) for choose in (min, max))
     return {

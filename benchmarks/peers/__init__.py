@@ -128,7 +128,7 @@ PEERS: dict[str, Peer] = {
             ("plato-learn==1.0", "numpy==2.4.6", TORCH),
             "plato_peer",
             "one process per client",
-            cannot={"W1": CROWD.format(50), "W5": CROWD.format("1,000"), "W6": NO_SCAFFOLD},
+            cannot={"W1": CROWD.format(50), "W5": CROWD.format("1,000"), "W6": NO_SCAFFOLD, "W7": CROWD.format(50)},
         ),
         Peer(
             "p2pfl",
@@ -139,6 +139,7 @@ PEERS: dict[str, Peer] = {
             cannot={
                 "W5": "has no sampling of clients: 1,000 nodes, each with its threads, that gossip with all others",
                 "W6": "its SCAFFOLD was not tried",
+                "W7": "50 nodes, which on W1 do not start within 300 s",
             },
             alone=("p2pfl==0.4.4", "torchvision==0.28.0"),
         ),
