@@ -24,7 +24,8 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     options = parse()
-    jax.config.update("jax_num_cpu_devices", options.devices)
+    jax.config.update("jax_num_cpu_devices", options.devices or min(os.cpu_count() or 1, 2))
+    options.devices = options.devices or jax.device_count()
     if options.full:
         everything(options)
         return
@@ -51,7 +52,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=words, help="workloads, such as W1,W3")
     parser.add_argument("--lanes", default="auto", type=lambda text: [n if n == "auto" else int(n) for n in text.split(",")])
-    parser.add_argument("--devices", default=min(os.cpu_count() or 1, 2), type=int, help="CPU cores used as devices")
+    parser.add_argument("--devices", type=int, help="how many; by default two CPU cores, or all accelerators")
     parser.add_argument("--repeats", default=7, type=int)
     parser.add_argument("--budget", default=60.0, type=float, help="seconds of repetitions for a workload, a peer on it, or its lanes")
     parser.add_argument("--peers", default=(), type=peers, help="other simulators to race: all, or names such as fedjax,flower")
@@ -117,11 +118,15 @@ def everything(options: argparse.Namespace) -> None:
                 line["peers"] = line.get("peers", {}) | raced(line["workload"], options)
                 put("workloads", parts["workloads"])
 
+    def widths() -> None:
+        for name in options.only:
+            put("lanes", parts.get("lanes", {}) | lanes.measure([name], 3, budget=options.budget))
+
     stages = {
         "workloads": workloads,
         "peers": peers,
         "limits": lambda: put("limits", limits.measure(parts["workloads"])),
-        "lanes": lambda: put("lanes", parts.get("lanes", {}) | lanes.measure(options.only, 3, budget=options.budget)),
+        "lanes": widths,
         "growth": lambda: put("growth", growth.measure(RESULTS / machine)),
         "startup": lambda: put("startup", startup.measure()),
     }

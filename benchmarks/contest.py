@@ -11,7 +11,7 @@ import jax
 from benchmarks.floor import Floor, descend, scan_floor, schedule, single_step, vmap_floor
 from benchmarks.measure import Timing, interleave
 from benchmarks.workloads import Workload
-from fedjax_sim.engine import Engine, make_plan
+from fedjax_sim.engine import Engine
 from fedjax_sim.engine.rewrite import has_convolution
 from fedjax_sim.rounds import initial, make_round
 from fedjax_sim.survey import survey
@@ -35,8 +35,8 @@ def ours(workload: Workload, devices: int, lanes: Any) -> Callable[[], Any]:
 
 def lanes_of(workload: Workload, devices: int, lanes: Any) -> int:
     """How many lanes each device gets."""
-    plan = make_plan(Engine(lanes=lanes, devices=devices), int(workload.data.sizes.max()))
     parts = workload.federated(), workload.sampler
+    plan = make_round(*parts, workload.table, workload.work, Engine(lanes=lanes, devices=devices)).plan
     state = jax.eval_shape(lambda table: initial(*parts, table.size, workload.work, workload.init(), 0), workload.table)
     return survey(*parts, plan, workload.work, state, workload.table)[0].lanes
 
@@ -45,20 +45,21 @@ def time_workload(workload: Workload, devices: int, lanes: Any, repeats: int, bu
     """One workload's figures, in seconds of a round.
 
     Returns:
-      ``workload``, ``says``, ``steps``; ``devices`` and ``lanes`` of ``ours_s``; ``floor_s``, the scan of all steps with convolutions
-      rewritten; ``trap_s``, the scan as XLA runs it (from a few steps), where that differs; ``vmap_s`` where clients take one step each;
-      ``alone_s``, a step jitted by itself times the steps; ``one_device_s``; ``ours_s`` on all devices; ``ratio`` and
-      ``ratio_one_device`` to the floor, both medians of ratios within a turn; ``spread``, lowest and highest of each; ``cores``, how many
-      were busy on average.
+      ``workload``, ``says``, ``steps``; ``devices`` and ``lanes`` of ``ours_s``; ``floor_s``, the scan of all steps, on a CPU with
+      convolutions rewritten; ``trap_s``, the scan as XLA runs it there (from a few steps), where that differs; ``vmap_s`` where clients
+      take one step each; ``alone_s``, a step jitted by itself times the steps; ``one_device_s``; ``ours_s`` on all devices;
+      ``bfloat16_s``, on an accelerator, computed in half the width; ``ratio`` and ``ratio_one_device`` to the floor, both medians of
+      ratios within a turn; ``spread``, lowest and highest of each; ``cores``, how many were busy on average.
     """
-    floor, steps = scan_floor(workload, canonically=True)
+    floor, steps = scan_floor(workload, canonically=on_cpu())
     one, everywhere = ours(workload, 1, lanes), ours(workload, devices, lanes) if devices > 1 else None
     contenders: dict[str, Floor] = {"floor": floor, "one_device": one}
     contenders |= {"ours": everywhere} if everywhere else {}
     contenders |= {"alone": single_step(workload)}
     contenders |= {"vmap": vmap_floor(workload)} if steps == len(workload.cohort) else {}
+    contenders |= {} if on_cpu() else {"bfloat16": ours(workload.narrowed(), devices, lanes)}
     timings = interleave(contenders, repeats, budget)
-    timings |= {"trap": trap(workload, steps)} if convolves(workload) else {}
+    timings |= {"trap": trap(workload, steps)} if on_cpu() and convolves(workload) else {}
     best = "ours" if everywhere else "one_device"
     return {
         "workload": workload.name,
@@ -74,6 +75,11 @@ def time_workload(workload: Workload, devices: int, lanes: Any, repeats: int, bu
         "cores": {name: timing.cores for name, timing in timings.items() if timing.computed},
         "spread": {name: [timing.low, timing.high] for name, timing in timings.items()},
     }
+
+
+def on_cpu() -> bool:
+    """Whether convolutions in a loop are slow here, and products want to be rewritten."""
+    return jax.default_backend() == "cpu"
 
 
 def convolves(workload: Workload) -> bool:

@@ -11,14 +11,14 @@ import json
 import time
 from typing import Any
 
-FIXED = (1, 2, 4, 8, 16, 64)
+FIXED = {"cpu": (1, 2, 4, 8, 16, 64), "gpu": (1, 4, 16, 64, 256), "tpu": (1, 4, 16, 64, 256)}
 HEAVY = 6.0
 """Seconds of a round above which it is shortened."""
 BUDGET = 120.0
 """Seconds of repetitions for a workload on so many devices (at least three of each choice)."""
 
 
-def measure(names: list[str], repeats: int = 5, fixed: tuple[int, ...] = FIXED, budget: float = BUDGET) -> dict[str, Any]:
+def measure(names: list[str], repeats: int = 5, fixed: tuple[int, ...] | None = None, budget: float = BUDGET) -> dict[str, Any]:
     """For each workload and number of devices, seconds of a round by lanes.
 
     Returns:
@@ -28,7 +28,7 @@ def measure(names: list[str], repeats: int = 5, fixed: tuple[int, ...] = FIXED, 
     """
     import jax
 
-    counts = sorted({1, len(jax.devices())})
+    counts, fixed = sorted({1, len(jax.devices())}), fixed or FIXED[jax.default_backend()]
     return {name: [sweep(name, count, repeats, fixed, budget) for count in counts] for name in names}
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from fedjax_sim.checks import require
 
 README = Path(__file__).parent.parent / "README.md"
-START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+MARKS = {"cpu": ("<!-- benchmarks -->", "<!-- /benchmarks -->"), "accelerator": ("<!-- accelerator -->", "<!-- /accelerator -->")}
 COMMAND = "python -m benchmarks --full"
 
 
@@ -116,7 +116,7 @@ def document(report: Report) -> str:
     intro = [
         f"# Benchmarks: {report.machine}",
         "",
-        f"`{COMMAND}` on {said['date']}: {said['processor']}, {said['cores']} cores; commit {said['commit']}, "
+        f"`{COMMAND}` on {said['date']}: {pages.place(said)}; commit {said['commit']}, "
         f"jax {said['jax']}, jaxlib {said['jaxlib']}, Python {said['python']}.",
         "Ratios are measured in turn on one machine in one run; seconds from different runs or machines are not to be compared.",
     ]
@@ -129,19 +129,20 @@ def document(report: Report) -> str:
 
 
 def update_readme(report: Report, path: Path = README) -> None:
-    """Puts the main table, and that of the peers, between the README's ``benchmarks`` markers.
+    """Puts the main table, and that of the peers, between the README's markers for this kind of machine.
 
     Raises:
       FedError: where a marker is missing.
     """
     from benchmarks import pages
 
+    start, end = MARKS["cpu" if set(report.facts["devices"]) == {"cpu"} else "accelerator"]
     text = path.read_text()
-    there = START in text and END in text
-    require(there, f"{path.name} has no place for the table", "no benchmarks markers", f"put {START} and {END} around it")
-    before, rest = text.split(START, 1)
-    after = rest.split(END, 1)[1]
-    path.write_text(f"{before}{START}\n{pages.digest(report)}\n{END}{after}")
+    there = start in text and end in text
+    require(there, f"{path.name} has no place for the table", "no markers", f"put {start} and {end} around it")
+    before, rest = text.split(start, 1)
+    after = rest.split(end, 1)[1]
+    path.write_text(f"{before}{start}\n{pages.digest(report)}\n{end}{after}")
 
 
 def geometric(values: list[float]) -> float:

@@ -13,14 +13,18 @@ TITLE = "A round, and the same SGD steps without federation: milliseconds, media
 def main_rows(lines: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """``(columns, rows)``. Ratios below 1 are faster than the scan on one device."""
     devices = max((line["devices"] for line in lines), default=1)
-    columns = (*LEFT, "steps", "scan", "1 device", "/ scan", f"{devices} devices", "/ scan", "lanes")
+    measured = [("one_device_s", "ratio_one_device")] + [("ours_s", "ratio")] * (devices > 1)
+    heads = [head for count in (1, devices)[: len(measured)] for head in (f"{count} device{'s' * (count > 1)}", "/ scan")]
+    columns = (*LEFT, "steps", "scan", *heads, "lanes")
     rows = []
     for line in lines:
-        times = [f"{1e3 * line[key]:.4g}" for key in ("floor_s", "one_device_s", "ours_s")]
-        ratios = [f"{line[key]:.2f}" for key in ("ratio_one_device", "ratio")]
-        figures = (times[0], times[1], ratios[0], times[2], ratios[1], str(line["lanes"]))
-        rows.append((line["workload"], line["says"], str(line["steps"]), *figures))
+        figures = [text for time, ratio in measured for text in (_ms(line[time]), f"{line[ratio]:.2f}")]
+        rows.append((line["workload"], line["says"], str(line["steps"]), _ms(line["floor_s"]), *figures, str(line["lanes"])))
     return columns, rows
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.4g}"
 
 
 def main_table(lines: list[dict[str, Any]]) -> Table:

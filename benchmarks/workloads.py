@@ -14,6 +14,7 @@ from fedjax_sim.data.population import Population, Table, population, to_table
 from fedjax_sim.engine import Engine, make_plan
 from fedjax_sim.engine.backends import make_backend
 from fedjax_sim.models import REGISTRY as MODELS
+from fedjax_sim.models import Model, mixed_precision
 from fedjax_sim.objectives import classification
 from fedjax_sim.types import Algorithm, Objective, Sampler, Variables
 
@@ -26,6 +27,7 @@ class Workload(NamedTuple):
     model: str
     """Its name in ``fedjax_sim.models.REGISTRY``."""
     data: Population
+    network: Model
     objective: Objective
     init: Callable[[], Variables]
     work: Batching
@@ -43,6 +45,10 @@ class Workload(NamedTuple):
     def sampler(self) -> Sampler:
         """The fixed cohort as a sampler."""
         return samplers.stateless(lambda population: len(self.cohort), lambda key, population, round: jax.numpy.asarray(self.cohort))
+
+    def narrowed(self) -> Workload:
+        """The same, computed in bfloat16: parameters, gradients and sums stay as they are."""
+        return self._replace(objective=classification(mixed_precision(self.network, "bfloat16")))
 
     def federated(self) -> Algorithm:
         """The workload's algorithm with its settings."""
@@ -81,7 +87,7 @@ def _classify(name: str, says: str, data: Population, model: str, classes: int, 
     def init() -> Variables:
         return Variables(*network.init(jax.random.key(0), one))
 
-    return Workload(name, says, model, data, classification(network), init, work, ids, settings.pop("lr", 0.05), **settings)
+    return Workload(name, says, model, data, network, classification(network), init, work, ids, settings.pop("lr", 0.05), **settings)
 
 
 def unequal(shape: tuple[int, ...]) -> Population:

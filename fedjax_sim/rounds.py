@@ -16,7 +16,7 @@ from jax.random import fold_in
 from fedjax_sim import tree
 from fedjax_sim.aggregators.stages import require_reducer
 from fedjax_sim.checks import require
-from fedjax_sim.data.batching import Batching, census, most_steps
+from fedjax_sim.data.batching import Batching, census, evenness, most_steps
 from fedjax_sim.data.population import Population, Table, to_table
 from fedjax_sim.engine import Engine, Plan, Trips, make_plan, make_trips
 from fedjax_sim.engine.backends import Backend, Compiled, make_backend
@@ -143,7 +143,8 @@ def make_round(
     most = most_steps(work, int(sizes.max()))
     require(most < 2**31, "a client's steps in a round are counted with 32 bits", most, "lower local.epochs", "local.epochs")
     plan = choose_place(make_plan(engine, int(sizes.max())), data)
-    sampler.cohort(len(sizes))  # refuses a cohort that the population cannot fill
+    cohort = sampler.cohort(len(sizes))  # refuses a cohort that the population cannot fill
+    plan = plan._replace(evenness=evenness(work, sizes, cohort))
     backend = make_backend(plan)
     parts, supplied = Parts(algorithm, sampler, work, guard), isinstance(data, Population) and plan.data == "host"
     keeping = make_keeping(plan, backend, len(sizes)) if plan.keep == "host" else None

@@ -23,7 +23,7 @@ def small(cohort=(2,), sizes=(5, 9, 23), model=None, work=None, shape=(6,)):
     network = model or logistic(3)
     init = lambda: Variables(*network.init(jax.random.key(0), data.x[:1]))  # noqa: E731
     return workloads.Workload(
-        "X", "small", "logistic", data, classification(network), init, work or batching(4), np.array(cohort, np.int32), 0.1
+        "X", "small", "logistic", data, network, classification(network), init, work or batching(4), np.array(cohort, np.int32), 0.1
     )
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from fedjax_sim.engine.rewrite import canonical, equations, has_convolution
+from fedjax_sim.engine import products
+from fedjax_sim.engine.rewrite import canonical, equations, has_convolution, native
 
 KEY = jax.random.key(0)
 IMAGES = jax.random.normal(KEY, (2, 8, 8, 4))
@@ -78,13 +79,14 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap], ids=["plain", "jit", "vmap"])
-def test_the_same_numbers(name, transform):
+@pytest.mark.parametrize("convolution", [native, products.convolve], ids=["convolutions", "products"])
+def test_the_same_numbers(name, transform, convolution):
     fn, *args = FUNCTIONS[name]
     if transform is jax.vmap:
         args = [jnp.stack([a, 0.5 * a]) for a in args]
-    got, wanted = transform(canonical(fn))(*args), transform(fn)(*args)
+    got, wanted = transform(canonical(fn, convolution))(*args), transform(fn)(*args)
     assert jax.tree.structure(got) == jax.tree.structure(wanted)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), got, wanted)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5 * (1 + np.abs(b).max())), got, wanted)
 
 
 def test_it_may_close_over_an_outer_trace():
@@ -98,6 +100,27 @@ def test_every_convolution_is_canonical():
     assert len(found) >= 2
     for eqn in found:
         assert tuple(eqn.params["dimension_numbers"]) == ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "groups"])
+def test_no_convolution_is_left_among_products_but_one_of_groups(name):
+    fn, *args = FUNCTIONS[name]
+    assert not has_convolution(canonical(fn, products.convolve), *args)
+
+
+def test_a_convolution_of_groups_stays_one():
+    fn, *args = FUNCTIONS["groups"]
+    assert has_convolution(canonical(fn, products.convolve), *args)
+
+
+@pytest.mark.parametrize("channels", [(4, 2), (2, 4)], ids=["fewer channels", "more channels"])
+def test_a_product_comes_first_where_it_is_smaller(channels):
+    x, w = jax.random.normal(KEY, (2, 8, 8, channels[0])), jax.random.normal(KEY, (3, 3, *channels))
+    got = canonical(conv, products.convolve)
+    (product,) = [e for e in equations(jax.make_jaxpr(got)(x, w).jaxpr) if e.primitive.name == "dot_general"]
+    contracted = product.invars[0].aval.shape[-1]
+    assert contracted == (channels[0] if channels[1] < channels[0] else 9 * channels[0])
+    np.testing.assert_allclose(got(x, w), conv(x, w), rtol=1e-5, atol=1e-5)
 
 
 def test_a_weights_gradient_is_not_transposed():

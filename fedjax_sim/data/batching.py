@@ -10,6 +10,7 @@ import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from fedjax_sim import tree
@@ -63,6 +64,20 @@ def census(work: Batching, sizes: Array) -> Census:
 def most_steps(work: Batching, limit: int) -> int:
     """Static: local steps of a client with ``limit`` examples."""
     return work.steps or work.epochs * math.ceil(limit / (work.batch_size or limit))
+
+
+MANY = 2**16
+"""Clients that are asked for :func:`evenness`; of more, so many that lie evenly between the first and the last."""
+
+
+def evenness(work: Batching, sizes: np.ndarray, cohort: int) -> float:
+    """Steps of an average client over those of the longest of a cohort, as is to be expected of clients of these sizes (int[N]).
+
+    1 where all take the same; small where few clients of a cohort take most of its time.
+    """
+    steps = np.asarray(local_steps(work, jnp.asarray(sizes[:: -(-len(sizes) // MANY)], jnp.int32)))
+    longest = np.quantile(steps, 1 - 1 / (cohort + 1))
+    return float(min(steps.mean() / longest, 1.0)) if longest > 0 else 1.0
 
 
 class Draw(NamedTuple):

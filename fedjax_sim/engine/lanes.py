@@ -1,13 +1,18 @@
-"""How many lanes, and how a step becomes a step of all lanes."""
+"""What suits a plan's platform: how many lanes, how a step becomes a step of all lanes, and how the loops over them go on."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
 from jax import lax
 
+from fedjax_sim.engine import products
+from fedjax_sim.engine.lockstep import TOGETHER
+from fedjax_sim.engine.march import MARCHING
 from fedjax_sim.engine.plan import Plan
+from fedjax_sim.engine.queue import OWN, MapLanes, Pace
 from fedjax_sim.engine.rewrite import canonical, has_convolution
 from fedjax_sim.engine.work import Work, row
 from fedjax_sim.types import PyTree
@@ -17,8 +22,8 @@ CPU = (8, 2**15)
 the cache with larger ones (measured: 8 lanes halve a 1 kB model's step; 2 lanes cost a 200 kB model a third; see benchmarks/NOTES.md)."""
 CPU_IN_STEP = (128, 2**18)
 """The same where every client takes one step: lanes end together then, and none pays for the others' finishing."""
-ACCELERATOR = (64, 2**30)
-"""The same on an accelerator."""
+ACCELERATOR = (1024, 2**32)
+"""The same on an accelerator, whose time hardly grows with its lanes as long as they are few."""
 
 
 def choose_lanes(plan: Plan, nbytes: int, clients: int, bound: int) -> int:
@@ -26,17 +31,42 @@ def choose_lanes(plan: Plan, nbytes: int, clients: int, bound: int) -> int:
 
     No more than there are ``clients``, and halved as often as a round did not fit.
     """
-    most, budget = ACCELERATOR if plan.platform != "cpu" else CPU_IN_STEP if bound == 1 else CPU
-    wanted = min(most, budget // max(nbytes, 1)) if plan.lanes == "auto" else int(plan.lanes)
+    wanted = int(plan.lanes) if plan.lanes != "auto" else _wide(plan, nbytes, clients) if plan.platform != "cpu" else _narrow(nbytes, bound)
     return max(1, min(wanted, clients) >> plan.halvings)
 
 
-def suit_platform(plan: Plan, work: Work) -> Work:
-    """The work with its step as the platform likes it: on a CPU rewritten, see :mod:`fedjax_sim.engine.rewrite`."""
-    return work._replace(step=canonical(work.step)) if plan.platform == "cpu" else work
+def _narrow(nbytes: int, bound: int) -> int:
+    most, budget = CPU_IN_STEP if bound == 1 else CPU
+    return min(most, budget // max(nbytes, 1))
 
 
-def lane_mapper(plan: Plan) -> Callable[[Callable], Callable]:
+def _wide(plan: Plan, nbytes: int, clients: int) -> int:
+    """As many as the longest client leaves time for: with fewer, a round takes longer than that client, with more, lanes fall idle before
+    it is done. Where they do not fit, they are as many as need no more turns: of 50 clients on at most 24 lanes, 17 go at a time."""
+    most, budget = ACCELERATOR
+    useful = math.ceil(clients * plan.evenness)
+    fits = max(1, min(most, budget // max(nbytes, 1), useful))
+    return math.ceil(useful / math.ceil(useful / fits))
+
+
+def suit_platform(plan: Plan, work: Work, lanes: int) -> Work:
+    """The work with its step as the platform likes it: on a CPU see :mod:`fedjax_sim.engine.rewrite`, with several lanes on a GPU
+    :mod:`fedjax_sim.engine.products`."""
+    if plan.platform == "cpu":
+        return work._replace(step=canonical(work.step))
+    if plan.platform == "gpu" and lanes > 1:
+        return work._replace(step=canonical(work.step, products.convolve))
+    return work
+
+
+def pace_of(plan: Plan) -> Pace:
+    """How the plan's queues go on."""
+    if plan.model > 1 and plan.groups > 1:
+        return TOGETHER
+    return OWN if plan.platform == "cpu" else MARCHING
+
+
+def lane_mapper(plan: Plan) -> MapLanes:
     """How a function of one client becomes one of ``[lanes, ...]`` clients: vmap, but on a CPU lanes of a convolving step run one
     after another, since vmapped kernels would become one grouped convolution, which XLA runs on a naive path there."""
     if plan.platform != "cpu":

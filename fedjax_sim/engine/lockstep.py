@@ -13,15 +13,10 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import lax
 
-from fedjax_sim.engine.plan import AXIS, Plan
-from fedjax_sim.engine.queue import OWN, Carry, Lanes, Pace, Queue
+from fedjax_sim.engine.plan import AXIS
+from fedjax_sim.engine.queue import Carry, Going, Lanes, Pace, Queue, make_stretch
 from fedjax_sim.tree import NOWHERE
 from fedjax_sim.types import Array
-
-
-def pace_of(plan: Plan) -> Pace:
-    """The pace of the plan's queues."""
-    return TOGETHER if plan.model > 1 and plan.groups > 1 else OWN
 
 
 def turns(busy: Callable[[Carry], Array], turn: Callable[[Carry], Carry], carry: Carry) -> Carry:
@@ -34,7 +29,7 @@ def turns(busy: Callable[[Carry], Array], turn: Callable[[Carry], Carry], carry:
     return lax.while_loop(lambda state: state[1], body, (carry, _anywhere(busy(carry))))[0]
 
 
-def going(queue: Queue, lanes: Lanes) -> Callable[[Lanes], Array]:
+def going(queue: Queue, lanes: Lanes) -> Going:
     """Whether nobody anywhere is done yet. All lanes count on, those that are idle, too."""
     left = jnp.where(lanes.place < queue.length, lanes.client.member.steps - lanes.step, NOWHERE)
     until = lanes.step + lax.pmin(jnp.min(left), AXIS)
@@ -45,4 +40,4 @@ def _anywhere(here: Array) -> Array:
     return lax.pmax(here.astype(jnp.int32), AXIS) > 0
 
 
-TOGETHER = Pace(turns, going, lambda blocks: lax.pmax(blocks, AXIS))
+TOGETHER = Pace(turns, going, lambda blocks: lax.pmax(blocks, AXIS), make_stretch)

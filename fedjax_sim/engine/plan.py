@@ -75,6 +75,8 @@ class Plan(NamedTuple):
     """Devices that one client's model is spread over."""
     layout: Layout | None = None
     """How, if not by default."""
+    evenness: float = 1.0
+    """Steps of an average client over those of the longest of a cohort, see :func:`fedjax_sim.data.batching.evenness`."""
 
     @property
     def local_devices(self) -> tuple[Any, ...]:

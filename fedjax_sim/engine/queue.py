@@ -65,19 +65,26 @@ class Queue(NamedTuple):
         return self.slots.shape[0]
 
 
+Going = Callable[[Lanes], Array]
+"""Whether nobody is done yet, so that all lanes may go on."""
+Stretch = Callable[[Going, Lanes], Lanes]
+"""``(going, lanes) -> lanes``: some steps of all lanes."""
 MapLanes = Callable[[Callable], Callable]
 """Turns a function of one client into one of ``[L, ...]`` clients."""
 
 
 class Pace(NamedTuple):
-    """How long the loops over a queue go on: by what is in it, or by what is in all of them, see :mod:`fedjax_sim.engine.lockstep`."""
+    """How the loops over a queue go on: by what is in it, or by what is in all of them (:mod:`fedjax_sim.engine.lockstep`); and whether
+    they look after each step (:func:`make_stretch`) or not (:mod:`fedjax_sim.engine.march`)."""
 
     turns: Callable[[Callable[[Carry], Array], Callable[[Carry], Carry], Carry], Carry]
     """``(busy, turn, carry) -> carry``: turns as long as somebody is busy."""
-    going: Callable[[Queue, Lanes], Callable[[Lanes], Array]]
+    going: Callable[[Queue, Lanes], Going]
     """``(queue, lanes) -> (lanes -> bool)``: whether, from these lanes on, nobody is done yet. With and without a lane axis."""
     blocks: Callable[[Array], Array]
     """Blocks of a sweep, from those that the queue fills."""
+    stretch: Callable[[Work, int, MapLanes], Stretch]
+    """``(work, lanes, over_lanes) -> stretch``."""
 
 
 def run(
@@ -97,7 +104,7 @@ def run(
     pace = pace or OWN
     lanes = min(lanes, queue.length)
     cohort = jax.vmap(work.enrol)(queue.members)
-    stretch = make_stretch(work, lanes, over_lanes)
+    stretch = pace.stretch(work, lanes, over_lanes)
 
     def busy(carry: Carry) -> Array:
         return jnp.any(carry.lanes.place < queue.length)
@@ -113,12 +120,12 @@ def run(
     return pace.turns(busy, turn, refill(work, queue, cohort, begin(work, queue, table, like, lanes))).reduced
 
 
-def make_stretch(work: Work, lanes: int, over_lanes: MapLanes) -> Callable[[Callable[[Lanes], Array], Lanes], Lanes]:
+def make_stretch(work: Work, lanes: int, over_lanes: MapLanes) -> Stretch:
     """A few steps of all lanes, on batches drawn together; fewer where a client is done before. A single lane comes without its axis."""
     ahead = jnp.arange(max(1, min(DRAWN_AHEAD // lanes, work.bound)), dtype=jnp.int32)
     draw, step = (work.draw, work.step) if lanes == 1 else (jax.vmap(work.draw, out_axes=1), over_lanes(work.step))
 
-    def stretch(waiting: Callable[[Lanes], Array], begun: Lanes) -> Lanes:
+    def stretch(waiting: Going, begun: Lanes) -> Lanes:
         drawn = draw(begun.client, jnp.expand_dims(begun.step, -1) + ahead)
 
         def advance(carry: tuple[Array, Lanes]) -> tuple[Array, Lanes]:
@@ -140,7 +147,7 @@ def waiting(queue: Queue, lanes: Lanes) -> Array:
     return jnp.any(lanes.place < queue.length) & ~jnp.any(done(queue, lanes))
 
 
-OWN = Pace(lax.while_loop, lambda queue, lanes: partial(waiting, queue), lambda blocks: blocks)
+OWN = Pace(lax.while_loop, lambda queue, lanes: partial(waiting, queue), lambda blocks: blocks, make_stretch)
 """The pace of a queue that nobody else waits for."""
 
 

@@ -24,6 +24,21 @@ CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "custom_jvp_call",
 """Primitives that only call the program they hold. (A ``reduce`` holds one, too: its operator. A ``checkpoint`` means something.)"""
 
 
+OPTIONS = (
+    "window_strides",
+    "padding",
+    "lhs_dilation",
+    "rhs_dilation",
+    "feature_group_count",
+    "batch_group_count",
+    "precision",
+    "preferred_element_type",
+)
+"""Of a convolution, besides its operands and their layout."""
+Convolution = Callable[..., Array]
+"""``(lhs, rhs, **options) -> out`` of ``[N, spatial..., I]`` and ``[spatial..., I, O]``, such as :func:`native`."""
+
+
 def has_convolution(fn: Callable, *args: Any) -> bool:
     """Whether the function, traced on these arguments (arrays or shapes), holds a convolution."""
     return any(eqn.primitive.name == "conv_general_dilated" for eqn in equations(jax.make_jaxpr(fn)(*args).jaxpr))
@@ -38,18 +53,31 @@ def equations(jaxpr: Any) -> Iterator[Any]:
                 yield from equations(getattr(inner, "jaxpr", inner))
 
 
-def canonical(fn: Callable) -> Callable:
-    """The same function, its convolutions rewritten. It may close over values of an outer trace."""
+def native(lhs: Array, rhs: Array, **options: Any) -> Array:
+    """XLA's own convolution of ``[N, spatial..., I]`` with ``[spatial..., I, O]``, as ``lax.conv_general_dilated`` but for the layout."""
+    last = lhs.ndim - 1
+    inner = tuple(range(1, last))
+    numbers = lax.ConvDimensionNumbers((0, last, *inner), (last, last - 1, *range(last - 1)), (0, last, *inner))
+    return lax.conv_general_dilated(lhs, rhs, dimension_numbers=numbers, **options)
+
+
+def canonical(fn: Callable, convolution: Convolution = native) -> Callable:
+    """The same function, its convolutions and transposed products rewritten. It may close over values of an outer trace.
+
+    Args:
+      fn: a function of arrays.
+      convolution: what takes a convolution's place, in the canonical layout.
+    """
 
     def rewritten(*args: Any) -> Any:
         closed, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
-        out = evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args))
+        out = _callable(closed, convolution)(*jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shape), out)
 
     return rewritten
 
 
-def evaluate(jaxpr: Any, consts: list[Any], args: list[Any]) -> list[Any]:
+def _evaluate(convolution: Convolution, jaxpr: Any, consts: list[Any], args: list[Any]) -> list[Any]:
     """Evaluates a program equation by equation, with convolutions replaced."""
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, args, strict=True))
     products: dict[Any, Any] = {}
@@ -64,7 +92,7 @@ def evaluate(jaxpr: Any, consts: list[Any], args: list[Any]) -> list[Any]:
         if product is not None and _swaps(eqn.params["permutation"], product):
             results = [_swapped(*(read(atom) for atom in product.invars), **product.params)]
         else:
-            results = _apply(eqn, [read(atom) for atom in eqn.invars])
+            results = _apply(convolution, eqn, [read(atom) for atom in eqn.invars])
         values.update(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -86,28 +114,28 @@ def _swapped(lhs: Array, rhs: Array, *, dimension_numbers: Any, **params: Any) -
     return lax.dot_general(rhs, lhs, numbers, **options)
 
 
-def _apply(eqn: Any, args: list[Any]) -> list[Any]:
+def _apply(convolution: Convolution, eqn: Any, args: list[Any]) -> list[Any]:
     """One equation. Plain calls are inlined, losing custom derivatives, so rewrite what is differentiated already; loops and branches
     are rebuilt around rewritten bodies."""
     name, params = eqn.primitive.name, eqn.params
     if name == "conv_general_dilated":
-        return [convolve(*args, **params)]
+        return [_laid_out(convolution, *args, params["dimension_numbers"], params)]
     if name == "scan":
-        return _scan(args, params)
+        return _scan(convolution, args, params)
     if name == "while":
-        return _while(args, params)
+        return _while(convolution, args, params)
     if name == "cond":
-        branches = [_callable(branch) for branch in params["branches"]]
+        branches = [_callable(branch, convolution) for branch in params["branches"]]
         return lax.switch(args[0], branches, *args[1:])
     if name in CALLS:
-        return _callable(next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params))(*args)
+        return _callable(next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), convolution)(*args)
     out = eqn.primitive.bind(*args, **params)
     return out if eqn.primitive.multiple_results else [out]
 
 
-def _scan(args: list[Any], params: dict[str, Any]) -> list[Any]:
+def _scan(convolution: Convolution, args: list[Any], params: dict[str, Any]) -> list[Any]:
     fixed, carried = params["num_consts"], params["num_carry"]
-    body = _callable(params["jaxpr"])
+    body = _callable(params["jaxpr"], convolution)
 
     def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
         out = body(*args[:fixed], *carry, *xs)
@@ -119,59 +147,30 @@ def _scan(args: list[Any], params: dict[str, Any]) -> list[Any]:
     return [*carry, *ys]
 
 
-def _while(args: list[Any], params: dict[str, Any]) -> list[Any]:
+def _while(convolution: Convolution, args: list[Any], params: dict[str, Any]) -> list[Any]:
     c, b = params["cond_nconsts"], params["body_nconsts"]
-    test, body = _callable(params["cond_jaxpr"]), _callable(params["body_jaxpr"])
+    test, body = _callable(params["cond_jaxpr"], convolution), _callable(params["body_jaxpr"], convolution)
     fixed, start = args[c : c + b], args[c + b :]
     return lax.while_loop(lambda carry: test(*args[:c], *carry)[0], lambda carry: body(*fixed, *carry), start)
 
 
-def _callable(program: Any) -> Callable[..., list[Any]]:
+def _callable(program: Any, convolution: Convolution) -> Callable[..., list[Any]]:
     """A program as a function of flat arguments, rewritten."""
     jaxpr, consts = getattr(program, "jaxpr", program), getattr(program, "consts", [])
-    return lambda *args: evaluate(jaxpr, consts, list(args))
+    return lambda *args: _evaluate(convolution, jaxpr, consts, list(args))
 
 
 def _is_program(value: Any) -> bool:
     return isinstance(value, core.ClosedJaxpr | core.Jaxpr)
 
 
-def convolve(
-    lhs: Array,
-    rhs: Array,
-    *,
-    window_strides: tuple[int, ...],
-    padding: Any,
-    lhs_dilation: tuple[int, ...],
-    rhs_dilation: tuple[int, ...],
-    dimension_numbers: lax.ConvDimensionNumbers,
-    feature_group_count: int,
-    batch_group_count: int,
-    precision: Any,
-    preferred_element_type: Any,
-    **rest: Any,
-) -> Array:
-    """The convolution as transposes around one with ``[N, spatial..., C]`` inputs and ``[spatial..., I, O]`` kernels."""
+def _laid_out(convolution: Convolution, lhs: Array, rhs: Array, dimension_numbers: lax.ConvDimensionNumbers, options: Any) -> Array:
+    """A convolution of any layout as transposes around one of ``[N, spatial..., I]`` with ``[spatial..., I, O]``."""
     spatial = range(2, lhs.ndim)
     lhs_spec, rhs_spec, out_spec = dimension_numbers
     lhs = lax.transpose(lhs, [lhs_spec[0], *(lhs_spec[i] for i in spatial), lhs_spec[1]])
     rhs = lax.transpose(rhs, [*(rhs_spec[i] for i in spatial), rhs_spec[1], rhs_spec[0]])
-    last = lhs.ndim - 1
-    inner = tuple(range(1, last))
-    numbers = lax.ConvDimensionNumbers((0, last, *inner), (last, last - 1, *range(last - 1)), (0, last, *inner))
-    out = lax.conv_general_dilated(
-        lhs,
-        rhs,
-        window_strides,
-        padding,
-        lhs_dilation,
-        rhs_dilation,
-        numbers,
-        feature_group_count=feature_group_count,
-        batch_group_count=batch_group_count,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-    )
+    out = convolution(lhs, rhs, **{name: options[name] for name in OPTIONS})
     back = [0] * out.ndim
     for place, axis in enumerate((out_spec[0], *(out_spec[i] for i in spatial), out_spec[1])):
         back[axis] = place

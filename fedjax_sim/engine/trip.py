@@ -19,9 +19,8 @@ from fedjax_sim.engine import padded, queue, sweep
 from fedjax_sim.engine.deal import Deal, seat, undeal
 from fedjax_sim.engine.deal import queue as shard_queue
 from fedjax_sim.engine.exchange import borrow, give_back
-from fedjax_sim.engine.lanes import choose_lanes, lane_mapper, suit_platform
+from fedjax_sim.engine.lanes import choose_lanes, lane_mapper, pace_of, suit_platform
 from fedjax_sim.engine.layout import nbytes, spread
-from fedjax_sim.engine.lockstep import pace_of
 from fedjax_sim.engine.plan import AXIS, Plan
 from fedjax_sim.engine.work import Reduced, Work, bind, row, shapes
 from fedjax_sim.guard import LOST, OFF, Guard, dismiss
@@ -132,7 +131,7 @@ def run_shard(plan: Plan, work: Work, clients: queue.Queue, table: PyTree) -> Re
         return padded.run(spread(plan, work), clients, table, like)
     lanes = choose_lanes(plan, nbytes(plan, "local", like.local), clients.length, work.bound)
     run = sweep.run if work.bound == 1 else queue.run
-    return run(spread(plan, suit_platform(plan, work)), clients, table, like, lanes, lane_mapper(plan), pace_of(plan))
+    return run(spread(plan, suit_platform(plan, work, lanes)), clients, table, like, lanes, lane_mapper(plan), pace_of(plan))
 
 
 def collect(plan: Plan, reduce: str, dealt: Deal, reduced: Reduced, cohort: int) -> tuple[Upload, PyTree, Metrics, Array | None]:

@@ -1,0 +1,117 @@
+"""Convolutions as matrix products, for GPUs, where lanes run side by side.
+
+Every lane has kernels of its own, so vmap makes of a convolution a grouped one, with a group for each lane, and that is not what
+libraries of convolutions are good at, above all its gradients. A product with a lane axis is a batched product, which they are.
+
+With ``x [N, S, I]``, ``w [K, I, O]`` and ``y [N, R, O]`` (``S``, ``K`` and ``R`` are all places of an image, a kernel and a result),
+``y[n, r] = sum_k x[n, r + k] w[k]`` is one of three products, whichever moves least:
+
+* windows of the input first: ``concat_k x[n, r + k]``, of length ``K I``, times ``w``;
+* the product first, where it has fewer channels than the input: ``x w[k]`` for all k at every place, of length ``K O``, then added up;
+* for the gradient of a kernel, whose "kernel" is as large as an image and whose result is as small as a kernel: windows
+  ``concat_r x[n, r + k]`` of length ``R N``, the very ones of the way forward, times ``w`` over all places and images.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from fedjax_sim.engine.rewrite import native
+from fedjax_sim.types import Array
+
+Space = tuple[int, ...]
+"""Numbers for each spatial axis."""
+
+
+def convolve(lhs: Array, rhs: Array, *, feature_group_count: int, batch_group_count: int, **options: Any) -> Array:
+    """The convolution, see :func:`fedjax_sim.engine.rewrite.native`, as a product; as it is where it has groups already."""
+    if feature_group_count > 1 or batch_group_count > 1:
+        return native(lhs, rhs, feature_group_count=feature_group_count, batch_group_count=batch_group_count, **options)
+    return multiply(lhs, rhs, **options)
+
+
+def multiply(
+    lhs: Array,
+    rhs: Array,
+    *,
+    window_strides: Space,
+    padding: Sequence[tuple[int, int]],
+    lhs_dilation: Space,
+    rhs_dilation: Space,
+    precision: Any,
+    preferred_element_type: Any,
+) -> Array:
+    """A convolution of ``[N, spatial..., I]`` with ``[spatial..., I, O]``, without groups, as one product: ``[N, spatial..., O]``.
+
+    Arguments are those of ``lax.conv_general_dilated``.
+    """
+    edges = [(low, high, apart - 1) for (low, high), apart in zip(padding, lhs_dilation, strict=True)]
+    kernel = rhs.shape[:-2]
+    sizes = [n + low + high + (n - 1) * between for n, (low, high, between) in zip(lhs.shape[1:-1], edges, strict=True)]
+    reach = [(k - 1) * apart for k, apart in zip(kernel, rhs_dilation, strict=True)]
+    result = tuple((n - far - 1) // by + 1 for n, far, by in zip(sizes, reach, window_strides, strict=True))
+    over = _Places(edges, kernel, rhs_dilation, result, window_strides)
+    product = partial(lax.dot_general, precision=precision, preferred_element_type=preferred_element_type)
+    if math.prod(kernel) > math.prod(result):
+        return _over_results(product, lhs, rhs, over)
+    plain = math.prod(window_strides) == math.prod(lhs_dilation) == 1
+    return (_product_first if plain and rhs.shape[-1] < rhs.shape[-2] else _windows_first)(product, lhs, rhs, over)
+
+
+class _Places(NamedTuple):
+    """Where a convolution looks."""
+
+    edges: list[tuple[int, int, int]]
+    """Zeros around and between the input's places."""
+    kernel: Space
+    apart: Space
+    """Of places of the kernel, in the input."""
+    result: Space
+    stride: Space
+    """Of places of the result, in the input."""
+
+
+def _windows_first(product: Callable[..., Array], lhs: Array, rhs: Array, over: _Places) -> Array:
+    windows = _slices(_padded(lhs, over.edges), over.kernel, over.apart, over.result, over.stride)
+    rows = jnp.concatenate(windows, axis=-1)
+    return product(rows, rhs.reshape(-1, rhs.shape[-1]), (((rows.ndim - 1,), (0,)), ((), ())))
+
+
+def _product_first(product: Callable[..., Array], lhs: Array, rhs: Array, over: _Places) -> Array:
+    last, (inputs, outputs) = lhs.ndim - 1, rhs.shape[-2:]
+    kernels = jnp.moveaxis(rhs, -2, 0).reshape(inputs, -1)
+    shares = _padded(product(lhs, kernels, (((last,), (0,)), ((), ()))), over.edges)
+    shifted = _slices(shares, over.kernel, over.apart, over.result, over.stride)
+    return sum(share[..., k * outputs : (k + 1) * outputs] for k, share in enumerate(shifted))
+
+
+def _over_results(product: Callable[..., Array], lhs: Array, rhs: Array, over: _Places) -> Array:
+    images = jnp.swapaxes(lhs, 0, -1)  # before zeros are added, so that it undoes how the gradient was laid out
+    windows = _slices(_padded(images, over.edges), over.result, over.stride, over.kernel, over.apart)
+    rows = jnp.concatenate(windows, axis=-1).reshape(-1, len(windows) * lhs.shape[0])
+    out = product(rows, jnp.moveaxis(rhs, -2, 0).reshape(-1, rhs.shape[-1]), (((0,), (0,)), ((), ())))
+    return jnp.moveaxis(out.reshape(*over.result, lhs.shape[0], rhs.shape[-1]), -2, 0)
+
+
+def _padded(x: Array, edges: list[tuple[int, int, int]]) -> Array:
+    """With zeros around and between its places."""
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+
+
+def _slices(x: Array, starts: Space, between: Space, lengths: Space, apart: Space) -> list[Array]:
+    """From each of ``starts`` places that lie ``between`` from each other, ``lengths`` entries that lie ``apart``; both by spatial axis."""
+    n, channels = x.shape[0], x.shape[-1]
+
+    def at(place: Space) -> Array:
+        first = [p * step for p, step in zip(place, between, strict=True)]
+        last = [f + (length - 1) * step + 1 for f, length, step in zip(first, lengths, apart, strict=True)]
+        return lax.slice(x, (0, *first, 0), (n, *last, channels), (1, *apart, 1))
+
+    return [at(place) for place in itertools.product(*map(range, starts))]

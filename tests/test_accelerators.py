@@ -1,0 +1,108 @@
+"""What the engine does on accelerators, done here: marches, convolutions as products and other lanes give the results of the queue."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from federation import close
+from rigs import REGISTRY, history, remembers
+from test_benchmarks import small
+
+from fedjax_sim.data.batching import batching, evenness
+from fedjax_sim.engine import Engine, make_plan
+from fedjax_sim.engine.lanes import ACCELERATOR, choose_lanes, pace_of
+from fedjax_sim.engine.march import MARCHING, STEPS
+from fedjax_sim.engine.plan import Plan
+from fedjax_sim.engine.queue import OWN
+from fedjax_sim.models import cnn
+from fedjax_sim.rounds import make_round
+
+FIRST = next(filter(remembers, REGISTRY))
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    monkeypatch.setattr(Plan, "platform", property(lambda plan: "gpu"))
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [Engine(lanes=7, devices=1), Engine(lanes=1, devices=1, shards=2), Engine(devices=1, shards=6), Engine(lanes=3, devices=4, shards=4)],
+    ids=["lanes", "one lane", "auto", "devices"],
+)
+def test_a_march_ends_where_the_padded_engine_does(engine, accelerator):
+    for (state, outcome), (other, told) in zip(history(FIRST, engine), history(FIRST, "padded"), strict=True):
+        close(state, other)
+        close(outcome, told)
+
+
+@pytest.mark.parametrize("steps", [1, STEPS, STEPS + 1, 2 * STEPS + 3])
+def test_a_march_may_end_anywhere_in_a_clients_steps(steps, monkeypatch):
+    workload = small(cohort=(0, 1, 2, 2), work=batching(4, steps=steps))
+    expected = round_of(workload, 2)
+    monkeypatch.setattr(Plan, "platform", property(lambda plan: "gpu"))
+    close(round_of(workload, 2), expected)
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_a_round_of_convolutions_as_products_is_one_of_convolutions(lanes, monkeypatch):
+    workload = small(cohort=(0, 1, 2), sizes=(5, 9, 7), model=cnn(3), shape=(8, 8))
+    expected, grouped = round_of(workload, lanes), convolutions(workload, lanes)
+    monkeypatch.setattr(Plan, "platform", property(lambda plan: "gpu"))
+    close(round_of(workload, lanes), expected)
+    assert grouped > 0
+    assert (convolutions(workload, lanes) == 0) is (lanes > 1)
+
+
+def round_of(workload, lanes):
+    program = make_round(workload.federated(), workload.sampler, workload.data, workload.work, Engine(lanes=lanes, devices=1))
+    state, outcome = program.run(program.init(workload.init()))
+    return jax.tree.map(np.asarray, (program.logical(state).algorithm, outcome))
+
+
+def convolutions(workload, lanes):
+    program = make_round(workload.federated(), workload.sampler, workload.data, workload.work, Engine(lanes=lanes, devices=1))
+    state = program.init(workload.init())
+    return program.lower(state).as_text().count("stablehlo.convolution")
+
+
+def test_a_platform_has_its_pace(accelerator):
+    assert pace_of(make_plan(Engine(devices=1), 10)) is MARCHING
+
+
+def test_a_cpu_looks_after_each_step():
+    assert pace_of(make_plan(Engine(devices=1), 10)) is OWN
+
+
+@pytest.mark.parametrize(
+    ("clients", "nbytes", "share", "lanes"),
+    [
+        (1000, 400, 0.25, 250),  # beside the longest client, so many are done in turn
+        (1000, 400, 1.0, 1000),
+        (5000, 400, 1.0, 1000),  # five turns of them
+        (50, ACCELERATOR[1] // 24, 1.0, 17),  # 24 would fit, and take as many turns
+        (50, 2 * ACCELERATOR[1], 1.0, 1),
+        (1, 400, 0.01, 1),
+    ],
+)
+def test_lanes_of_an_accelerator(clients, nbytes, share, lanes, accelerator):
+    plan = make_plan(Engine(devices=1), 10)._replace(evenness=share)
+    assert choose_lanes(plan, nbytes, clients, 10) == lanes
+    assert choose_lanes(plan._replace(lanes=3), nbytes, clients, 10) == min(3, clients)
+
+
+def test_lanes_of_a_cpu_do_not_hang_on_how_even_clients_are():
+    plan = make_plan(Engine(devices=1), 10)
+    assert choose_lanes(plan, 400, 50, 10) == choose_lanes(plan._replace(evenness=0.01), 400, 50, 10) == 8
+
+
+def test_how_even_clients_are():
+    even = partial(evenness, batching(10))
+    assert even(np.full(100, 30), 10) == 1
+    assert even(np.array([10] * 99 + [1000]), 1000) == pytest.approx((99 + 100) / 100 / 100, rel=0.15)
+    assert even(np.array([10] * 99_999 + [1000]), 10) == 1  # a cohort of ten hardly ever has the large one
+    assert evenness(batching(10, steps=7), np.array([1, 1000]), 2) == 1
+    assert even(np.zeros(3, int), 2) == 1
+    many = np.random.default_rng(0).integers(1, 500, 300_000)
+    assert even(many, 50) == pytest.approx(even(many[:60_000], 50), rel=0.02)
