@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import shutil
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fedjax_sim import files
 from fedjax_sim import manifest as manifests
 from fedjax_sim.checks import FedError, fail, positive, require, sentence
 from fedjax_sim.hush import cause, hush, hushed, unhush
@@ -93,6 +94,8 @@ def open_store(directory: str | Path, keep: int | None = 3, every: int | None = 
     for name, value in (("keep", keep), ("every", every)):
         if value is not None:
             positive(name, value)
+    odd = os.path.lexists(directory) and not Path(directory).is_dir()
+    require(not odd, "checkpoints are kept in a folder", f"something else called {directory}", "move it away, or choose another folder")
     folder = _Folder(Path(directory).absolute(), keep, every, found=_steps(Path(directory)))
     settle = partial(_settle, folder)
     return Store(partial(_save, folder), partial(_restore, folder), partial(_list, folder), settle, settle, partial(_metadata, folder))
@@ -123,7 +126,8 @@ def _orbax() -> Any:
 def _steps(directory: Path) -> tuple[int, ...]:
     """Rounds with a committed checkpoint: one is committed by renaming its folder to a bare number."""
     found = directory.iterdir() if directory.is_dir() else ()
-    return tuple(sorted(int(entry.name) for entry in found if entry.name.isdecimal() and entry.is_dir()))
+    names = (entry.name for entry in found if entry.name.isdecimal() and entry.is_dir())
+    return tuple(sorted(int(name) for name in names if str(int(name)) == name))
 
 
 def _list(folder: _Folder) -> tuple[int, ...]:
@@ -197,7 +201,7 @@ def _forget(folder: _Folder, step: int) -> None:
 
 def _remove(path: Path) -> None:
     if leads():  # one of several processes is enough
-        shutil.rmtree(path, ignore_errors=True)
+        files.clear(path)
 
 
 def _unwritten(folder: _Folder, step: int, error: BaseException) -> SaveError:
@@ -230,7 +234,7 @@ def _restore(folder: _Folder, like: RoundState, step: int | None = None, along: 
             continue
         folder.known[candidate] = record["manifest"]
         folder.base = folder.base if folder.begun else candidate
-        notes.extend(manifests.changed(record["metadata"].get("versions", {}), versions()))
+        notes.extend(manifests.changed(record["metadata"].get("versions"), versions()))
         return Restored(state, candidate, record["metadata"], tuple(notes))
     fail(f"no usable checkpoint in {folder.path}", "; ".join(notes) or "an empty folder", "choose another round or start the run anew")
 
@@ -252,14 +256,19 @@ def _metadata(folder: _Folder) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     """A checkpoint's record, its seal checked."""
+    odd = [entry.name for entry in path.rglob("*") if not (entry.is_file() or entry.is_dir())]
+    if odd:  # a pipe would be waited for
+        raise _Damaged(f"{odd[0]} in it is no file")
     try:
         with hushed():
             record = (_orbax().metadata(path).custom_metadata or {})[RECORD]
-        whole = manifests.whole(record)
+        whole, round_ = manifests.whole(record), record["metadata"]["round"]
     except Exception as error:
         raise _Damaged(cause(error)) from error
     if not whole:
         raise _Damaged("its manifest fails its own crc32")
+    if str(round_) != path.name:
+        raise _Damaged(f"it is that of round {round_}, under another name")
     return record
 
 

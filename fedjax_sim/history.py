@@ -26,6 +26,8 @@ from fedjax_sim import files
 from fedjax_sim.checks import FedError, fail, require, sentence, suggest
 
 Row = dict[str, float]
+DIGITS = 19
+"""Of the number of a round, less than."""
 
 
 class History(NamedTuple):
@@ -98,13 +100,13 @@ def from_jsonl(path: str | Path, upto: int | None = None) -> History:
     log = history()
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = files.parsed(line)
             round_ = int(row.pop("round"))
             values = {name: math.nan if value is None else float(value) for name, value in row.items()}
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
             if number == len(lines) and not line.endswith("\n"):
                 break
-            raise FedError(f"{path}:{number} is not a round's row: got {line[:60]!r}; remove this line") from error
+            raise FedError(sentence(f"{path}:{number} is not a round's row", repr(line[:60]), "remove this line")) from error
         if upto is None or round_ <= upto:
             record(log, round_, values)
     return log
@@ -159,9 +161,10 @@ def csv_writer(path: str | Path, after: int | None = None) -> Writer:
     path, columns = Path(path), ["round"]
     kept: list[list[str]] = []
     if after is not None and path.exists():
+        require(path.is_file(), "no table of a run", path, "remove what is there")
         header, rows = _read_csv(path)
         columns[:] = header or columns
-        odd = [row for row in rows if not row or not row[0].isdecimal()]
+        odd = [row for row in rows if not row or not (row[0].isdecimal() and len(row[0]) < DIGITS)]
         require(not odd, f"{path} has a line that is not a round's row", odd[:1], "remove this line, or the whole file")
         kept = [row for row in rows if int(row[0]) <= after]
     files.save(path, _csv_lines([columns, *kept]))
@@ -259,7 +262,10 @@ def _write_csv(file: _File, columns: list[str], rows: Numbered) -> None:
 def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and complete rows; a line that was cut off by a crash is left out."""
     text = path.read_text(errors="replace")
-    lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+    try:
+        lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+    except csv.Error as error:
+        fail(f"{path} is not a table of rounds", error, "remove the file")
     return (lines[0], lines[1:]) if lines else ([], [])
 
 

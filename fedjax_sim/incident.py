@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fedjax_sim import files
 from fedjax_sim.checkpoint import Restored, open_store
 from fedjax_sim.checks import FedError, fail, require, sentence
 from fedjax_sim.processes import leads
@@ -65,19 +65,18 @@ def save(folder: Path, round_: int, blame: Blame, config: str) -> Path:
     place = folder / f"nonfinite-{round_}"
     fresh = place.with_name(f".{place.name}.new")
     if leads():
-        shutil.rmtree(fresh, ignore_errors=True)
+        files.clear(fresh)
     store = open_store(fresh)
     store.save(blame.state, {})
     store.close()
     path, names = place.with_suffix(".json"), blame.names or (None,) * len(blame.clients)
     clients = [{"id": i} | ({"name": name} if name else {}) for i, name in zip(blame.clients, names, strict=True)]
     if leads():
-        (fresh / CONFIG).write_text(config, encoding="utf-8")
-        shutil.rmtree(place, ignore_errors=True)
-        os.replace(fresh, place)
-        part = path.with_suffix(".new")
-        part.write_text(json.dumps({"round": round_, "clients": clients, "state": place.name}, indent=2) + "\n", encoding="utf-8")
-        os.replace(part, path)
+        files.save(fresh / CONFIG, config)
+        files.clear(place)
+        with files.saving(place):
+            os.replace(fresh, place)
+        files.save(path, json.dumps({"round": round_, "clients": clients, "state": place.name}, indent=2) + "\n")
     return path
 
 
@@ -100,15 +99,22 @@ def read(path: str | Path) -> Incident:
     path, do = Path(path), "give a file nonfinite-<round>.json from the folder of a run"
     require(path.is_file(), "no file of a refused round", str(path), do)
     try:
-        held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        held: dict[str, Any] = files.parsed(path.read_text(encoding="utf-8"))
         clients = tuple(int(client["id"]) for client in held["clients"])
-        names = {int(client["id"]): client["name"] for client in held["clients"] if "name" in client}
-        incident = Incident(int(held["round"]), clients, names, path.parent / held["state"])
-    except (ValueError, KeyError, TypeError) as error:
+        names = {int(client["id"]): str(client["name"]) for client in held["clients"] if "name" in client}
+        incident = Incident(int(held["round"]), clients, names, path.parent / _beside(held["state"]))
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         fail("this file does not describe a refused round", f"{path}: {error!r}", do)
     what = "the state of the refused round is gone"
     require((incident.folder / CONFIG).is_file(), what, str(incident.folder), "bring that folder back beside the file")
     return incident
+
+
+def _beside(name: Any) -> str:
+    """The name of a folder beside the file, whoever wrote it."""
+    if not isinstance(name, str) or "\0" in name or name in ("", "..") or Path(name).name != name:
+        raise ValueError(f"state {name!r}")
+    return name
 
 
 def restore(incident: Incident, like: RoundState) -> Restored:

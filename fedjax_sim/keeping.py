@@ -159,6 +159,8 @@ def _snapshot(shelf: _Shelf) -> Description:
 
 
 def _restore(shelf: _Shelf, description: Description) -> None:
+    formed = isinstance(description, dict) and isinstance(description.get("round"), int)
+    require(formed, "this does not describe what clients remembered", description, "go back to another checkpoint")
     _open(shelf).restore(description)
     _fresh(shelf, int(description["round"]))
 

@@ -23,7 +23,7 @@ from fedjax_sim.incident import NonFinite
 from fedjax_sim.interrupts import interrupts
 from fedjax_sim.processes import agreed
 from fedjax_sim.progress import Progress, open_progress
-from fedjax_sim.trouble import Trouble, attempt, heard, write_row
+from fedjax_sim.trouble import Trouble, attempt, finish, heard, write_row
 from fedjax_sim.types import Mean, Metrics, Outcome, RoundState, Variables
 
 FINISHED = "finished"
@@ -241,11 +241,11 @@ def _save(run: Run, state: RoundState, show: Progress, last: bool = False) -> st
 
     def save() -> None:
         store.save(logical, run.metadata | _remembered(run))
-        if last:
-            store.wait()
 
     if not attempt(trouble, save):  # that may have been about the save before
         attempt(trouble, save)
+    if last:
+        finish(trouble, save, store.wait)
     return notify(run.callbacks, "on_checkpoint", _event(run, state))
 
 

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_sim import tree
-from fedjax_sim.checks import fail, require
+from fedjax_sim.checks import cut, fail, require
+from fedjax_sim.files import deep
 from fedjax_sim.machine import cores
 from fedjax_sim.types import PyTree
 
@@ -63,9 +64,13 @@ def order(plan: Any) -> dict[str, str]:
     return {"engine": plan.kind, "lanes": str(plan.lanes), "shards": f"{plan.shards} {fixed}"}
 
 
-def changed(then: dict[str, str], now: dict[str, str]) -> tuple[str, ...]:
-    """One note where what :func:`versions` or :func:`order` said differs from what they say now, for then the bits may too."""
-    moved = [f"{name} {old} -> {now.get(name)}" for name, old in then.items() if now.get(name) != old]
+def changed(then: Any, now: dict[str, str]) -> tuple[str, ...]:
+    """One note where what :func:`versions` or :func:`order` said differs from what they say now, for then the bits may too.
+
+    ``then`` is from a file, and may be anything.
+    """
+    said = then.items() if isinstance(then, dict) else ()
+    moved = [cut(f"{name} {old} -> {now.get(name)}", 200) for name, old in said if now.get(name) != old]
     return (f"saved in other circumstances ({'; '.join(moved)}): results may differ in the last bits",) if moved else ()
 
 
@@ -99,8 +104,9 @@ def sealed(described: Manifest, metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def whole(record: dict[str, Any]) -> bool:
-    """Whether a record is as :func:`sealed` made it."""
-    return record["seal"] == _seal(record["manifest"], record["metadata"])
+    """Whether a record is as :func:`sealed` made it. Whoever made it up may have known how to seal it."""
+    formed = all(len(facts) == 3 for facts in record["manifest"].values()) and not deep(record)
+    return formed and record["seal"] == _seal(record["manifest"], record["metadata"])
 
 
 def leaves(state: PyTree) -> dict[str, Any]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjax_sim import files
+from fedjax_sim import files, records
 from fedjax_sim.checks import FedError, fail, require
 from fedjax_sim.config import Config, Experiment, dumps
 from fedjax_sim.config.changes import changed_rates
 from fedjax_sim.config.load import tables
 from fedjax_sim.config.problems import variant_tag
 from fedjax_sim.processes import leads, led
+from fedjax_sim.records import BOARDS, ROWS, SUMMARY
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fedjax_sim.history import History, Writer
     from fedjax_sim.loop import Result
 
-CONFIG, ROWS, TABLE, CHECKPOINTS, SUMMARY = "config.toml", "metrics.jsonl", "metrics.csv", "checkpoints", "summary.json"
+CONFIG, CHECKPOINTS = "config.toml", "checkpoints"
 REMEMBERED = "memory"
 """Folder of what clients remember, where the host keeps it."""
 
@@ -72,7 +72,7 @@ def config_of(folder: str | Path) -> Path:
       FedError: where there is none.
     """
     path = Path(folder) / CONFIG
-    require(path.is_file(), "no run in this folder", str(folder), "give the folder of a run, such as one below runs/")
+    require(path.is_file(), "no run in this folder", path.parent, "give the folder of a run, such as one below runs/")
     return path
 
 
@@ -101,15 +101,30 @@ def run_experiment(
         turned = changed_rates(experiment.config.run, store.metadata().get("config")) if resume else ()
         restored = restore(experiment, store) if resume and not _fresh(experiment, folder, store) else None
         _unfinished(folder, restored, experiment.config.run.rounds)
-        past = _past(folder, restored)
-        if leads():
-            files.save(folder / CONFIG, dumps(experiment.config))
+        step = restored.step if restored else None
+        past = records.past(folder, step)
+        writers = _begun(experiment, folder, resume, step, past) if leads() else []
         with filing(experiment, folder):
-            result = _simulate(experiment, folder, store, restored, past, console, callbacks)
+            result = _simulate(experiment, writers, store, restored, past, console, callbacks)
         saved = store.steps()[-1:] == (int(result.state.round),)
     earlier = (past.latest("seconds") or 0.0) if past else 0.0
-    notes = (*turned, *(restored.notes if restored else (ANEW,) if resume else ()), *_gaps(past, restored))
+    notes = (*turned, *(restored.notes if restored else (ANEW,) if resume else ()), *records.gaps(past, step))
     return _written(folder, {**summarise(experiment, result, earlier, notes), "saved": saved})
+
+
+def _begun(experiment: Experiment, folder: Path, resume: bool, step: int | None, past: History | None) -> list[Writer]:
+    """The writers of a run's rows, and its configuration: the first file of a new run, which can be gone on with as soon as that is there;
+    the last one of a run that goes on, when nothing refuses any more."""
+
+    def configured() -> None:
+        files.save(folder / CONFIG, dumps(experiment.config))
+
+    if not resume:
+        configured()
+    writers = records.writers(folder, step, past)
+    if resume:
+        configured()
+    return writers
 
 
 def _close(store: Store) -> None:
@@ -130,7 +145,7 @@ def _written(folder: Path, summary: Summary) -> Summary:
 
 def _simulate(
     experiment: Experiment,
-    folder: Path,
+    writers: Iterable[Writer],
     store: Store,
     restored: Restored | None,
     past: History | None,
@@ -153,7 +168,7 @@ def _simulate(
         checkpoint_every=run.checkpoint.every,
         metadata={"config": tables(run), "order": order(experiment.program.plan)},
         callbacks=[*_stops(run.stop), *callbacks],
-        writers=_writers(folder, restored.step if restored else None, past) if leads() else (),
+        writers=writers,
         progress=leads(),
         resume=restored.state if restored else None,
         history=past,
@@ -181,9 +196,15 @@ def filing(experiment: Experiment, folder: Path) -> Iterator[None]:
 
 
 def open_checkpoints(experiment: Experiment, folder: Path) -> Store:
-    """The run's checkpoints, as its configuration keeps them; what clients remember is then kept beside them."""
+    """The run's checkpoints, as its configuration keeps them; what clients remember is then kept beside them.
+
+    Raises:
+      FedError: where a folder that is written to is somewhere else.
+    """
     from fedjax_sim.checkpoint import open_store
 
+    for name in (CHECKPOINTS, REMEMBERED, BOARDS):
+        files.own(folder / name)
     kept = experiment.config.run.checkpoint
     if experiment.program.keeping:
         experiment.program.keeping.use(folder / REMEMBERED)
@@ -209,8 +230,10 @@ def restore(experiment: Experiment, store: Store) -> Restored:
     program = experiment.program
     like = program.logical(program.init(starting_variables(experiment), experiment.config.run.seed))
     keeping = program.keeping
-    restored = store.restore(like, along=(lambda metadata: keeping.restore(metadata[MEMORY])) if keeping else None)
-    moved = changed(restored.metadata.get("order", {}), order(program.plan))
+    # Of clients who remember nothing there is a description only if the host was to keep even that.
+    along = keeping and (lambda metadata: keeping.restore(metadata.get(MEMORY, {"round": metadata["round"]})))
+    restored = store.restore(like, along=along)
+    moved = changed(restored.metadata.get("order"), order(program.plan))
     return restored._replace(notes=(*restored.notes, *moved))
 
 
@@ -246,31 +269,14 @@ def summarise(experiment: Experiment, result: Result, earlier: float = 0.0, note
 def _unfinished(folder: Path, restored: Restored | None, rounds: int) -> None:
     """Refuses a run that is over, unless it ended before that was written down."""
     done = restored.step if restored else 0
-    over = done > rounds or (done == rounds and _summed_up(folder, done))
+    over = done > rounds or (done == rounds and records.summed_up(folder, done))
     require(not over, "the run already has its rounds", f"{done} of {rounds}", f"ask for more, such as --rounds {2 * done}")
-
-
-def _summed_up(folder: Path, done: int) -> bool:
-    """Whether the summary of so many rounds is there."""
-    try:
-        return json.loads((folder / SUMMARY).read_bytes())["rounds"] == done
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _fresh(experiment: Experiment, folder: Path, store: Store) -> bool:
     """Whether a run ended before its first checkpoint, so that there is nothing to lose by beginning again."""
-    from fedjax_sim.history import from_jsonl
-
-    done = max(from_jsonl(folder / ROWS).rows, default=0) if (folder / ROWS).is_file() else 0
     # The first one is being written while the rounds up to the second one run.
-    return not store.steps() and done <= 2 * experiment.config.run.checkpoint.every
-
-
-def _gaps(past: History | None, restored: Restored | None) -> tuple[str, ...]:
-    """A note where rows before the checkpoint are missing: the disk was full, or somebody removed them."""
-    lost = sorted(set(range(1, restored.step + 1 if restored else 1)) - set(past.rows if past else ()))
-    return (f"{ROWS} lacks {len(lost)} of the rounds before the checkpoint, first of all round {lost[0]}",) if lost else ()
+    return not store.steps() and records.last_round(folder) <= 2 * experiment.config.run.checkpoint.every
 
 
 def _stops(stop: Any) -> list[Callback]:
@@ -279,21 +285,3 @@ def _stops(stop: Any) -> list[Callback]:
     if stop is None:
         return []
     return [until_below(stop.metric, stop.at_most) if stop.at_least is None else until_above(stop.metric, stop.at_least)]
-
-
-def _past(folder: Path, restored: Restored | None) -> History | None:
-    """The rows up to the checkpoint; none where the record is lost."""
-    from fedjax_sim.history import from_jsonl
-
-    return from_jsonl(folder / ROWS, restored.step) if restored and (folder / ROWS).is_file() else None
-
-
-def _writers(folder: Path, after: int | None, past: History | None) -> list[Writer]:
-    """The table is made of the record where there is one: it may lack what the record has."""
-    from fedjax_sim.history import csv_writer, jsonl_writer, tensorboard_writer, to_csv
-
-    if past:
-        to_csv(past, folder / TABLE)
-    writers = [jsonl_writer(folder / ROWS, after), csv_writer(folder / TABLE, after)]
-    extra = importlib.util.find_spec("tensorboardX") is not None
-    return [*writers, tensorboard_writer(folder / "tensorboard", after)] if extra else writers

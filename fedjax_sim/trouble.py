@@ -41,6 +41,14 @@ def attempt(trouble: Trouble, write: Callable[[], None]) -> bool:
     return True
 
 
+def finish(trouble: Trouble, save: Callable[[], None], wait: Callable[[], None]) -> None:
+    """Waits for the last save, which is tried once more where it failed: what failed before may have given room."""
+    try:
+        wait()
+    except SaveError:
+        _ = attempt(trouble, save) and attempt(trouble, wait)
+
+
 def write_row(trouble: Trouble, writers: Iterable[Writer], round_: int, row: Row) -> None:
     """Gives a row to all writers. While some of them cannot write, that is said once, not for each of them and each row."""
     found = []

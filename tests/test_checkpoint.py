@@ -185,12 +185,20 @@ def test_failed_save_is_reported_once_and_poisons_nothing(tmp_path, monkeypatch)
 
 def test_unwritable_folder_is_reported_by_the_save_itself(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    store = open_store(tmp_path / "file")
+    store = open_store(tmp_path / "file" / "below")
     with pytest.raises(SaveError, match="round 1 could not be written"):
         store.save(tiny.after(1))
     (tmp_path / "file").unlink()
     store.save(tiny.after(1))
     assert store.steps() == (1,)
+
+
+@pytest.mark.parametrize("kind", ["file", "link to nothing"])
+def test_what_is_no_folder_is_refused_at_once(kind, tmp_path):
+    path = tmp_path / "checkpoints"
+    path.write_text("in the way") if kind == "file" else path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FedError, match=r"checkpoints are kept in a folder: got something else called .*checkpoints; move it away"):
+        open_store(path)
 
 
 FULL = """

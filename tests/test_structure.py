@@ -33,6 +33,7 @@ LAYERS = [
         "export",
         "evaluate",
         "history",
+        "records",
         "callbacks",
         "progress",
         "interrupts",

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedjax_sim.checks import printable
 from fedjax_sim.cli.estimate import size
 from fedjax_sim.cli.running import say
 from fedjax_sim.config.fields import arguments
@@ -51,7 +52,7 @@ def describe(asked: argparse.Namespace) -> None:
     spread = label_spread(data.train, card["classes"]) if card["classes"] else None
     table = Table(show_header=False)
     for name, text in [*_facts(card), *_sizes(data.train), *_skew(spread, card)]:
-        table.add_row(name, Text(text))
+        table.add_row(name, Text(printable(text)))
     console = Console()
     console.print(table)
     if asked.verify:
@@ -82,7 +83,7 @@ def _facts(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "name", card["name"]
     yield "source", card["source"]
     yield "clients", f"{card['clients']:,}{'' if card['named'] else ', without names'}"
-    counts = [f"{count:,} {words}" for part, words in PARTS.items() if (count := card["examples"][part])]
+    counts = [f"{count:,} {words}" for part, words in PARTS.items() if (count := card["examples"].get(part))]
     yield "examples", ", ".join(counts)
     yield "an example", f"x {_words(card['x'])}, y {_words(card['y'])}"
     yield "size", size(sum(about["bytes"] for about in card["files"].values()))

@@ -12,7 +12,8 @@ from fedjax_sim.checks import fail
 from fedjax_sim.cli.running import carried_out, experiment, say, tell
 from fedjax_sim.config.problems import variant_tag
 from fedjax_sim.interrupts import exit_status
-from fedjax_sim.runs import ROWS, new_folder
+from fedjax_sim.records import ROWS
+from fedjax_sim.runs import new_folder
 
 PAIR = ("digits_fedavg", "digits_scaffold")
 """Configuration files that differ in the algorithm alone."""

@@ -28,8 +28,9 @@ from fedjax_sim.export import PROGRAM, Card, save_program, save_weights
 from fedjax_sim.history import from_jsonl
 from fedjax_sim.manifest import state_hash
 from fedjax_sim.models import Model
+from fedjax_sim.records import ROWS
 from fedjax_sim.rounds import initial
-from fedjax_sim.runs import CHECKPOINTS, ROWS, config_of, starting_variables
+from fedjax_sim.runs import CHECKPOINTS, config_of, starting_variables
 
 READ = {
     "safetensors": "safetensors.numpy.load_file(FILE), or fedjax_sim.export.load_weights(FILE, like)",

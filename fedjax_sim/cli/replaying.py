@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fedjax_sim import files
 from fedjax_sim.cli.running import experiment, say
 from fedjax_sim.config import Experiment
 
@@ -38,7 +39,7 @@ def replay(asked: argparse.Namespace) -> None:
             passages.append(passage)
             show(console, passage)
         path = Path(asked.file).with_name(f"{Path(asked.file).stem}-client-{client}.json")
-        path.write_text(json.dumps(told(incident.round, client, name, passages), indent=1, default=str) + "\n", encoding="utf-8")
+        files.save(path, json.dumps(told(incident.round, client, name, passages), indent=1, default=str) + "\n")
         say(console, f"written to {path}")
 
 

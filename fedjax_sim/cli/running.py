@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fedjax_sim import files
+from fedjax_sim.checks import printable
 from fedjax_sim.config import Experiment, build, read, registries, resolve
 from fedjax_sim.config.document import Document
 from fedjax_sim.interrupts import exit_status, insistence
@@ -98,7 +100,7 @@ def evaluate(asked: argparse.Namespace) -> None:
     files.save(path, json.dumps({"rounds": found.step, "metrics": numbers}, indent=2) + "\n")
     console = Console()
     for note in found.notes:
-        console.print(note, markup=False)
+        say(console, note)
     say(console, f"round {found.step}")
     console.print(numbers_table(numbers))
     say(console, f"written to {path}")
@@ -126,10 +128,10 @@ def numbers_table(numbers: dict[str, Any]) -> Table:
     table = Table(show_header=False)
     for name, value in numbers.items():
         if not re.search(r"_d\d$", name):
-            table.add_row(name, f"{value:.4g}")
+            table.add_row(Text(printable(name)), f"{value:.4g}")
     return table
 
 
 def say(console: Console, text: str) -> None:
-    """One line, not wrapped, so that paths can be copied."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    """Lines that are not wrapped, so that paths can be copied, with nothing in them that a terminal would obey."""
+    console.print("\n".join(map(printable, text.split("\n"))), soft_wrap=True, highlight=False, markup=False)

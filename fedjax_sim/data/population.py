@@ -61,7 +61,7 @@ class Names(Sequence[str]):
         if isinstance(place, slice):
             return tuple(self[i] for i in range(*place.indices(len(self))))
         i = range(len(self))[place]
-        return self.text[self.ends[i - 1] if i else 0 : self.ends[i]].tobytes().decode()
+        return self.text[self.ends[i - 1] if i else 0 : self.ends[i]].tobytes().decode(errors="replace")
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Names):

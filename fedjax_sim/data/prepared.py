@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fedjax_sim import files
 from fedjax_sim.checks import fail, require
 from fedjax_sim.data.columns import abandon, fresh_folder, sha256, write_text
 from fedjax_sim.data.federation import Federation, federation
@@ -94,7 +95,7 @@ def write_blocks(
 def is_prepared(directory: str | Path) -> bool:
     """Whether a folder looks like a prepared data set: it has a card of ours. Nothing else is looked at."""
     try:
-        return json.loads((Path(directory).expanduser() / CARD).read_bytes()).get("format") == FORMAT
+        return files.parsed(files.content(Path(directory).expanduser() / CARD)).get("format") == FORMAT
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -105,11 +106,12 @@ def read_card(directory: str | Path) -> Card:
     Raises:
       FedError: where there is none, it is damaged, or a newer version of this package wrote it.
     """
-    path = Path(directory).expanduser() / CARD
+    folder = Path(directory).expanduser()
+    path = folder / CARD
     require(path.is_file(), "no prepared data set", f"no {CARD} in {path.parent}", "make one with `fedjax-sim data prepare`")
     do = "prepare the data set again with `fedjax-sim data prepare`"
     try:
-        card = json.loads(path.read_bytes())
+        card = files.parsed(path.read_bytes())
     except ValueError as error:
         fail(f"{path} is damaged", error, do)
     ours = isinstance(card, dict) and card.get("format") == FORMAT
@@ -118,7 +120,46 @@ def read_card(directory: str | Path) -> Card:
     require(card.get("version") == VERSION, f"only version {VERSION} of prepared data can be read", new, f"update fedjax-sim, or {do}")
     missing = [key for key in ("clients", "named", "examples", "x", "y", "classes", "files", "content") if key not in card]
     require(not missing, f"{path} is damaged", f"no {missing}", do)
-    return card
+    odd = [key for key, formed in FORMED.items() if key in card and not formed(card[key])]
+    require(not odd, f"{path} is damaged", f"another {odd[:1]}", do)
+    return {"name": folder.name, "source": "", **card}
+
+
+def _counts(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_form(of: Any) -> bool:
+    """Whether this may say what an example is like: see :func:`fedjax_sim.data.writer.form`."""
+    if not isinstance(of, dict):
+        return False
+    if "dtype" in of:
+        shape = of.get("shape")
+        return isinstance(of["dtype"], str) and isinstance(shape, list) and all(map(_counts, shape))
+    inner = list(of["dict"].values()) if isinstance(of.get("dict"), dict) else of.get("tuple", of.get("list"))
+    return isinstance(inner, list) and all(map(_is_form, inner))
+
+
+def _are_files(of: Any) -> bool:
+    """Whether this may be the files of a folder, each with its size and hash."""
+    return isinstance(of, dict) and all(
+        name == Path(name).name and isinstance(about, dict) and _counts(about.get("bytes")) and isinstance(about.get("sha256"), str)
+        for name, about in of.items()
+    )
+
+
+FORMED: dict[str, Callable[[Any], bool]] = {
+    "name": lambda value: isinstance(value, str),
+    "source": lambda value: isinstance(value, str),
+    "clients": _counts,
+    "examples": lambda value: isinstance(value, dict) and all(map(_counts, value.values())),
+    "x": _is_form,
+    "y": _is_form,
+    "classes": lambda value: value is None or (_counts(value) and value > 0),
+    "files": _are_files,
+    "content": lambda value: isinstance(value, str),
+}
+"""What a card's entries must be like: nothing that follows looks whether somebody else wrote it."""
 
 
 def open_prepared(directory: str | Path, verify: bool = False) -> Federation:
@@ -135,7 +176,7 @@ def open_prepared(directory: str | Path, verify: bool = False) -> Federation:
     card = read_card(folder)
     _check_files(folder, card, verify)
     try:
-        names = Names(_load(folder, "names.text"), _load(folder, "names.ends")) if card["named"] else None
+        names = _names(folder) if card["named"] else None
         parts = {part: _part(folder, card, part) for part, count in card["examples"].items() if count}
         # Not ``*parts[...]``: Python takes the number of examples for that of the arguments, and makes room for them.
         train = population(parts["train"].x, parts["train"].y, _offsets(folder, "train"), names)
@@ -171,6 +212,13 @@ def _check_files(folder: Path, card: Card, verify: bool) -> None:
     if verify:
         same = content(card) == card["content"]
         require(same, f"{folder / CARD} is damaged: its content hash must be {content(card)[:12]}...", f"{card['content'][:12]}...", do)
+
+
+def _names(folder: Path) -> Names:
+    names = Names(_load(folder, "names.text"), _load(folder, "names.ends"))
+    if (names.text.ndim, names.text.dtype, names.ends.ndim, names.ends.dtype) != (1, np.uint8, 1, np.int64):
+        raise ValueError("names that are no text")
+    return names
 
 
 def _part(folder: Path, card: Card, part: str) -> Examples:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedjax_sim.checks import positive
+from fedjax_sim.checks import positive, require
 from fedjax_sim.data.population import Population
 
 ENTRIES = 2**22
@@ -79,6 +79,8 @@ def _counts(data: Population, y: np.ndarray, classes: int) -> Iterator[tuple[sli
         mine = slice(first, min(first + step, data.clients))
         sizes = data.sizes[mine]
         labels = np.asarray(y[data.offsets[mine.start] : data.offsets[mine.stop]], np.int64)
+        low, high = labels.min(initial=0), labels.max(initial=0)
+        require(0 <= low <= high < classes, f"labels lie in 0 .. {classes - 1}", f"{low} .. {high}", "say how many classes there are")
         place = np.repeat(np.arange(len(sizes)) * classes, sizes)
         yield mine, np.bincount(place + labels, minlength=len(sizes) * classes).reshape(-1, classes)
 

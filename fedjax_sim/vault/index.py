@@ -16,7 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_sim.checks import fail
+from fedjax_sim import files
+from fedjax_sim.checks import fail, require
+from fedjax_sim.vault import layouts
+from fedjax_sim.vault.layouts import Layout
 
 ENTRY = np.dtype([("client", "<i8"), ("slot", "<u4"), ("crc", "<u4")])
 FORMAT = 1
@@ -73,11 +76,11 @@ def load(folder: Path, description: Description) -> Snapshot:
     Raises:
       FedError: where its file is missing or is not what was written.
     """
-    name = str(description.get("index"))
+    name = str(description.get("index")) if isinstance(description, dict) else ""
     if not NAME.fullmatch(name):
         fail("this does not describe a snapshot of client memory", description, "give what snapshot returned")
     try:
-        content = (folder / name).read_bytes()
+        content = files.content(folder / name)
     except OSError as error:
         fail("a snapshot of client memory cannot be read", error, ELSE)
     if (len(content), zlib.crc32(content)) != (description.get("bytes"), description.get("crc32")):
@@ -91,10 +94,25 @@ def whole(folder: Path) -> dict[str, Snapshot]:
     found = {}
     for name, crc in names(folder).items():
         with contextlib.suppress(OSError):
-            content = (folder / name).read_bytes()
+            content = files.content(folder / name)
             if zlib.crc32(content) == crc:
                 found[name] = _parsed(content, folder / name)
     return found
+
+
+def fits(snapshot: Snapshot, layout: Layout, clients: int, path: Path) -> None:
+    """Refuses a snapshot of other rows or of other clients.
+
+    Raises:
+      FedError: naming what differs.
+    """
+    layouts.compare(layout, snapshot.header["layout"], path)
+    there, do = snapshot.header["clients"], "go on with the population that the run was started with, or choose another folder"
+    require(there == clients, "the client memory is of another population", f"{there} clients in {path}, {clients} here", do)
+    ids, slots = snapshot.entries["client"], snapshot.entries["slot"]
+    known = bool(np.all((ids >= 0) & (ids < clients))) and len(snapshot.default) == layout.record
+    once = len(np.unique(ids)) == len(np.unique(slots)) == len(ids)
+    require(known and once, "this is no snapshot of client memory", f"rows that are nobody's, or whose twice, in {path}", ELSE)
 
 
 def names(folder: Path) -> dict[str, int]:
@@ -121,8 +139,22 @@ def settle(folder: Path) -> None:
 
 def _parsed(content: bytes, path: Path) -> Snapshot:
     line, _, body = content.partition(b"\n")
-    header = json.loads(line)
-    if header.get("format") != FORMAT:
-        fail("a snapshot of client memory has another format", f"{header.get('format')} in {path}", f"use what writes format {FORMAT}")
+    try:
+        header = files.parsed(line)
+        made = header["format"]
+        formed = made != FORMAT or _formed(header, len(body))
+    except (ValueError, KeyError, TypeError) as error:
+        fail("this is no snapshot of client memory", f"{error!r} in {path}", ELSE)
+    if made != FORMAT:
+        fail("a snapshot of client memory has another format", f"{made} in {path}", f"use what writes format {FORMAT}")
+    if not formed:
+        fail("this is no snapshot of client memory", f"another header in {path}", ELSE)
     split = len(body) - header["count"] * ENTRY.itemsize
     return Snapshot(header, np.frombuffer(body[:split], np.uint8), np.frombuffer(body[split:], ENTRY))
+
+
+def _formed(header: dict[str, Any], size: int) -> bool:
+    """Whether a header is one that we may have written: a checksum is nothing that a stranger could not make, too."""
+    numbers = all(type(header[name]) is int for name in ("round", "clients", "count"))
+    leaves = all(len(leaf) == 3 and isinstance(leaf, list) for leaf in header["layout"]) and isinstance(header["layout"], list)
+    return numbers and leaves and 0 <= header["count"] * ENTRY.itemsize <= size

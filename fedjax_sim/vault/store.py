@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedjax_sim import files
 from fedjax_sim.checks import FedError, fail, positive, require, sentence
 from fedjax_sim.types import PyTree
 from fedjax_sim.vault import index, layouts, ledgers, rowfile
@@ -129,6 +130,8 @@ def _claim(folder: Path, held: contextlib.ExitStack) -> FileIO:
     """The file of rows, in a folder that is ours until all that is held is let go."""
     from filelock import FileLock, Timeout
 
+    for name in (ROWS, LOCK):
+        files.own(folder / name)
     with _told("the folder of client memory cannot be used", folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, thread_local=False)
@@ -148,17 +151,10 @@ def _adopt(state: _State) -> None:
         found = index.whole(state.folder)
         size = os.fstat(state.file.fileno()).st_size
     for name, snapshot in found.items():
-        _fits(state, snapshot, name)
+        index.fits(snapshot, state.layout, state.clients, state.folder / name)
     state.snapshots = {name: _slots(snapshot) for name, snapshot in found.items()}
     ledgers.grow(state.ledger, size // state.layout.record)
     ledgers.pin(state.ledger, state.snapshots.values())
-
-
-def _fits(state: _State, snapshot: Snapshot, name: str) -> None:
-    layouts.compare(state.layout, snapshot.header["layout"], state.folder / name)
-    there = snapshot.header["clients"]
-    what, got = "the client memory is of another population", f"{there} clients in {state.folder / name}, {state.clients} here"
-    require(there == state.clients, what, got, "go on with the population that the run was started with, or choose another folder")
 
 
 def _slots(snapshot: Snapshot) -> np.ndarray:
@@ -261,7 +257,7 @@ def _snapshot(state: _State, round_: int) -> Description:
 
 def _restore(state: _State, description: Description) -> None:
     snapshot = index.load(state.folder, description)
-    _fits(state, snapshot, description["index"])
+    index.fits(snapshot, state.layout, state.clients, state.folder / description["index"])
     slots, have = _slots(snapshot), len(state.ledger.owner)
     got = f"{have} rows in {state.folder / ROWS}, {slots.max(initial=-1) + 1} needed"
     require(bool(np.all(slots < have)), "the file of clients' rows is cut short", got, ELSE)
