@@ -147,6 +147,33 @@ def test_damaged_files_are_told(by_clients, tmp_path):
         tfds(bad)
 
 
+OWN = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        {"pythonClassName": "trap.Feature", "text": {}},
+        {"python_class_name": "trap.Feature", "text": {}},
+        {"type": "trap.Feature", "content": {}},
+        {"pythonClassName": OWN, "featuresDict": {"features": {"a": {"pythonClassName": "trap.Feature", "text": {}}}}},
+        {"pythonClassName": OWN, "jsonFeature": {"json": json.dumps({"a": {"type": "trap.Feature", "content": {}}})}},
+    ],
+)
+def test_no_code_is_imported_because_a_folder_says_so(features, by_clients, tmp_path, monkeypatch):
+    """TFDS would import whatever module a folder calls that of a feature's class."""
+    (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    bad = put(by_clients, tmp_path, "bad")
+    (bad / "features.json").write_text(json.dumps(features))
+    try:
+        with pytest.raises(FedError, match=r"classes of TFDS's own: got \['trap\.Feature'\] in .*/bad; "):
+            tfds(bad)
+    finally:
+        sys.modules.pop("trap", None)
+    assert not (tmp_path / "sprung").exists()
+
+
 @pytest.mark.parametrize("split", ["train[:", "train[:50 apples]", "", "train[9:]"])
 def test_no_split_is_told(by_clients, split):
     with pytest.raises(FedError, match="split"):

@@ -12,12 +12,14 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedjax_sim import files
 from fedjax_sim.checks import fail, lookup, require, suggest
 from fedjax_sim.data.catalogue import CATALOGUE, command
 
@@ -153,6 +155,24 @@ def _check_readable(folder: Path) -> None:
     require(there, f"reading {form} files needs the package {reader}", f"none, for {folder}", f"install it with `pip install {reader}`")
     whole = (folder / "features.json").is_file()
     require(whole, "a TFDS data set needs its features.json", f"none in {folder}", "copy the whole folder, or prepare it again")
+    with _reading(folder):
+        classes = list(_foreign(files.parsed((folder / "features.json").read_bytes())))
+    new = [name for name in classes if name.rpartition(".")[0] not in sys.modules]  # which TFDS would import
+    do = "import that class's module first, if you trust whoever wrote this folder"
+    require(not new, "features must be of classes of TFDS's own", f"{new[:1]} in {folder}", do)
+
+
+def _foreign(value: Any) -> Iterator[str]:
+    """The Python classes of somebody else's in what ``features.json`` says, of all ages: also in JSON that is a text in it."""
+    if isinstance(value, str) and "{" in value:
+        with contextlib.suppress(ValueError):
+            yield from _foreign(files.parsed(value))
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _foreign(inner)
+    if isinstance(value, dict):
+        keys = ("pythonClassName", "python_class_name", *(("type",) if "content" in value else ()))
+        names = (value[key] for key in keys if key in value)
+        yield from (name for name in names if isinstance(name, str) and not name.startswith("tensorflow_datasets."))
 
 
 def _records(data: TfdsSet, split: str, wanted: set[str]) -> Any:
