@@ -11,13 +11,18 @@ from collections.abc import Callable, Iterator
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
+ALONE = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+"""What a signal does where nobody has said anything else."""
+
+
 @contextlib.contextmanager
 def interrupts(say: Callable[[str], None]) -> Iterator[Callable[[], str | None]]:
     """While open, the first SIGINT or SIGTERM is only noted; what is yielded returns ``"interrupted"``, ``"terminated"`` or ``None``.
 
     The first signal also puts the earlier handlers back, so a second one does what it would have done without us: Ctrl-C raises
-    ``KeyboardInterrupt``, SIGTERM ends the process. They are back in any case when the block is left. Python delivers signals to
-    the main thread only; in another one nothing is installed.
+    ``KeyboardInterrupt``, SIGTERM ends the process; also where it would have done nothing, as to what a script has put into the
+    background. The earlier handlers are back in any case when the block is left. Python delivers signals to the main thread only; in
+    another one nothing is installed.
 
     Args:
       say: told at once that the wish was heard.
@@ -25,14 +30,14 @@ def interrupts(say: Callable[[str], None]) -> Iterator[Callable[[], str | None]]
     asked: list[str] = []
     before: dict[signal.Signals, object] = {}
 
-    def restore() -> None:
+    def restore(listening: bool = False) -> None:
         for number, handler in before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        before.clear()
+            deaf = listening and handler is signal.SIG_IGN
+            signal.signal(number, ALONE[number] if deaf else handler)  # type: ignore[arg-type]
 
     def note(number: int, frame: object) -> None:
         asked.append(WORDS[signal.Signals(number)])
-        restore()
+        restore(listening=True)
         with contextlib.suppress(RuntimeError):  # the signal may have come in the middle of a print
             say("finishing this round; once more to stop at once")
 
