@@ -35,7 +35,7 @@ class Run(NamedTuple):
     """A round at which this life may end."""
 
 
-def attack(kills: int = 14, cases: tuple[str, ...] = tuple(CASES), rounds: int = 84, seed: int = 0) -> Tally:
+def attack(kills: int = 13, cases: tuple[str, ...] = tuple(CASES), rounds: int = 84, seed: int = 0) -> Tally:
     """So many kills of each case, the last of them at the run's end."""
     return tally(fresh("benchmarks.reliability.kills:attacked", limit=LIMIT, kills=kills, cases=cases, rounds=rounds, seed=seed))
 
@@ -87,20 +87,15 @@ def again(words: list[str], run: Path) -> list[str]:
 
 
 def remembered(whole: Path, hurt: Path) -> list[str]:
-    """What clients remember where the host keeps it, which is no part of the state's hash."""
+    """What clients remember where the host keeps it, which is no part of the state's hash; read in a process that may start JAX."""
     if not (whole / "memory").is_dir():
         return []
-    one, other = (memory_hash(run) for run in (whole, hurt))
+    one, other = fresh("benchmarks.reliability.kills:rows_hashes", runs=[str(whole), str(hurt)])["hashes"]
     return [] if one == other else ["clients remember something else"]
 
 
-def memory_hash(run: Path) -> str:
-    """Of every client's row, from the newest checkpoint, read in a process of its own (this one must not start JAX)."""
-    return str(fresh("benchmarks.reliability.kills:rows_hash", run=str(run))["hash"])
-
-
-def rows_hash(run: str) -> dict[str, str]:
-    """The same, here."""
+def rows_hashes(runs: list[str]) -> dict[str, Any]:
+    """For each run the hash of all clients' rows at its newest checkpoint."""
     import jax
     import numpy as np
 
@@ -108,13 +103,15 @@ def rows_hash(run: str) -> dict[str, str]:
     from fedjax_sim.manifest import state_hash
     from fedjax_sim.runs import config_of, open_checkpoints, restore
 
-    ready = experiment(config_of(run), [])
-    store = open_checkpoints(ready, Path(run))
-    restore(ready, store)
-    store.close()
+    hashes, ready = [], experiment(config_of(runs[0]), [])
     ids = np.arange(ready.task.data.train.clients)
-    shown = jax.tree.map(np.asarray, ready.program.keeping.show(ids))
-    return {"hash": state_hash(jax.tree.map(lambda leaf: leaf.reshape(len(ids), -1), shown))}
+    for run in runs:
+        store = open_checkpoints(ready, Path(run))
+        restore(ready, store)
+        store.close()
+        shown = jax.tree.map(np.asarray, ready.program.keeping.show(ids))
+        hashes.append(state_hash(jax.tree.map(lambda leaf: leaf.reshape(len(ids), -1), shown)))
+    return {"hashes": hashes}
 
 
 # ------------------------------------------------------------------------------------------------------------- moments

@@ -80,6 +80,7 @@ ROWS: dict[str, Row] = {
         "test_config_damage.py",
         "test_wrong_things.py",
         "test_wrong_runs.py",
+        "test_wrong_words.py",
     ),
     "saving": Row(
         "A checkpoint that is written while the next round runs holds the state of its own round.",

@@ -47,7 +47,7 @@ WAYS = {
 }
 
 
-def attack(times: int = 3, ways: tuple[str, ...] = tuple(WAYS)) -> Tally:
+def attack(times: int = 2, ways: tuple[str, ...] = tuple(WAYS)) -> Tally:
     """So many runs for each way of ending."""
     return tally(fresh("benchmarks.reliability.signals:attacked", times=times, ways=ways))
 

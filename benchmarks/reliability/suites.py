@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from benchmarks.fresh import ROOT
 from benchmarks.reliability.tally import Tally
 
-LIMIT = 400
+LIMIT = 900
 GENERATED = re.compile(r"\[(?:drawn|odd|mutated)-(\d+)\]$")
 """Names of tests that are of so many generated examples."""
 
