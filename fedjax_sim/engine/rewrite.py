@@ -121,7 +121,7 @@ def _apply(convolution: Convolution, eqn: Any, args: list[Any]) -> list[Any]:
     if name == "conv_general_dilated":
         return [_laid_out(convolution, *args, params["dimension_numbers"], params)]
     if name == "scan":
-        return _scan(convolution, args, params)
+        return _scan(convolution, eqn, args)
     if name == "while":
         return _while(convolution, args, params)
     if name == "cond":
@@ -133,18 +133,30 @@ def _apply(convolution: Convolution, eqn: Any, args: list[Any]) -> list[Any]:
     return out if eqn.primitive.multiple_results else [out]
 
 
-def _scan(convolution: Convolution, args: list[Any], params: dict[str, Any]) -> list[Any]:
-    fixed, carried = params["num_consts"], params["num_carry"]
-    body = _callable(params["jaxpr"], convolution)
+def _scan(convolution: Convolution, eqn: Any, args: list[Any]) -> list[Any]:
+    body = _callable(eqn.params["jaxpr"], convolution)
+    fixed, carried = _scanned(eqn)
 
     def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
         out = body(*args[:fixed], *carry, *xs)
         return out[:carried], out[carried:]
 
     xs = args[fixed + carried :]
-    options = {k: params[k] for k in ("length", "reverse", "unroll")}
+    options = {k: eqn.params[k] for k in ("length", "reverse", "unroll")}
     carry, ys = lax.scan(step, args[fixed : fixed + carried], xs, **options)
     return [*carry, *ys]
+
+
+def _scanned(eqn: Any) -> tuple[int, int]:
+    """How many of a scan's operands are constants, and how many are carried. JAX says so in one way up to 0.10 and in another since; but
+    what is scanned over has one axis more outside than inside."""
+    body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
+
+    def whole(outer: list[Any], inner: list[Any]) -> int:
+        return sum(out.aval.ndim == within.aval.ndim for out, within in zip(outer, inner, strict=True))
+
+    carried = whole(eqn.outvars, body.outvars)
+    return whole(eqn.invars, body.invars) - carried, carried
 
 
 def _while(convolution: Convolution, args: list[Any], params: dict[str, Any]) -> list[Any]:
