@@ -13,7 +13,8 @@ from benchmarks.measure import Timing, interleave
 from benchmarks.workloads import Workload
 from fedjax_sim.engine import Engine
 from fedjax_sim.engine.rewrite import has_convolution
-from fedjax_sim.rounds import initial, make_round
+from fedjax_sim.program import make_round
+from fedjax_sim.rounds import initial
 from fedjax_sim.survey import survey
 
 TRAPPED = 2

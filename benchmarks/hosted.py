@@ -184,7 +184,7 @@ def advancing(program: Any, state: Any) -> Callable[[], Any]:
 def player(workload: Any, engine: Any) -> Callable[[], Any]:
     """A round after the other of a workload, its clients drawn anew for each."""
     from fedjax_sim import samplers
-    from fedjax_sim.rounds import make_round
+    from fedjax_sim.program import make_round
 
     program = make_round(workload.federated(), samplers.uniform(len(workload.cohort)), workload.data, workload.work, engine)
     return advancing(program, program.init(workload.init()))

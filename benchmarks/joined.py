@@ -114,7 +114,7 @@ def serve(name: str, port: int, processes: int, number: int, pinned: bool) -> No
     from fedjax_sim.machine import keep_programs
     from fedjax_sim.manifest import state_hash
     from fedjax_sim.processes import join
-    from fedjax_sim.rounds import make_round
+    from fedjax_sim.program import make_round
 
     jax.config.update("jax_num_cpu_devices", 2 // processes)
     keep_programs()

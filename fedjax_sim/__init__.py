@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from fedjax_sim.machine import keep_programs, use_cores
     from fedjax_sim.models import Model, from_functions, from_linen, from_nnx
     from fedjax_sim.objectives import classification, regression
+    from fedjax_sim.program import Program, make_round
     from fedjax_sim.report import comparison, plot_runs
-    from fedjax_sim.rounds import Program, federate, make_round
+    from fedjax_sim.rounds import federate
     from fedjax_sim.tasks import Task
     from fedjax_sim.types import (
         Aggregator,
@@ -124,7 +125,8 @@ _HOMES = {
     "models": "Model from_functions from_linen from_nnx",
     "objectives": "classification regression",
     "report": "comparison plot_runs",
-    "rounds": "Program federate make_round",
+    "program": "Program make_round",
+    "rounds": "federate",
     "tasks": "Task",
     "types": """Aggregator Algorithm Batch Law Learner Mean Member Message Objective Outcome Roster RoundState Sampler Server Upload
         Variables""",

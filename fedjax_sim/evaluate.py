@@ -25,7 +25,7 @@ from fedjax_sim.engine.queue import Queue
 from fedjax_sim.engine.rewrite import canonical
 from fedjax_sim.engine.trip import run_shard
 from fedjax_sim.engine.work import Client, Finished, Work, drawing
-from fedjax_sim.rounds import Program
+from fedjax_sim.program import Program
 from fedjax_sim.supply import largest, pack
 from fedjax_sim.tasks import Task
 from fedjax_sim.types import Algorithm, Array, Batch, Mean, Member, Metrics, Objective, PyTree, RoundState, Upload, Variables

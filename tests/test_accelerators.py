@@ -16,7 +16,7 @@ from fedjax_sim.engine.march import MARCHING, STEPS
 from fedjax_sim.engine.plan import Plan
 from fedjax_sim.engine.queue import OWN
 from fedjax_sim.models import cnn
-from fedjax_sim.rounds import make_round
+from fedjax_sim.program import make_round
 
 FIRST = next(filter(remembers, REGISTRY))
 

@@ -13,7 +13,7 @@ from fedjax_sim.data.batching import batching
 from fedjax_sim.engine import Engine
 from fedjax_sim.models import cnn, logistic
 from fedjax_sim.objectives import classification
-from fedjax_sim.rounds import make_round
+from fedjax_sim.program import make_round
 from fedjax_sim.types import Variables
 
 

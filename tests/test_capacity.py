@@ -15,7 +15,7 @@ from fedjax_sim.engine import Engine, make_plan
 from fedjax_sim.engine.backends import Compiled
 from fedjax_sim.engine.capacity import FewerLanes, footprint, make_elastic
 from fedjax_sim.loop import simulate
-from fedjax_sim.rounds import make_round
+from fedjax_sim.program import make_round
 
 PLAN = make_plan(Engine(lanes=8, devices=1), 12)
 MESSAGE = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 7 bytes.\nmore lines"

@@ -13,7 +13,8 @@ from fedjax_sim.data.batching import batching
 from fedjax_sim.data.population import population
 from fedjax_sim.engine import Engine
 from fedjax_sim.learner import full_gradient
-from fedjax_sim.rounds import federate, make_round
+from fedjax_sim.program import make_round
+from fedjax_sim.rounds import federate
 from fedjax_sim.server import optimizing
 from fedjax_sim.types import Mean, Objective, Variables
 

@@ -13,7 +13,7 @@ from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.engine import Engine
 from fedjax_sim.engine.plan import make_plan
 from fedjax_sim.manifest import state_hash
-from fedjax_sim.rounds import make_round
+from fedjax_sim.program import make_round
 
 ALL = pytest.mark.parametrize("name", EVERY)
 

@@ -13,7 +13,7 @@ from fedjax_sim.data.federation import Federation
 from fedjax_sim.engine import Engine
 from fedjax_sim.evaluate import make_evaluation
 from fedjax_sim.manifest import state_hash
-from fedjax_sim.rounds import make_round
+from fedjax_sim.program import make_round
 from fedjax_sim.tasks import Task
 from fedjax_sim.types import Message
 

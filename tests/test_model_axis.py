@@ -24,7 +24,7 @@ from fedjax_sim.evaluate import on_clients, on_examples
 from fedjax_sim.manifest import state_hash
 from fedjax_sim.models import from_linen
 from fedjax_sim.objectives import classification
-from fedjax_sim.rounds import make_round
+from fedjax_sim.program import make_round
 from fedjax_sim.types import Variables
 
 PLAIN, KEEPER = (next(name for name in REGISTRY if remembers(name) is wanted) for wanted in (False, True))

@@ -25,7 +25,8 @@ from fedjax_sim.incident import NonFinite
 from fedjax_sim.learner import descend
 from fedjax_sim.local import descent
 from fedjax_sim.loop import simulate
-from fedjax_sim.rounds import federate, make_round
+from fedjax_sim.program import make_round
+from fedjax_sim.rounds import federate
 from fedjax_sim.server import optimizing
 from fedjax_sim.types import Sampler, Upload
 

@@ -17,7 +17,7 @@ from fedjax_sim.engine.rewrite import equations
 from fedjax_sim.models import LSTM, lstm
 from fedjax_sim.models.adapters import from_linen
 from fedjax_sim.objectives import classification
-from fedjax_sim.rounds import make_round
+from fedjax_sim.program import make_round
 from fedjax_sim.types import Variables
 
 T, B, D, H = 7, 4, 3, 5

@@ -17,8 +17,8 @@ from fedjax_sim.checks import FedError
 from fedjax_sim.cli import main
 from fedjax_sim.guard import guard
 from fedjax_sim.incident import read, restore, save
+from fedjax_sim.program import make_round
 from fedjax_sim.replay import Parts, replay
-from fedjax_sim.rounds import make_round
 
 NAMES = [
     next(name for name in REGISTRY if remembers(name)),

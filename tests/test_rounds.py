@@ -16,7 +16,8 @@ from fedjax_sim.data.batching import batching
 from fedjax_sim.data.population import to_table
 from fedjax_sim.engine import Engine, make_plan
 from fedjax_sim.manifest import state_hash
-from fedjax_sim.rounds import initial, make_round, make_spmd, repeat
+from fedjax_sim.program import make_round
+from fedjax_sim.rounds import initial, make_spmd, repeat
 
 
 def algorithm(name, traces=None):

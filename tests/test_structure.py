@@ -23,7 +23,7 @@ EACH = pytest.mark.parametrize("path", FILES, ids=NAMES)
 LAYERS = [
     {"types", "tree", "checks", "permutation", "machine", "processes", "vault", "files"},
     {"guard", "learner", "local", "server", "objectives", "optimizers", "samplers", "aggregators", "data", "models"},
-    {"engine", "supply", "keeping", "single", "rounds", "survey", "wrappers"},
+    {"engine", "supply", "keeping", "single", "rounds", "program", "survey", "wrappers"},
     {"algorithms", "tasks", "privacy"},
     {
         "manifest",
@@ -163,7 +163,7 @@ def test_nothing_is_asserted_in_the_package(path):
     assert not lines, "errors are raised by fedjax_sim.checks, in three parts"
 
 
-ENGINE = [*(PACKAGE / "engine").glob("*.py"), *(PACKAGE / f"{name}.py" for name in ("rounds", "evaluate", "loop", "checkpoint"))]
+ENGINE = [*(PACKAGE / "engine").glob("*.py"), *(PACKAGE / f"{name}.py" for name in ("rounds", "program", "evaluate", "loop", "checkpoint"))]
 OVER_ALL = re.compile(r"\bEVERY\b|from rigs import|def rig\(")
 """What a test says that is about every algorithm."""
 GENERIC = [path for path in sorted(TESTS.glob("*.py")) if OVER_ALL.search(path.read_text()) and path.name not in THEORY]

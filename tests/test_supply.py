@@ -17,7 +17,7 @@ from fedjax_sim.data.population import to_table
 from fedjax_sim.engine import Engine, make_plan
 from fedjax_sim.engine.capacity import choose_place
 from fedjax_sim.manifest import state_hash
-from fedjax_sim.rounds import make_round
+from fedjax_sim.program import make_round
 from fedjax_sim.types import Mean, Roster, Sampler
 
 TWO = [next(name for name in REGISTRY if remembers(name) is wanted) for wanted in (False, True)]

@@ -19,7 +19,8 @@ from fedjax_sim.learner import descend
 from fedjax_sim.local import descent
 from fedjax_sim.models import from_linen
 from fedjax_sim.objectives import classification
-from fedjax_sim.rounds import federate, make_round
+from fedjax_sim.program import make_round
+from fedjax_sim.rounds import federate
 from fedjax_sim.server import optimizing
 from fedjax_sim.types import Member, Variables
 

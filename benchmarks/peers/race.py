@@ -108,7 +108,7 @@ def _against(
 def reference(workload: Workload) -> dict[str, np.ndarray]:
     """Our model after the rounds at which models are compared, with nothing drawn: no shuffling, no dropout."""
     from fedjax_sim.engine import Engine
-    from fedjax_sim.rounds import make_round
+    from fedjax_sim.program import make_round
 
     def loss(variables: Any, key: Any, batch: Any, train: bool) -> Any:
         return workload.objective.loss(variables, key, batch, False)

@@ -128,7 +128,7 @@ def ratio(name: str, devices: int, repeats: int) -> float:
     from benchmarks.measure import interleave
     from benchmarks.workloads import WORKLOADS
     from fedjax_sim.engine import Engine
-    from fedjax_sim.rounds import make_round
+    from fedjax_sim.program import make_round
 
     workload = WORKLOADS[name]()
     contenders = {}

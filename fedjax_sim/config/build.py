@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedjax_sim.data.batching import Batching
     from fedjax_sim.engine import Engine
     from fedjax_sim.guard import Guard
-    from fedjax_sim.rounds import Program
+    from fedjax_sim.program import Program
     from fedjax_sim.tasks import Task
     from fedjax_sim.types import Algorithm, Sampler
 
@@ -43,7 +43,7 @@ def build(config: Config) -> Experiment:
       ConfigErrors: where parts do not fit each other, the data or the machine; with the key that is to blame.
     """
     from fedjax_sim.engine import make_plan
-    from fedjax_sim.rounds import make_round
+    from fedjax_sim.program import make_round
 
     run, log = config.run, Log([])
     parts = assemble({name: getattr(run, name) for name in type(run).model_fields}, log)
