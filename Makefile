@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow test-oldest lint format bench bench-full clean
+.PHONY: setup demo test test-slow test-oldest test-newest lint format bench bench-full clean
 
 $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV) (once; a minute or two) ..."
@@ -35,6 +35,17 @@ $(OLDEST)/.installed: pyproject.toml tests/oldest.txt
 test-oldest: $(OLDEST)/.installed  ## the suite on the oldest supported stack, on Python 3.13
 	@$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
+NEWEST := .venv-newest
+$(NEWEST)/.installed: pyproject.toml
+	@command -v python3.13 >/dev/null || { echo "make test-newest needs python3.13, which the newest JAX asks for: install it, then try again"; exit 2; }
+	@python3.13 -m venv $(NEWEST)
+	@$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1" 2>&1 | grep -v "^WARNING: Location" || true
+	@$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+test-newest: $(NEWEST)/.installed  ## the suite on the newest JAX, on Python 3.13 (JAX for 3.11 ends at 0.10)
+	@$(NEWEST)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+
 lint: $(STAMP)  ## ruff and pyright
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -51,4 +62,4 @@ bench-full: $(STAMP)  ## everything, other simulators too, written to benchmarks
 	@$(BIN)/python -m benchmarks --full
 
 clean:  ## forget the environment and caches
-	@rm -rf $(VENV) $(OLDEST) .pytest_cache .ruff_cache
+	@rm -rf $(VENV) $(OLDEST) $(NEWEST) .pytest_cache .ruff_cache
