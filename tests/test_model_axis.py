@@ -61,16 +61,16 @@ FIRST = jax.tree.map(np.asarray, Variables(*MODEL.init(jax.random.key(0), TOKENS
 
 
 @cache
-def program(name, model, devices=4, memory=None):
+def program(name, model, devices=4, memory=None, split="model"):
     """Clients of one to five steps, so that devices have unequal work."""
-    engine = Engine(lanes=1, devices=devices, model=model, memory=memory)
+    engine = Engine(lanes=1, devices=devices, model=model, memory=memory, split=split)
     return make_round(REGISTRY[name].factory(LOSS), samplers.full(), TEXTS, batching(2, 1, shuffle=False), engine)
 
 
 @cache
-def played(name, model):
+def played(name, model, split="model"):
     """Logical states before the first round and after every one."""
-    made = program(name, model)
+    made = program(name, model, split=split)
     state = made.init(FIRST)
     seen = [made.logical(state)]
     for _ in range(2):
@@ -116,6 +116,31 @@ def test_the_numbers_are_those_of_a_model_on_one_device(name, model):
         close(have, want)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(initial=0), played(name, model)[0].algorithm, played(name, model)[-1].algorithm)
     assert max(jax.tree.leaves(moved)) > 1e-2
+
+
+def test_devices_that_share_a_batch_have_all_of_the_model_and_its_numbers():
+    for have, want in zip(played(KEEPER, 2, "batch"), played(KEEPER, 1), strict=True):
+        close(have, want)
+    made = program(KEEPER, 2, split="batch")
+    state = made.init(FIRST)
+    for leaf, whole in zip(jax.tree.leaves(state.algorithm), jax.tree.leaves(program(KEEPER, 1).init(FIRST).algorithm), strict=True):
+        assert held(leaf) == held(whole)
+
+
+def test_devices_that_share_a_batch_do_a_part_of_its_arithmetic_each():
+    def flops(model):
+        made = program(PLAIN, model, devices=2, split="batch")
+        return made.lower(made.init(FIRST)).compile().cost_analysis()["flops"]
+
+    assert flops(2) < 0.7 * flops(1)  # two devices, as one group or as two: the step's products are half as long
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    engine = Engine(devices=4, model=4, split="batch")
+    made = make_round(REGISTRY[PLAIN].factory(LOSS), samplers.full(), TEXTS, batching(2, 1), engine)
+    with pytest.raises(FedError, match=r"a dimension of batch.rows .*: got 2 over 4 devices; choose a local.batch_size") as caught:
+        made.run(made.init(FIRST))
+    assert caught.value.setting == "engine.split"
 
 
 def test_a_checkpoint_goes_on_over_another_number_of_devices(tmp_path):
@@ -244,6 +269,7 @@ def test_a_rule_that_makes_no_sense_is_refused(rule, said):
         (Engine(devices=4, model=3), "engine.model must divide the devices: got 3 of 4"),
         (Engine(devices=2, model=4), "4 of 2"),
         (Engine(model=0), "engine.model must divide"),
+        (Engine(devices=4, model=2, split="bach"), "did you mean 'batch'"),
         (Engine(devices=4, model=2, backend="pmap"), "takes the backend 'shard_map': got 'pmap'"),
         (Engine(devices=1, model=1, backend="vmap", shards=0), "0 shards on 1 devices"),
         (Engine(devices=4, model=2, shards=3), "3 shards on 2 groups of 2 devices; use 2 or 4 shards"),

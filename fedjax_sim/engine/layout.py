@@ -1,4 +1,4 @@
-"""How one client's model lies over several devices: which dimension of each array is split over the mesh's second axis.
+"""How one client lies over several devices: which dimension of each array is split over the mesh's second axis.
 
 The first axis is the program's own: shards of the cohort are spread over it, and the program says what goes from one place of it to
 another. The second is XLA's. Nothing is said about it but how arrays lie on it, here, and XLA's partitioner makes of one client's
@@ -46,6 +46,22 @@ def largest(ways: int, shape: tuple[int, ...]) -> P:
     return P(*(None,) * max(fits)[1], MODEL)
 
 
+BATCH = "batch"
+
+
+def by_parts(ways: int, path: str, shape: tuple[int, ...]) -> P:
+    """``split = "model"``: arrays are split, a batch is left to XLA."""
+    return P() if path.startswith(BATCH) else largest(ways, shape)
+
+
+def by_examples(ways: int, path: str, shape: tuple[int, ...]) -> P:
+    """``split = "batch"``: a batch's examples are split, the rest is whole on each device."""
+    return P(MODEL) if path.startswith(BATCH) else P()
+
+
+RULES = {"model": by_parts, "batch": by_examples}
+
+
 def spec_of(plan: Plan, path: str, shape: tuple[int, ...]) -> P:
     """How an array of one client or of the server lies on the second axis, by the plan's rule.
 
@@ -54,7 +70,7 @@ def spec_of(plan: Plan, path: str, shape: tuple[int, ...]) -> P:
     """
     if plan.model == 1:
         return P()
-    spec = largest(plan.model, shape) if plan.layout is None else plan.layout(path, shape)
+    spec = plan.layout(path, shape) if plan.layout else RULES[plan.split](plan.model, path, shape)
     names = tuple(spec) if isinstance(spec, P) else ("?",)
     known = set(names) <= {None, MODEL} and names.count(MODEL) <= 1 and len(names) <= len(shape)
     what, do = (
@@ -63,8 +79,9 @@ def spec_of(plan: Plan, path: str, shape: tuple[int, ...]) -> P:
     )
     require(known, what, f"{spec} for the shape {shape}", do, "engine.layout")
     length = shape[names.index(MODEL)] if MODEL in names else 0
-    what, got = f"engine.layout splits a dimension of {path} that engine.model does not divide", f"{length} over {plan.model} devices"
-    require(length % plan.model == 0, what, got, "split another dimension, or none with PartitionSpec()", "engine.layout")
+    what, got = f"a dimension of {path} is split that engine.model does not divide", f"{length} over {plan.model} devices"
+    do = "split another dimension, or none with PartitionSpec()" if plan.layout else "choose a local.batch_size that it divides"
+    require(length % plan.model == 0, what, got, do, "engine.layout" if plan.layout else "engine.split")
     return spec
 
 
@@ -94,8 +111,8 @@ def spread(plan: Plan, work: Work) -> Work:
     def start(client: Any, memory: PyTree) -> PyTree:
         return hold(plan, "local", work.start(client, memory))
 
-    def step(client: Any, memory: PyTree, local: PyTree, *drawn: Any) -> tuple[PyTree, PyTree]:
-        local, metrics = work.step(client, memory, local, *drawn)
+    def step(client: Any, memory: PyTree, local: PyTree, k: Any, drawn: Any) -> tuple[PyTree, PyTree]:
+        local, metrics = work.step(client, memory, local, k, hold(plan, BATCH, drawn))
         return hold(plan, "local", local), metrics
 
     def finish(client: Any, memory: PyTree, local: PyTree) -> Finished:

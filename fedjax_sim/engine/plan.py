@@ -13,11 +13,12 @@ from fedjax_sim.checks import require, suggest
 Kind = Literal["queue", "padded"]
 Backend = Literal["auto", "vmap", "pmap", "shard_map"]
 Place = Literal["auto", "device", "host"]
+Split = Literal["model", "batch"]
 
 AXIS = "clients"
 """The mesh axis over which shards of the cohort are spread."""
 MODEL = "model"
-"""The mesh axis over which one client's model is spread, where it is."""
+"""The mesh axis over which one client's model, or its batch, is spread, where it is."""
 Layout = Callable[[str, tuple[int, ...]], PartitionSpec]
 """``(path, shape) -> spec``: how an array lies on the axis ``"model"``, one client's or the server's own."""
 
@@ -43,11 +44,15 @@ class Engine(NamedTuple):
     keep: Literal["device", "host"] = "device"
     """Where what clients remember between rounds is kept: on the devices, or in files on the host, from which a cohort's is lent."""
     model: int = 1
-    """Devices that one client's model is spread over; XLA partitions it."""
+    """Devices that one client is spread over; XLA partitions its steps."""
+    split: Split = "model"
+    """What these devices share: ``"model"``, of which each has a part, or ``"batch"``, of whose examples each takes a part, with all of
+    the model."""
     layout: Layout | None = None
     """How each array is split over these devices, by its path and its shape: ``PartitionSpec(None, "model")``, or ``PartitionSpec()``.
     Paths begin with ``algorithm``, ``memory``, ``local`` or ``upload`` and end as the model calls the parameter, such as
-    ``head.kernel``; shapes are one client's. By default what is not small is split along its largest dimension."""
+    ``head.kernel``; shapes are one client's. ``batch.rows`` and ``batch.mask`` are a batch. By default what ``split`` says: of a model
+    what is not small, along its largest dimension."""
 
 
 class Plan(NamedTuple):
@@ -72,7 +77,9 @@ class Plan(NamedTuple):
     keep: Literal["device", "host"] = "device"
     """Where clients' memory is kept."""
     model: int = 1
-    """Devices that one client's model is spread over."""
+    """Devices that one client is spread over."""
+    split: Split = "model"
+    """What they share."""
     layout: Layout | None = None
     """How, if not by default."""
     evenness: float = 1.0
@@ -129,6 +136,7 @@ def make_plan(engine: Engine, limit: int) -> Plan:
         data=engine.data,
         keep=engine.keep,
         model=engine.model,
+        split=engine.split,
         layout=engine.layout,
     )
 
@@ -139,6 +147,7 @@ def _sensible(engine: Engine) -> None:
     _known("engine.backend", engine.backend, ("auto", "vmap", "pmap", "shard_map"))
     _known("engine.data", engine.data, ("auto", "device", "host"))
     _known("engine.keep", engine.keep, ("device", "host"))
+    _known("engine.split", engine.split, ("model", "batch"))
     require(
         engine.keep == "device" or engine.data != "device",
         "a host that keeps clients' memory keeps their examples too",
