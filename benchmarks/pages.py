@@ -31,8 +31,8 @@ def workloads(lines: list[dict[str, Any]]) -> str:
     parts = ["## Ours and the floor", FLOOR, table(*main_rows(lines), left=2)]
     if any("trap_s" in line for line in lines):
         parts += [f"The same scan as XLA runs its convolutions inside a loop: {trapped(lines)}."]
-    if any("bfloat16_s" in line for line in lines):
-        told = (f"{line['workload']} {ms(line['bfloat16_s'])} ms, {line['bfloat16_s'] / line['ours_s']:.2f} of ours" for line in lines)
+    if half := [line for line in lines if "bfloat16_s" in line]:
+        told = (f"{line['workload']} {ms(line['bfloat16_s'])} ms, {line['bfloat16_s'] / line['ours_s']:.2f} of ours" for line in half)
         parts += [f"Computed in bfloat16, parameters and sums in float32: {'; '.join(told)}."]
     if steps := [line for line in lines if "vmap_s" in line]:
         told = (f"{line['workload']} {ms(line['vmap_s'])} ms, ours {line['ours_s'] / line['vmap_s']:.2f} of it" for line in steps)
@@ -42,9 +42,9 @@ def workloads(lines: list[dict[str, Any]]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-FLOOR = """Milliseconds of a round. "scan" is the floor: the same SGD steps on the same batches in one jitted `lax.scan` on one device, without
-federation; on a CPU with convolutions rewritten as the engine does. Ratios are medians of ratios within a turn; below 1 is faster than
-the scan."""
+FLOOR = """Milliseconds of a round. "scan" is the floor: the same SGD steps on the same batches in one jitted `lax.scan` on one device,
+without federation; on a CPU with convolutions rewritten as the engine does. Ratios are medians of ratios within a turn; below 1 is faster
+than the scan."""
 
 
 def trapped(lines: list[dict[str, Any]]) -> str:

@@ -19,6 +19,7 @@ def main_rows(lines: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[
     rows = []
     for line in lines:
         figures = [text for time, ratio in measured for text in (_ms(line[time]), f"{line[ratio]:.2f}")]
+        figures[2:] = figures[2:] if line["devices"] == devices else [""] * len(figures[2:])
         rows.append((line["workload"], line["says"], str(line["steps"]), _ms(line["floor_s"]), *figures, str(line["lanes"])))
     return columns, rows
 

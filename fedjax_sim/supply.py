@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fedjax_sim.data.mapped import let_go, mapped, scattered, wanted
+from fedjax_sim.data.mapped import visiting
 from fedjax_sim.data.population import Population, Table
 from fedjax_sim.engine.backends import BLOCKS, WHOLE, Backend
 from fedjax_sim.engine.plan import Plan
@@ -92,8 +92,6 @@ def make_supplier(sample: Sample, facts: Census, data: Population, plan: Plan, b
       backend: of that plan.
     """
     desk, worker = _Desk(), ThreadPoolExecutor(1, thread_name_prefix="supply")
-    for leaf in jax.tree.leaves((data.x, data.y)):
-        scattered(mapped(leaf))
     # On a device of this process alone: every process samples, and all of them the same.
     facts, sampled = jax.device_put(facts, plan.local_devices[0]), jax.jit(sample)
 
@@ -182,9 +180,10 @@ def fill(data: Population, ids: np.ndarray, width: int, buffer: PyTree) -> Table
     """The table of these clients, at most ``width`` of them, with the rows in the buffer."""
     sizes = sizes_of(data, ids)
     ends = np.cumsum(sizes)
-    runs = [(ends[last] - ends[first] + sizes[first], data.offsets[ids[first]], ends[last]) for first, last in _runs(ids)]
+    runs = [(int(data.offsets[ids[first]]), int(data.offsets[ids[last] + 1])) for first, last in _runs(ids)]
     for out, leaf in zip(jax.tree.leaves(buffer), jax.tree.leaves((data.x, data.y)), strict=True):
-        _copy(out, leaf, runs)
+        with visiting(leaf, runs):
+            _copy(out, leaf, runs)
     spare = (0, width - len(ids))
     x, y = buffer
     filled: Any = (
@@ -193,14 +192,11 @@ def fill(data: Population, ids: np.ndarray, width: int, buffer: PyTree) -> Table
     return Table(x, y, *filled)
 
 
-def _copy(out: np.ndarray, leaf: np.ndarray, runs: list[tuple[int, int, int]]) -> None:
-    """Rows that follow one another, ``(how many, the first of them, where they end in out)``."""
-    file = mapped(leaf)
-    for count, start, _ in runs:
-        wanted(file, start, start + count)
-    for count, start, end in runs:
-        out[end - count : end] = leaf[start : start + count]
-    let_go(file)
+def _copy(out: np.ndarray, leaf: np.ndarray, runs: list[tuple[int, int]]) -> None:
+    """Runs of rows, one behind the other."""
+    place = 0
+    for start, stop in runs:
+        out[place : (place := place + stop - start)] = leaf[start:stop]
 
 
 def _runs(ids: np.ndarray) -> Iterator[tuple[int, int]]:

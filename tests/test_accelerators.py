@@ -5,8 +5,8 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from federation import close
-from rigs import REGISTRY, history, remembers
+from federation import close, script
+from rigs import COHORTS, OBJECTIVE, PEOPLE, REGISTRY, ROUNDS, C, after, history, remembers, rig, spoiled
 from test_benchmarks import small
 
 from fedjax_sim.data.batching import batching, evenness
@@ -15,6 +15,7 @@ from fedjax_sim.engine.lanes import ACCELERATOR, choose_lanes, pace_of
 from fedjax_sim.engine.march import MARCHING, STEPS
 from fedjax_sim.engine.plan import Plan
 from fedjax_sim.engine.queue import OWN
+from fedjax_sim.guard import Guard
 from fedjax_sim.models import cnn
 from fedjax_sim.program import make_round
 
@@ -32,12 +33,24 @@ def accelerator(monkeypatch):
     ids=["lanes", "one lane", "auto", "devices"],
 )
 def test_a_march_ends_where_the_padded_engine_does(engine, accelerator):
-    for (state, outcome), (other, told) in zip(history(FIRST, engine), history(FIRST, "padded"), strict=True):
+    same(history(FIRST, engine), history(FIRST, "padded"))
+
+
+@pytest.mark.parametrize("name", [FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in REGISTRY if name != FIRST)])
+def test_every_algorithm_marches_past_those_who_are_sent_away(name, accelerator):
+    drop = Guard("drop")
+    have = after(rig(name, Engine(lanes=4, devices=1, shards=3), guard=drop), COHORTS, spoiled([4, 11]))
+    same(have, after(rig(name, "padded", guard=drop), COHORTS, spoiled([4, 11])))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(have[-1][0].algorithm))
+
+
+def same(have, want):
+    for (state, outcome), (other, told) in zip(have, want, strict=True):
         close(state, other)
         close(outcome, told)
 
 
-@pytest.mark.parametrize("steps", [1, STEPS, STEPS + 1, 2 * STEPS + 3])
+@pytest.mark.parametrize("steps", [2, STEPS, STEPS + 1, 2 * STEPS + 3])
 def test_a_march_may_end_anywhere_in_a_clients_steps(steps, monkeypatch):
     workload = small(cohort=(0, 1, 2, 2), work=batching(4, steps=steps))
     expected = round_of(workload, 2)
@@ -95,6 +108,12 @@ def test_lanes_of_an_accelerator(clients, nbytes, share, lanes, accelerator):
 def test_lanes_of_a_cpu_do_not_hang_on_how_even_clients_are():
     plan = make_plan(Engine(devices=1), 10)
     assert choose_lanes(plan, 400, 50, 10) == choose_lanes(plan._replace(evenness=0.01), 400, 50, 10) == 8
+
+
+def test_a_round_knows_how_even_its_clients_are():
+    work = batching(4)
+    program = make_round(REGISTRY[FIRST].factory(OBJECTIVE), script(C, ROUNDS), PEOPLE, work, Engine(devices=1))
+    assert program.plan.evenness == evenness(work, PEOPLE.sizes, C) < 1
 
 
 def test_how_even_clients_are():

@@ -135,12 +135,10 @@ def test_devices_that_share_a_batch_do_a_part_of_its_arithmetic_each():
     assert flops(2) < 0.7 * flops(1)  # two devices, as one group or as two: the step's products are half as long
 
 
-def test_a_batch_that_cannot_be_shared_is_refused():
-    engine = Engine(devices=4, model=4, split="batch")
-    made = make_round(REGISTRY[PLAIN].factory(LOSS), samplers.full(), TEXTS, batching(2, 1), engine)
-    with pytest.raises(FedError, match=r"a dimension of batch.rows .*: got 2 over 4 devices; choose a local.batch_size") as caught:
-        made.run(made.init(FIRST))
-    assert caught.value.setting == "engine.split"
+def test_a_batch_that_devices_do_not_divide_is_everybodys():
+    plan = make_plan(Engine(devices=4, model=4, split="batch"), 10)
+    assert spec_of(plan, "batch.rows", (8,)) == P("model")
+    assert spec_of(plan, "batch.rows", (6,)) == spec_of(plan, "local.head.kernel", (64, 64)) == P()
 
 
 def test_a_checkpoint_goes_on_over_another_number_of_devices(tmp_path):
@@ -270,6 +268,7 @@ def test_a_rule_that_makes_no_sense_is_refused(rule, said):
         (Engine(devices=2, model=4), "4 of 2"),
         (Engine(model=0), "engine.model must divide"),
         (Engine(devices=4, model=2, split="bach"), "did you mean 'batch'"),
+        (Engine(devices=4, model=2, split="batch", layout=lambda path, shape: P()), "leave one of them out"),
         (Engine(devices=4, model=2, backend="pmap"), "takes the backend 'shard_map': got 'pmap'"),
         (Engine(devices=1, model=1, backend="vmap", shards=0), "0 shards on 1 devices"),
         (Engine(devices=4, model=2, shards=3), "3 shards on 2 groups of 2 devices; use 2 or 4 shards"),

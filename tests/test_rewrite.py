@@ -73,6 +73,9 @@ FUNCTIONS = {
     "hypot": (jnp.hypot, ROWS, ROWS + 1),
     "custom derivative": (jax.grad(lambda x: jnp.sum(jax.nn.relu(x) * jax.nn.logsumexp(x))), ROWS),
     "checkpoint": (jax.grad(lambda x: jnp.sum(jax.checkpoint(jnp.sin)(x))), ROWS),
+    "convolutions in a checkpoint": (jax.grad(lambda x, w: jax.checkpoint(loss)(x, w)), IMAGES, KERNEL),
+    "nothing to convolve": (lambda x, w: conv(x, w, padding="VALID"), IMAGES[:, :2], KERNEL),
+    "a kernel of many places": (conv, jnp.tile(IMAGES, (1, 2, 2, 1)), jnp.tile(KERNEL, (3, 3, 1, 1))),
     "sort and scatter": (lambda x: jnp.zeros((7, 5)).at[jnp.argsort(x[:, 0])].set(x), ROWS),
 }
 
@@ -86,7 +89,7 @@ def test_the_same_numbers(name, transform, convolution):
         args = [jnp.stack([a, 0.5 * a]) for a in args]
     got, wanted = transform(canonical(fn, convolution))(*args), transform(fn)(*args)
     assert jax.tree.structure(got) == jax.tree.structure(wanted)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5 * (1 + np.abs(b).max())), got, wanted)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5 * (1 + np.abs(b).max(initial=0))), got, wanted)
 
 
 def test_it_may_close_over_an_outer_trace():
@@ -102,15 +105,34 @@ def test_every_convolution_is_canonical():
         assert tuple(eqn.params["dimension_numbers"]) == ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
 
-@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "groups"])
+NATIVE = ("groups", "nothing to convolve", "a kernel of many places")
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in NATIVE])
 def test_no_convolution_is_left_among_products_but_one_of_groups(name):
     fn, *args = FUNCTIONS[name]
     assert not has_convolution(canonical(fn, products.convolve), *args)
 
 
-def test_a_convolution_of_groups_stays_one():
-    fn, *args = FUNCTIONS["groups"]
+@pytest.mark.parametrize("name", NATIVE)
+def test_some_convolutions_stay(name):
+    fn, *args = FUNCTIONS[name]
     assert has_convolution(canonical(fn, products.convolve), *args)
+
+
+def test_products_of_narrow_numbers_are_added_up_in_wide_ones():
+    x, w = jax.random.normal(KEY, (2, 8, 8, 64)), jax.random.normal(KEY, (5, 5, 64, 16))
+    got = canonical(conv, products.convolve)(x.astype(jnp.bfloat16), w.astype(jnp.bfloat16))
+    want = conv(x.astype(jnp.bfloat16).astype(jnp.float32), w.astype(jnp.bfloat16).astype(jnp.float32))
+    assert got.dtype == jnp.bfloat16
+    assert jnp.linalg.norm(got - want) < 0.0025 * jnp.linalg.norm(want)
+
+
+def test_functions_that_primitives_hold_are_handed_on():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("x",))
+    spec = jax.sharding.PartitionSpec()
+    inner = jax.shard_map(jnp.sin, mesh=mesh, in_specs=spec, out_specs=spec)
+    np.testing.assert_allclose(jax.jit(canonical(lambda x: inner(x) + 1))(ROWS), jnp.sin(ROWS) + 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [(4, 2), (2, 4)], ids=["fewer channels", "more channels"])

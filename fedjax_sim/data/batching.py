@@ -71,7 +71,8 @@ MANY = 2**16
 
 
 def evenness(work: Batching, sizes: np.ndarray, cohort: int) -> float:
-    """Steps of an average client over those of the longest of a cohort, as is to be expected of clients of these sizes (int[N]).
+    """Steps of an average client over those of the longest of a cohort, as is to be expected of clients of these sizes (int[N]) who are
+    drawn alike and do all of this work. Nothing but speed hangs on it.
 
     1 where all take the same; small where few clients of a cohort take most of its time.
     """

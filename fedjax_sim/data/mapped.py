@@ -4,14 +4,21 @@ A mapping reads what lies around a place, too, as far as the disk's read-ahead g
 page that was looked at counts as memory of the process until somebody needs it. Both suit somebody who reads a file from end to end. Who
 reads a client here and a client there says beforehand where, so that the disk is asked for that and for all of it at once, and lets go
 of the pages afterwards: they stay in the system's cache, but not in the process.
+
+All of this is advice: where a system does not take it, nothing changes but speed and memory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+
+SHORT = 2**17
+"""Bytes of a run of rows up to which it pays to ask for it alone; longer ones are read well by reading ahead."""
 
 
 class Mapped(NamedTuple):
@@ -25,30 +32,42 @@ class Mapped(NamedTuple):
 
 
 def mapped(array: np.ndarray) -> Mapped | None:
-    """The mapping under a contiguous array of rows, or ``None`` where there is none."""
-    base = array
+    """The read-only mapping under a contiguous array of rows, or ``None`` where there is none.
+
+    What was written to a private mapping is in its pages alone, and must not be let go of.
+    """
+    base: object = array
     while isinstance(base, np.ndarray):
         base = base.base
-    if not isinstance(base, mmap.mmap) or not hasattr(base, "madvise") or not array.flags.c_contiguous or not array.size:
+    if not isinstance(base, mmap.mmap) or not hasattr(base, "madvise") or not memoryview(base).readonly:
+        return None
+    if not array.flags.c_contiguous or not array.size:
         return None
     start = np.frombuffer(base, np.uint8, 1).ctypes.data
     return Mapped(base, array.ctypes.data - start, array.strides[0])
 
 
-def scattered(where: Mapped | None) -> None:
-    """Its rows will be read here and there."""
-    if where is not None:
-        where.memory.madvise(mmap.MADV_RANDOM)
+@contextlib.contextmanager
+def visiting(array: np.ndarray, runs: list[tuple[int, int]]) -> Iterator[None]:
+    """While these runs of rows ``(first, last + 1)`` are read, one after the other; afterwards the process lets go of them."""
+    where = mapped(array)
+    if where is None:
+        yield
+        return
+    scattered = sum(stop - start for start, stop in runs) * where.row <= SHORT * len(runs)
+    if scattered:
+        _advise(where, mmap.MADV_RANDOM)
+        for start, stop in runs:
+            low = (where.first + start * where.row) // mmap.PAGESIZE * mmap.PAGESIZE
+            _advise(where, mmap.MADV_WILLNEED, low, where.first + stop * where.row - low)
+    try:
+        yield
+    finally:
+        if scattered:
+            _advise(where, mmap.MADV_NORMAL)
+        _advise(where, mmap.MADV_DONTNEED)
 
 
-def wanted(where: Mapped | None, start: int, stop: int) -> None:
-    """Rows ``start .. stop - 1`` will be read soon."""
-    if where is not None and stop > start:
-        low = (where.first + start * where.row) // mmap.PAGESIZE * mmap.PAGESIZE
-        where.memory.madvise(mmap.MADV_WILLNEED, low, where.first + stop * where.row - low)
-
-
-def let_go(where: Mapped | None) -> None:
-    """What was read is not needed in the process any more."""
-    if where is not None:
-        where.memory.madvise(mmap.MADV_DONTNEED)
+def _advise(where: Mapped, *advice: int) -> None:
+    with contextlib.suppress(OSError):
+        where.memory.madvise(*advice)

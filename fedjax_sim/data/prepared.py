@@ -121,7 +121,7 @@ def read_card(directory: str | Path) -> Card:
     missing = [key for key in ("clients", "named", "examples", "x", "y", "classes", "files", "content") if key not in card]
     require(not missing, f"{path} is damaged", f"no {missing}", do)
     odd = [key for key, formed in FORMED.items() if key in card and not formed(card[key])]
-    require(not odd, f"{path} is damaged", f"another {odd[:1]}", do)
+    require(not odd, f"{path} is damaged", ", ".join(f"{key} = {str(card[key])[:60]!r}" for key in odd[:1]), do)
     return {"name": folder.name, "source": "", **card}
 
 

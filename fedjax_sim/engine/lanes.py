@@ -49,14 +49,23 @@ def _wide(plan: Plan, nbytes: int, clients: int) -> int:
     return math.ceil(useful / math.ceil(useful / fits))
 
 
-def suit_platform(plan: Plan, work: Work, lanes: int) -> Work:
-    """The work with its step as the platform likes it: on a CPU see :mod:`fedjax_sim.engine.rewrite`, with several lanes on a GPU
-    :mod:`fedjax_sim.engine.products`."""
+def suit_platform(plan: Plan, work: Work, apart: bool) -> Work:
+    """The work with its step as the platform likes it: on a CPU see :mod:`fedjax_sim.engine.rewrite`, on a GPU, where several lanes have
+    models that are ``apart``, :mod:`fedjax_sim.engine.products`."""
     if plan.platform == "cpu":
         return work._replace(step=canonical(work.step))
-    if plan.platform == "gpu" and lanes > 1:
-        return work._replace(step=canonical(work.step, products.convolve))
+    if plan.platform == "gpu" and apart:
+        return work._replace(step=_multiplying(work.step))
     return work
+
+
+def _multiplying(step: Callable) -> Callable:
+    """The step, its convolutions as products, if there are any."""
+
+    def suited(*args: PyTree) -> PyTree:
+        return (canonical(step, products.convolve) if has_convolution(step, *args) else step)(*args)
+
+    return suited
 
 
 def pace_of(plan: Plan) -> Pace:

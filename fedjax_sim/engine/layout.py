@@ -55,8 +55,8 @@ def by_parts(ways: int, path: str, shape: tuple[int, ...]) -> P:
 
 
 def by_examples(ways: int, path: str, shape: tuple[int, ...]) -> P:
-    """``split = "batch"``: a batch's examples are split, the rest is whole on each device."""
-    return P(MODEL) if path.startswith(BATCH) else P()
+    """``split = "batch"``: the examples of a batch that so many devices divide are split, all else is whole on each device."""
+    return P(MODEL) if path.startswith(BATCH) and shape[0] % ways == 0 else P()
 
 
 RULES = {"model": by_parts, "batch": by_examples}
@@ -70,7 +70,7 @@ def spec_of(plan: Plan, path: str, shape: tuple[int, ...]) -> P:
     """
     if plan.model == 1:
         return P()
-    spec = plan.layout(path, shape) if plan.layout else RULES[plan.split](plan.model, path, shape)
+    spec = plan.layout(path, shape) if plan.layout and not path.startswith(BATCH) else RULES[plan.split](plan.model, path, shape)
     names = tuple(spec) if isinstance(spec, P) else ("?",)
     known = set(names) <= {None, MODEL} and names.count(MODEL) <= 1 and len(names) <= len(shape)
     what, do = (
@@ -79,9 +79,8 @@ def spec_of(plan: Plan, path: str, shape: tuple[int, ...]) -> P:
     )
     require(known, what, f"{spec} for the shape {shape}", do, "engine.layout")
     length = shape[names.index(MODEL)] if MODEL in names else 0
-    what, got = f"a dimension of {path} is split that engine.model does not divide", f"{length} over {plan.model} devices"
-    do = "split another dimension, or none with PartitionSpec()" if plan.layout else "choose a local.batch_size that it divides"
-    require(length % plan.model == 0, what, got, do, "engine.layout" if plan.layout else "engine.split")
+    what, got = f"engine.layout splits a dimension of {path} that engine.model does not divide", f"{length} over {plan.model} devices"
+    require(length % plan.model == 0, what, got, "split another dimension, or none with PartitionSpec()", "engine.layout")
     return spec
 
 

@@ -8,6 +8,8 @@ the lane's state.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -21,9 +23,14 @@ STEPS = 8
 """Of a march: what lanes that end in the middle of it lose at most, against what a look costs (see benchmarks/NOTES.md)."""
 
 
+def paces(bound: int) -> int:
+    """Steps of a march where no client takes more than so many: no more marches than needed, none longer than it must be."""
+    return math.ceil(bound / math.ceil(bound / STEPS))
+
+
 def make_march(work: Work, lanes: int, over_lanes: MapLanes) -> Stretch:
     """A few steps of all lanes, on batches drawn together. A single lane comes without its axis."""
-    ahead = jnp.arange(min(STEPS, work.bound), dtype=jnp.int32)
+    ahead = jnp.arange(paces(work.bound), dtype=jnp.int32)
     draw, step = (work.draw, work.step) if lanes == 1 else (jax.vmap(work.draw, out_axes=1), over_lanes(work.step))
 
     def advance(now: Lanes, drawn: Draw) -> tuple[Lanes, None]:

@@ -47,12 +47,12 @@ class Engine(NamedTuple):
     """Devices that one client is spread over; XLA partitions its steps."""
     split: Split = "model"
     """What these devices share: ``"model"``, of which each has a part, or ``"batch"``, of whose examples each takes a part, with all of
-    the model."""
+    the model; a batch whose size they do not divide is everybody's."""
     layout: Layout | None = None
     """How each array is split over these devices, by its path and its shape: ``PartitionSpec(None, "model")``, or ``PartitionSpec()``.
     Paths begin with ``algorithm``, ``memory``, ``local`` or ``upload`` and end as the model calls the parameter, such as
-    ``head.kernel``; shapes are one client's. ``batch.rows`` and ``batch.mask`` are a batch. By default what ``split`` says: of a model
-    what is not small, along its largest dimension."""
+    ``head.kernel``; shapes are one client's. By default what is not small is split along its largest dimension. Goes with ``split =
+    "model"``."""
 
 
 class Plan(NamedTuple):
@@ -148,6 +148,13 @@ def _sensible(engine: Engine) -> None:
     _known("engine.data", engine.data, ("auto", "device", "host"))
     _known("engine.keep", engine.keep, ("device", "host"))
     _known("engine.split", engine.split, ("model", "batch"))
+    require(
+        engine.layout is None or engine.split == "model",
+        "engine.layout says how a model is split, which devices that share a batch have whole",
+        "both a layout and engine.split = 'batch'",
+        "leave one of them out",
+        "engine.split",
+    )
     require(
         engine.keep == "device" or engine.data != "device",
         "a host that keeps clients' memory keeps their examples too",

@@ -14,10 +14,10 @@ With ``x [N, S, I]``, ``w [K, I, O]`` and ``y [N, R, O]`` (``S``, ``K`` and ``R`
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -30,39 +30,42 @@ Space = tuple[int, ...]
 """Numbers for each spatial axis."""
 
 
-def convolve(lhs: Array, rhs: Array, *, feature_group_count: int, batch_group_count: int, **options: Any) -> Array:
-    """The convolution, see :func:`fedjax_sim.engine.rewrite.native`, as a product; as it is where it has groups already."""
-    if feature_group_count > 1 or batch_group_count > 1:
-        return native(lhs, rhs, feature_group_count=feature_group_count, batch_group_count=batch_group_count, **options)
-    return multiply(lhs, rhs, **options)
+MOST = 64
+"""Windows that are worth cutting out: every one is an operation of its own to the compiler."""
 
 
-def multiply(
-    lhs: Array,
-    rhs: Array,
-    *,
-    window_strides: Space,
-    padding: Sequence[tuple[int, int]],
-    lhs_dilation: Space,
-    rhs_dilation: Space,
-    precision: Any,
-    preferred_element_type: Any,
-) -> Array:
-    """A convolution of ``[N, spatial..., I]`` with ``[spatial..., I, O]``, without groups, as one product: ``[N, spatial..., O]``.
+def convolve(lhs: Array, rhs: Array, **options: Any) -> Array:
+    """The convolution, see :func:`fedjax_sim.engine.rewrite.native`, as a product; as it is where it has groups already, where a kernel has
+    more than :data:`MOST` places, and where nothing comes of it."""
+    over = _places(lhs, rhs, **options)
+    grouped = options["feature_group_count"] > 1 or options["batch_group_count"] > 1
+    windows = min(math.prod(over.kernel), math.prod(over.result))
+    if grouped or min(over.result) < 1 or not 0 < windows <= MOST:
+        return native(lhs, rhs, **options)
+    wanted = jnp.dtype(options["preferred_element_type"] or lhs.dtype)
+    product = functools.partial(
+        lax.dot_general, precision=options["precision"], preferred_element_type=jnp.promote_types(wanted, jnp.float32)
+    )
+    return _suited(over, rhs.shape)(product, lhs, rhs, over).astype(wanted)
 
-    Arguments are those of ``lax.conv_general_dilated``.
-    """
+
+def _places(
+    lhs: Array, rhs: Array, *, window_strides: Space, padding: Sequence[tuple[int, int]], lhs_dilation: Space, rhs_dilation: Space, **_: Any
+) -> _Places:
     edges = [(low, high, apart - 1) for (low, high), apart in zip(padding, lhs_dilation, strict=True)]
     kernel = rhs.shape[:-2]
     sizes = [n + low + high + (n - 1) * between for n, (low, high, between) in zip(lhs.shape[1:-1], edges, strict=True)]
     reach = [(k - 1) * apart for k, apart in zip(kernel, rhs_dilation, strict=True)]
     result = tuple((n - far - 1) // by + 1 for n, far, by in zip(sizes, reach, window_strides, strict=True))
-    over = _Places(edges, kernel, rhs_dilation, result, window_strides)
-    product = partial(lax.dot_general, precision=precision, preferred_element_type=preferred_element_type)
-    if math.prod(kernel) > math.prod(result):
-        return _over_results(product, lhs, rhs, over)
-    plain = math.prod(window_strides) == math.prod(lhs_dilation) == 1
-    return (_product_first if plain and rhs.shape[-1] < rhs.shape[-2] else _windows_first)(product, lhs, rhs, over)
+    return _Places(edges, kernel, rhs_dilation, result, window_strides)
+
+
+def _suited(over: _Places, kernel: Space) -> Callable[..., Array]:
+    """The product that moves least; sums are in float32 in all of them."""
+    if math.prod(over.kernel) > math.prod(over.result):
+        return _over_results
+    plain = math.prod(over.stride) == 1 and not any(between for *_, between in over.edges)
+    return _product_first if plain and kernel[-1] < kernel[-2] else _windows_first
 
 
 class _Places(NamedTuple):
@@ -89,7 +92,8 @@ def _product_first(product: Callable[..., Array], lhs: Array, rhs: Array, over: 
     kernels = jnp.moveaxis(rhs, -2, 0).reshape(inputs, -1)
     shares = _padded(product(lhs, kernels, (((last,), (0,)), ((), ()))), over.edges)
     shifted = _slices(shares, over.kernel, over.apart, over.result, over.stride)
-    return sum(share[..., k * outputs : (k + 1) * outputs] for k, share in enumerate(shifted))
+    parts = (share[..., k * outputs : (k + 1) * outputs] for k, share in enumerate(shifted))
+    return functools.reduce(jnp.add, parts)
 
 
 def _over_results(product: Callable[..., Array], lhs: Array, rhs: Array, over: _Places) -> Array:

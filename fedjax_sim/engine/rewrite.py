@@ -21,7 +21,9 @@ from jax.extend import core
 from fedjax_sim.types import Array
 
 CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
-"""Primitives that only call the program they hold. (A ``reduce`` holds one, too: its operator. A ``checkpoint`` means something.)"""
+"""Primitives that only call the program they hold. (A ``reduce`` holds one, too: its operator.)"""
+CHECKPOINTS = frozenset({"checkpoint", "remat", "remat2"})
+"""What ``jax.checkpoint`` becomes."""
 
 
 OPTIONS = (
@@ -119,7 +121,7 @@ def _apply(convolution: Convolution, eqn: Any, args: list[Any]) -> list[Any]:
     are rebuilt around rewritten bodies."""
     name, params = eqn.primitive.name, eqn.params
     if name == "conv_general_dilated":
-        return [_laid_out(convolution, *args, params["dimension_numbers"], params)]
+        return [_laid_out(convolution, args[0], args[1], params["dimension_numbers"], params)]
     if name == "scan":
         return _scan(convolution, eqn, args)
     if name == "while":
@@ -129,8 +131,18 @@ def _apply(convolution: Convolution, eqn: Any, args: list[Any]) -> list[Any]:
         return lax.switch(args[0], branches, *args[1:])
     if name in CALLS:
         return _callable(next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), convolution)(*args)
-    out = eqn.primitive.bind(*args, **params)
+    if name in CHECKPOINTS:
+        params = params | _rewritten_body(convolution, params["jaxpr"], args)
+    bound = eqn.primitive.get_bind_params(params)
+    functions, params = bound if isinstance(bound, tuple) else ((), bound)  # the first up to JAX 0.9
+    out = eqn.primitive.bind(*functions, *args, **params)
     return out if eqn.primitive.multiple_results else [out]
+
+
+def _rewritten_body(convolution: Convolution, program: Any, args: list[Any]) -> dict[str, Any]:
+    """What a checkpoint holds, rewritten; nothing, so that it stays as it is, where that would hold arrays of its own."""
+    closed = jax.make_jaxpr(_callable(program, convolution))(*args)
+    return {} if closed.consts else {"jaxpr": closed.jaxpr}
 
 
 def _scan(convolution: Convolution, eqn: Any, args: list[Any]) -> list[Any]:

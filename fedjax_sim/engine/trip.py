@@ -131,7 +131,8 @@ def run_shard(plan: Plan, work: Work, clients: queue.Queue, table: PyTree) -> Re
         return padded.run(spread(plan, work), clients, table, like)
     lanes = choose_lanes(plan, nbytes(plan, "local", like.local), clients.length, work.bound)
     run = sweep.run if work.bound == 1 else queue.run
-    return run(spread(plan, suit_platform(plan, work, lanes)), clients, table, like, lanes, lane_mapper(plan), pace_of(plan))
+    apart = lanes > 1 and bool(jax.tree.leaves((like.memory, like.local)))  # an evaluation of the common model holds neither
+    return run(spread(plan, suit_platform(plan, work, apart)), clients, table, like, lanes, lane_mapper(plan), pace_of(plan))
 
 
 def collect(plan: Plan, reduce: str, dealt: Deal, reduced: Reduced, cohort: int) -> tuple[Upload, PyTree, Metrics, Array | None]:

@@ -146,7 +146,8 @@ def _claim(folder: Path, held: contextlib.ExitStack) -> FileIO:
 
 
 def _adopt(state: _State) -> None:
-    """The snapshots in the folder, whose rows are to stay. A damaged one is left to :func:`_restore` to complain about."""
+    """The snapshots in the folder, whose rows are to stay. One whose file is damaged is left to :func:`_restore`
+    to complain about; one that is whole and speaks of other clients or rows than this memory has is refused here."""
     with _told("the folder of client memory cannot be read", state.folder):
         found = index.whole(state.folder)
         size = os.fstat(state.file.fileno()).st_size
