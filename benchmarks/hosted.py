@@ -217,9 +217,9 @@ def supplying(waited: list[float], ahead: bool) -> Iterator[None]:
     ``ahead``, nothing is made behind a round."""
     import jax
 
-    from fedjax_sim import rounds
+    from fedjax_sim import program
 
-    make = rounds.make_supplier
+    make = program.make_supplier
 
     def watched(*given: Any) -> Any:
         supplier = make(*given)
@@ -233,8 +233,8 @@ def supplying(waited: list[float], ahead: bool) -> Iterator[None]:
 
         return supplier._replace(take=take, prepare=supplier.prepare if ahead else lambda state: None)
 
-    rounds.make_supplier = watched
+    program.make_supplier = watched
     try:
         yield
     finally:
-        rounds.make_supplier = make
+        program.make_supplier = make
