@@ -269,9 +269,9 @@ def _swap(draw: Any, made: Tree, around: Any, key: Any) -> None:
 PHASES = [Phase.generate, Phase.shrink]
 
 
-def each(strategy: st.SearchStrategy[Tree], count: int, start: int, do: Callable[[Tree], None]) -> None:
+def each(strategy: st.SearchStrategy[Tree], count: int, start: int, do: Callable[[Tree], None], phases: Sequence[Phase] = PHASES) -> None:
     """Calls ``do`` on so many examples, the same ones whenever the strategy is; the first that fails is made smaller and shown."""
-    common = settings(max_examples=count, deadline=None, database=None, phases=PHASES, suppress_health_check=list(HealthCheck))
+    common = settings(max_examples=count, deadline=None, database=None, phases=phases, suppress_health_check=list(HealthCheck))
     seed(start)(common(given(strategy)(do)))()
 
 
