@@ -135,9 +135,10 @@ def test_a_restored_checkpoint_is_judged(tmp_path, monkeypatch):
 
 
 def test_tests_are_counted(tmp_path):
-    cases = '<testcase name="a[odd-7]"/><testcase name="b"><failure/></testcase><testcase name="c"><skipped/></testcase>'
+    cases = '<testcase name="a[odd-5]"/><testcase name="a[drawn-3-1]"/><testcase name="b"><failure/></testcase>'
+    cases += '<testcase name="c[7-2]"><skipped/></testcase>'
     (tmp_path / "r.xml").write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
-    assert counted(tmp_path / "r.xml", "tests") == Tally(8, ("b",), "tests, 1 skipped")
+    assert counted(tmp_path / "r.xml", "tests") == Tally(9, ("b",), "tests, 1 skipped")
 
 
 # ------------------------------------------------------------------------------------------------------------- the document

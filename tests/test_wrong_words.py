@@ -29,7 +29,7 @@ from fedjax_sim.incident import read
 from fedjax_sim.vault import open_vault
 
 COUNTS = [pytest.param(0, 40, id="drawn-40")]
-COUNTS += [pytest.param(start, 150, id=f"{start}-150", marks=pytest.mark.slow) for start in range(1, 5)]
+COUNTS += [pytest.param(start, 150, id=f"drawn-150-{start}", marks=pytest.mark.slow) for start in range(1, 5)]
 """Where drawing begins, and how many are drawn."""
 EVERY = pytest.mark.parametrize(("start", "count"), COUNTS)
 
