@@ -26,6 +26,10 @@ SPARE, GROWTH = 1.25, 1.3
 """The smallest buffer over the expected cohort, and each over the one before it."""
 
 
+AT_ONCE = 64
+"""Runs of rows that are looked at before the process lets go of them."""
+
+
 class Order(NamedTuple):
     """Who takes part in a round, and where."""
 
@@ -182,8 +186,7 @@ def fill(data: Population, ids: np.ndarray, width: int, buffer: PyTree) -> Table
     ends = np.cumsum(sizes)
     runs = [(int(data.offsets[ids[first]]), int(data.offsets[ids[last] + 1])) for first, last in _runs(ids)]
     for out, leaf in zip(jax.tree.leaves(buffer), jax.tree.leaves((data.x, data.y)), strict=True):
-        with visiting(leaf, runs):
-            _copy(out, leaf, runs)
+        _copy(out, leaf, runs)
     spare = (0, width - len(ids))
     x, y = buffer
     filled: Any = (
@@ -193,10 +196,12 @@ def fill(data: Population, ids: np.ndarray, width: int, buffer: PyTree) -> Table
 
 
 def _copy(out: np.ndarray, leaf: np.ndarray, runs: list[tuple[int, int]]) -> None:
-    """Runs of rows, one behind the other."""
+    """Runs of rows, one behind the other, some at a time: where the system keeps a file in large pages, each run brings a whole one."""
     place = 0
-    for start, stop in runs:
-        out[place : (place := place + stop - start)] = leaf[start:stop]
+    for first in range(0, len(runs), AT_ONCE):
+        with visiting(leaf, some := runs[first : first + AT_ONCE]):
+            for start, stop in some:
+                out[place : (place := place + stop - start)] = leaf[start:stop]
 
 
 def _runs(ids: np.ndarray) -> Iterator[tuple[int, int]]:
