@@ -1,24 +1,12 @@
 """Files are whole: replaced in one step, or grown behind what is whole."""
 
-import contextlib
 import os
-import resource
 
 import pytest
+from disks import file_limit
 
 from fedjax_sim import files
 from fedjax_sim.checks import FedError
-
-
-@contextlib.contextmanager
-def file_limit(size):
-    """Files may not grow beyond so many bytes: the kernel refuses, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_what_is_replaced_is_there_or_as_it_was(tmp_path):

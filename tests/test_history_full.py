@@ -6,8 +6,8 @@ import signal
 
 import pytest
 import tiny
+from disks import file_limit
 from rich.console import Console
-from test_files import file_limit
 from test_history import ROWS, events, fill
 from tiny_runs import accuracy, go
 

@@ -2,29 +2,18 @@ import contextlib
 import errno
 import os
 import re
-import resource
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from disks import file_limit
 from vaults import CLIENTS, LIKE, ROWS, error_of, filled, holds, put, rows, usable
 
 from fedjax_sim.checks import FedError
 from fedjax_sim.vault import open_vault, rowfile
 
 # ------------------------------------------------------------------------------------------------- disks that fill or fail
-
-
-@contextlib.contextmanager
-def file_limit(size):
-    """Files may not grow beyond so many bytes: the kernel refuses, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):

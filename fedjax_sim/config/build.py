@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fedjax_sim.checks import FedError
 from fedjax_sim.config.assemble import assemble
 from fedjax_sim.config.document import ConfigErrors
+from fedjax_sim.config.experiment import Experiment
 from fedjax_sim.config.fields import Settings, tag_of
 from fedjax_sim.config.load import Config
 from fedjax_sim.config.make import Log
 from fedjax_sim.config.problems import line
 from fedjax_sim.config.proof import memory_fits, prove, stop_problem
-
-if TYPE_CHECKING:
-    from fedjax_sim.data.batching import Batching
-    from fedjax_sim.engine import Engine
-    from fedjax_sim.guard import Guard
-    from fedjax_sim.program import Program
-    from fedjax_sim.tasks import Task
-    from fedjax_sim.types import Algorithm, Sampler
-
-
-class Experiment(NamedTuple):
-    """Everything that a run needs, made and checked against each other."""
-
-    config: Config
-    task: Task
-    algorithm: Algorithm
-    sampler: Sampler
-    batching: Batching
-    engine: Engine
-    guard: Guard
-    program: Program
 
 
 def build(config: Config) -> Experiment:
@@ -79,7 +58,7 @@ def blame_any(run: Settings, error: FedError) -> str:
     return "algorithm"
 
 
-def _stop(config: Config, log: Any) -> None:
+def _stop(config: Config, log: Log) -> None:
     """Raises what has been noted so far."""
     if log.entries:
         raise ConfigErrors("\n".join(line(config.document, key, text) for key, text in log.entries))

@@ -18,7 +18,7 @@ from fedjax_sim.machine import require_room
 from fedjax_sim.types import Algorithm, Batch, Mean, Metrics
 
 if TYPE_CHECKING:
-    from fedjax_sim.config.build import Experiment
+    from fedjax_sim.config.experiment import Experiment
     from fedjax_sim.engine import Engine
     from fedjax_sim.tasks import Task
 
