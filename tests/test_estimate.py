@@ -46,6 +46,7 @@ def test_a_round_is_given_what_is_predicted(place, devices, ready):
     assert arguments(experiment) == pytest.approx(expected, rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 def test_buffers_are_seldom_larger_than_predicted(devices, ready, monkeypatch):
     seen, pack = [], supply.pack

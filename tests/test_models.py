@@ -173,7 +173,11 @@ def operands(jaxpr):
                 yield from operands(inner.jaxpr) if hasattr(inner, "jaxpr") else operands(inner) if hasattr(inner, "eqns") else ()
 
 
-@pytest.mark.parametrize("name", SMALL)
+LONG = {"transformer", "resnet", "cnn", "emnist_cnn", "series_cnn"}
+"""Models whose two programs take ten seconds and more to compile."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in SMALL])
 def test_mixed_precision_computes_narrowly_and_keeps_its_parameters_wide(name):
     plain = models.REGISTRY[name](**SMALL[name])
     mixed, x = models.mixed_precision(plain), sample(name)

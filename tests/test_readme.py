@@ -74,7 +74,7 @@ def test_the_commands_of_the_command_line_work(tmp_path: Path, monkeypatch: pyte
 def test_runs_leave_the_files_that_are_listed():
     listed = re.findall(r"`([\w.]+(?:json|jsonl|csv|toml)|\w+/)`", README.partition("| file |")[2].partition("\n\n")[0])
     assert len(listed) == 5
-    source = (ROOT / "fedjax_sim" / "runs.py").read_text()
+    source = "".join((ROOT / "fedjax_sim" / name).read_text() for name in ("runs.py", "records.py"))
     assert all(f'"{name.rstrip("/")}"' in source for name in listed)
 
 
