@@ -99,7 +99,7 @@ def attacked(leaves: list[int], ways: list[str]) -> dict[str, Any]:
         }
         for leave in leaves:
             for way in ways or acts:
-                run = disk.folder / "run"
+                run = disk.folder / f"run-{count}"  # a save that failed may still be written by a thread that Orbax leaves behind
                 lost += [f"{leave} bytes left {way}: {text}" for text in acts[way](run, leave)]
                 shutil.rmtree(run, ignore_errors=True)
                 count += 1
