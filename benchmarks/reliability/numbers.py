@@ -17,7 +17,7 @@ from benchmarks.reliability.tally import Tally, tally, together, told
 
 SHARDS, ROUNDS = 8, 3
 COUNTS = (1, 2, 4, 8)
-ALGORITHMS = ("scaffold", "fedadam")
+ALGORITHMS = ("scaffold",)
 CPU = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
 COST = ("W1", "W3")
 """Workloads on which the fixed order is timed."""
