@@ -1,4 +1,4 @@
-"""``python -m benchmarks.reliability [--quick] [--only kills,disk] [--json]``: every promise attacked; 15 minutes on two cores, or two.
+"""``python -m benchmarks.reliability [--quick] [--only kills,disk] [--json]``: every promise attacked; half an hour on two cores, or 2 min.
 
 A run of all rows that is not quick writes its table into ``docs/reliability.md``. The exit status is 1 where anything was lost.
 """
