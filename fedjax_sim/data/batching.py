@@ -7,7 +7,7 @@ sharded run sees the same batches.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -45,15 +45,21 @@ def batching(batch_size: int | None = 32, epochs: int = 1, steps: int | None = N
     return Batching(batch_size, epochs, steps, shuffle)
 
 
-def steps_per_epoch(work: Batching, size: Array) -> Array:
+def steps_per_epoch(work: Batching, size: Any) -> Any:
     """``ceil(n / B)``, int32; 1 where a batch holds everything."""
-    return jnp.ones_like(size) if work.batch_size is None else -(-size // work.batch_size)
+    return _home(size).ones_like(size) if work.batch_size is None else -(-size // work.batch_size)
 
 
-def local_steps(work: Batching, size: Array) -> Array:
-    """int32 like ``size``: steps of a client with so many examples in one round; 0 for none."""
-    full = steps_per_epoch(work, size) * work.epochs if work.steps is None else jnp.full_like(size, work.steps)
-    return jnp.where(size > 0, full, 0)
+def local_steps(work: Batching, size: Any) -> Any:
+    """int32 like ``size``, an array of JAX or of numpy: steps of a client with so many examples in one round; 0 for none."""
+    home = _home(size)
+    full = steps_per_epoch(work, size) * work.epochs if work.steps is None else home.full_like(size, work.steps)
+    return home.where(size > 0, full, 0)
+
+
+def _home(array: Any) -> Any:
+    """The library of an array. What is on the host stays there: JAX would compile a program for each operation on it."""
+    return np if isinstance(array, np.ndarray) else jnp
 
 
 def census(work: Batching, sizes: Array) -> Census:
@@ -76,7 +82,7 @@ def evenness(work: Batching, sizes: np.ndarray, cohort: int) -> float:
 
     1 where all take the same; small where few clients of a cohort take most of its time.
     """
-    steps = np.asarray(local_steps(work, jnp.asarray(sizes[:: -(-len(sizes) // MANY)], jnp.int32)))
+    steps = np.asarray(local_steps(work, sizes[:: -(-len(sizes) // MANY)]))
     longest = np.quantile(steps, 1 - 1 / (cohort + 1))
     return float(min(steps.mean() / longest, 1.0)) if longest > 0 else 1.0
 
