@@ -13,6 +13,7 @@ from jax import lax
 from benchmarks.workloads import Workload
 from fedjax_sim.data.batching import Draw, draw, fetch, local_steps, most_steps
 from fedjax_sim.data.population import Table
+from fedjax_sim.engine import products
 from fedjax_sim.engine.rewrite import canonical
 from fedjax_sim.learner import gradient
 from fedjax_sim.permutation import words_of
@@ -57,7 +58,7 @@ def scan_floor(workload: Workload, canonically: bool, most: int | None = None) -
     @jax.jit
     def run(table: Table, variables: Variables, drawn: Draw) -> Variables:
         step = partial(descend, workload, table)
-        step = canonical(step) if canonically else step
+        step = canonical(step, products.convolve_gradients) if canonically else step
         return lax.scan(lambda now, draw: (step(now, draw), None), variables, drawn)[0]
 
     return lambda: run(table, variables, drawn), len(drawn.mask)

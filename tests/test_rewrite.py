@@ -82,9 +82,13 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap], ids=["plain", "jit", "vmap"])
-@pytest.mark.parametrize("convolution", [native, products.convolve], ids=["convolutions", "products"])
-def test_the_same_numbers(name, transform, convolution):
+@pytest.mark.parametrize(
+    "convolution", [native, products.convolve, products.convolve_gradients], ids=["convolutions", "products", "gradients"]
+)
+def test_the_same_numbers(name, transform, convolution, monkeypatch):
     fn, *args = FUNCTIONS[name]
+    monkeypatch.setattr(products, "LARGE", 1)
+    monkeypatch.setattr(products, "DEEP", 1)
     if transform is jax.vmap:
         args = [jnp.stack([a, 0.5 * a]) for a in args]
     got, wanted = transform(canonical(fn, convolution))(*args), transform(fn)(*args)
@@ -118,6 +122,16 @@ def test_no_convolution_is_left_among_products_but_one_of_groups(name):
 def test_some_convolutions_stay(name):
     fn, *args = FUNCTIONS[name]
     assert has_convolution(canonical(fn, products.convolve), *args)
+
+
+@pytest.mark.parametrize(("size", "channels", "convolutions"), [(16, 8, 2), (15, 8, 3), (16, 7, 3)])
+def test_a_kernels_gradient_over_large_images_is_a_product_for_each(size, channels, convolutions):
+    x, w = jnp.ones((2, size, size, channels)), jnp.ones((3, 3, channels, 6))
+    found = [
+        e.primitive.name for e in equations(jax.make_jaxpr(canonical(FUNCTIONS["gradients"][0], products.convolve_gradients))(x, w).jaxpr)
+    ]
+    assert found.count("conv_general_dilated") == convolutions
+    assert found.count("scan") == found.count("dot_general") == 3 - convolutions
 
 
 def test_products_of_narrow_numbers_are_added_up_in_wide_ones():

@@ -13,7 +13,7 @@ from fedjax_sim.engine.lockstep import TOGETHER
 from fedjax_sim.engine.march import MARCHING
 from fedjax_sim.engine.plan import Plan
 from fedjax_sim.engine.queue import OWN, MapLanes, Pace
-from fedjax_sim.engine.rewrite import canonical, has_convolution
+from fedjax_sim.engine.rewrite import canonical, has_convolution, native
 from fedjax_sim.engine.work import Work, row
 from fedjax_sim.types import PyTree
 
@@ -51,9 +51,10 @@ def _wide(plan: Plan, nbytes: int, clients: int) -> int:
 
 def suit_platform(plan: Plan, work: Work, apart: bool) -> Work:
     """The work with its step as the platform likes it: on a CPU see :mod:`fedjax_sim.engine.rewrite`, on a GPU, where several lanes have
-    models that are ``apart``, :mod:`fedjax_sim.engine.products`."""
+    models that are ``apart``, and for some gradients on a CPU, :mod:`fedjax_sim.engine.products`."""
     if plan.platform == "cpu":
-        return work._replace(step=canonical(work.step))
+        alone = plan.model == 1  # several devices share a client's images, or its model
+        return work._replace(step=canonical(work.step, products.convolve_gradients if alone else native))
     if plan.platform == "gpu" and apart:
         return work._replace(step=_multiplying(work.step))
     return work
