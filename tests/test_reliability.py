@@ -152,13 +152,14 @@ def test_the_table_goes_between_the_markers(tmp_path):
     path = tmp_path / "reliability.md"
     path.write_text(f"before\n{page.START}\nold\n{page.END}\nafter\n")
     for _ in range(2):
-        page.update(results(), path)
+        page.update(results(), 90.0, path)
     text = path.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
     assert text.count(f"| **kills**: {ROWS['kills'].promise} |") == 1
     assert "What was lost:" in text
+    assert ", 2 minutes: " in text
 
 
 def test_a_line_says_what_it_promises():

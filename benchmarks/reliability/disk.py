@@ -23,7 +23,7 @@ WORDS = (f"rounds={ROUNDS}", "checkpoint.every=8", "evaluation.every=14", "task.
 PAGE = 4096
 
 
-LEAVES = (0, PAGE, 2 * PAGE, 5 * PAGE, 2**16, 2**18, 2**20)
+LEAVES = (0, PAGE, 5 * PAGE, 2**16, 2**20)
 
 
 def attack(leaves: tuple[int, ...] = LEAVES, ways: tuple[str, ...] = ()) -> Tally:

@@ -30,11 +30,11 @@ def line(result: Result) -> dict[str, Any]:
     return {**said, "losses": list(found.lost), "seconds": round(result.seconds, 1)}
 
 
-def written(results: list[Result]) -> str:
+def written(results: list[Result], seconds: float) -> str:
     """All rows in Markdown, what was lost in words below them."""
     lost = [f"* {result.name}: {text}" for result in results for text in result.tally.lost]
     head = ("promise", "how it is attacked", "attacks", "lost", "note")
-    parts = [about(sum(result.seconds for result in results)), table(head, map(cells, results), 2)]
+    parts = [about(seconds), table(head, map(cells, results), 2)]
     return "\n\n".join([*parts, *(["What was lost:", "\n".join(lost)] if lost else [])])
 
 
@@ -58,8 +58,8 @@ def about(seconds: float) -> str:
     return f"`python -m benchmarks.reliability` on {said['date']}, {seconds / 60:.0f} minutes: {where}."
 
 
-def update(results: list[Result], path: Path = DOCUMENT) -> None:
-    """Puts the table between the document's markers.
+def update(results: list[Result], seconds: float, path: Path = DOCUMENT) -> None:
+    """Puts the table of a run that took so long between the document's markers.
 
     Raises:
       FedError: where a marker is missing.
@@ -68,4 +68,4 @@ def update(results: list[Result], path: Path = DOCUMENT) -> None:
     there = START in text and END in text
     require(there, f"{path.name} has no place for the table", "no reliability markers", f"put {START} and {END} around it")
     before, after = text.split(START, 1)[0], text.split(END, 1)[1]
-    path.write_text(f"{before}{START}\n\n{written(results)}\n\n{END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{START}\n\n{written(results, seconds)}\n\n{END}{after}", encoding="utf-8")

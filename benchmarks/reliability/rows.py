@@ -21,6 +21,8 @@ class Row(NamedTuple):
     quick: Attack
     there: Callable[[], bool] = lambda: True
     """Whether what is promised exists in this version."""
+    alone: bool = False
+    """Whether it measures time on all cores."""
 
 
 def _tests(promise: str, how: str, *files: str, long: tuple[str, ...] = ()) -> Row:
@@ -61,6 +63,7 @@ ROWS: dict[str, Row] = {
         "hash of the whole state",
         numbers.attack,
         lambda: numbers.attack(numbers.ALGORITHMS[:1], (4,), processes=False, repeats=0),
+        alone=True,
     ),
     "memory": _tests(
         "A round that does not fit is built again with half the lanes: no round is lost, and one line is said.",
