@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,9 +19,10 @@ import pytest
 import tiny
 from tiny_runs import go
 
+from benchmarks.reliability import __main__ as reliability
 from benchmarks.reliability import damage, kills, page, saving, scenes, soak
 from benchmarks.reliability.page import Result
-from benchmarks.reliability.rows import ROWS
+from benchmarks.reliability.rows import ROWS, Row
 from benchmarks.reliability.suites import counted
 from benchmarks.reliability.tally import Tally, together
 from fedjax_sim.checkpoint import open_store
@@ -117,7 +119,7 @@ def test_files_of_a_run_that_is_not_over_may_end_in_a_torn_line_alone(tmp_path):
         (soak.Sample(1030, 9, 5, 1.0), ["memory grew by 3.0 %"]),
         (soak.Sample(1000, 13, 5, 1.0), ["4 more threads"]),
         (soak.Sample(1000, 9, 6, 1.0), ["1 more open files"]),
-        (soak.Sample(1000, 9, 5, 1.5), ["a round takes 1.50 times the processor time"]),
+        (soak.Sample(1000, 9, 5, 1.6), ["a round takes 1.60 times the processor time"]),
     ],
 )
 def test_growth_is_seen(late, lost):
@@ -125,6 +127,8 @@ def test_growth_is_seen(late, lost):
     samples = [*early, *(late._replace(seconds=90 + number * late.seconds) for number in range(11))]
     found = soak.judged(samples, 10_000, "x")
     assert found["lost"] == [f"x: {text}" for text in lost]
+    of_few = soak.judged(samples, 2000, "x")["lost"]
+    assert of_few == [text for text in found["lost"] if "time" not in text]
 
 
 def test_a_restored_checkpoint_is_judged(tmp_path, monkeypatch):
@@ -173,6 +177,21 @@ def test_the_document_has_every_row_as_it_is():
     """Whatever the last full run found; a promise that was changed since is to be kept anew."""
     said = re.findall(r"^\| \*\*(\w+)\*\*: (.+?) \| (.+?) \|", page.DOCUMENT.read_text(), flags=re.MULTILINE)
     assert said == [(name, row.promise, row.how) for name, row in ROWS.items() if row.there()]
+
+
+def test_rows_that_measure_time_have_the_machine_to_themselves(monkeypatch):
+    under_way, seen = [], []
+
+    def one(name):
+        under_way.append(name)
+        seen.append(tuple(under_way))
+        under_way.remove(name)
+        return Tally(1, ())
+
+    rows = {name: Row("", "", partial(one, name), partial(one, name), alone=name == "alone") for name in ("alone", "one", "other")}
+    monkeypatch.setattr(reliability, "ROWS", rows)
+    assert {done.name for done in reliability.attacks(list(rows), quick=False)} == set(rows)
+    assert seen[-1] == ("alone",)
 
 
 def test_a_row_is_chosen_by_name():

@@ -54,6 +54,17 @@ FUNCTIONS = {
         KERNEL.transpose(3, 2, 0, 1),
     ),
     "gradients": (jax.grad(loss, argnums=(0, 1)), IMAGES, KERNEL),
+    "gradients with gaps": (
+        jax.grad(lambda x, w: loss(x, w, rhs_dilation=(2, 1), lhs_dilation=(1, 2), padding=((1, 2), (0, 1))), argnums=(0, 1)),
+        IMAGES,
+        KERNEL,
+    ),
+    "gradients of places that nothing meets": (
+        jax.grad(lambda x, w: loss(x, w, window_strides=(2, 2), padding="VALID"), argnums=(0, 1)),
+        IMAGES,
+        KERNEL,
+    ),
+    "gradients of each image": (jax.vmap(jax.grad(lambda w, x: loss(x[None], w)), in_axes=(None, 0)), KERNEL, IMAGES),
     "strided gradients": (jax.grad(lambda x, w: loss(x, w, window_strides=(2, 2)), argnums=(0, 1)), IMAGES, KERNEL),
     "scan": (jax.grad(lambda x, w: in_scan(x, w)[0], argnums=1), IMAGES, KERNEL),
     "cond": (in_cond, IMAGES, KERNEL),
@@ -109,7 +120,7 @@ def test_every_convolution_is_canonical():
         assert tuple(eqn.params["dimension_numbers"]) == ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
 
-NATIVE = ("groups", "nothing to convolve", "a kernel of many places")
+NATIVE = ("groups", "gradients of each image", "nothing to convolve", "a kernel of many places")
 
 
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in NATIVE])
@@ -138,6 +149,14 @@ def test_products_of_narrow_numbers_are_added_up_in_wide_ones():
     x, w = jax.random.normal(KEY, (2, 8, 8, 64)), jax.random.normal(KEY, (5, 5, 64, 16))
     got = canonical(conv, products.convolve)(x.astype(jnp.bfloat16), w.astype(jnp.bfloat16))
     want = conv(x.astype(jnp.bfloat16).astype(jnp.float32), w.astype(jnp.bfloat16).astype(jnp.float32))
+    assert got.dtype == jnp.bfloat16
+    assert jnp.linalg.norm(got - want) < 0.0025 * jnp.linalg.norm(want)
+
+
+def test_images_of_narrow_numbers_are_added_up_in_wide_ones():
+    x, w = jax.random.normal(KEY, (64, 16, 16, 8)).astype(jnp.bfloat16), jnp.ones((3, 3, 8, 4), jnp.bfloat16)
+    fn = jax.grad(lambda w, x: jnp.sum(conv(x, w).astype(jnp.float32)))
+    got, want = canonical(fn, products.convolve_gradients)(w, x), fn(w.astype(jnp.float32), x.astype(jnp.float32))
     assert got.dtype == jnp.bfloat16
     assert jnp.linalg.norm(got - want) < 0.0025 * jnp.linalg.norm(want)
 

@@ -1,6 +1,6 @@
-"""``python -m benchmarks.reliability [--quick] [--only kills,disk] [--json]``: every promise attacked, in 15 minutes on two cores, or 2.
+"""``python -m benchmarks.reliability [--quick] [--only kills,disk] [--json]``: every promise attacked, in 15 minutes on two cores.
 
-Two rows at a time, but for one that measures time on all cores. A run of all rows that is not quick writes its table into
+With ``--quick`` in two. Two rows at a time, but for one that measures time on all cores. A run of all rows that is not quick writes its table into
 ``docs/reliability.md``. The exit status is 1 where anything was lost.
 """
 
@@ -22,13 +22,13 @@ from benchmarks.reliability.page import Result
 from benchmarks.reliability.rows import ROWS
 from benchmarks.reliability.tally import Tally
 
-AT_ONCE = 2
-"""Rows at a time: each is processes of its own, and most of them compute on one core."""
+SIDE_BY_SIDE = 2
+"""Rows at a time: they wait for processes and disks as much as they compute."""
 
 
 def main() -> int:
     options = parse()
-    # What attacks start shall have a machine to itself and no habits of the user's.
+    # What attacks start shall have no habits of the user's.
     os.environ.setdefault("FEDJAX_SIM_CACHE", "off")
     begun, found = time.monotonic(), {}
     for done in attacks(options.only, options.quick):
@@ -68,9 +68,12 @@ def available() -> list[str]:
 
 
 def attacks(names: list[str], quick: bool) -> Iterator[Result]:
-    """The rows as they end; those that want the machine to themselves at last."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    """The rows as they end; those that want the machine to themselves last."""
+    pool = ThreadPoolExecutor(SIDE_BY_SIDE)
+    try:
         yield from (each.result() for each in as_completed([pool.submit(attacked, name, quick) for name in names if not ROWS[name].alone]))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C nothing more begins
     yield from (attacked(name, quick) for name in names if ROWS[name].alone)
 
 

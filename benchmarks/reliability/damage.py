@@ -22,7 +22,7 @@ from fedjax_sim.types import RoundState
 Harm = Callable[[Path], None]
 
 
-def attack(flips: int = 8, runs: bool = True) -> Tally:
+def attack(flips: int = 5, runs: bool = True) -> Tally:
     """So many flipped bits in each file, besides the other damages; with ``runs`` those of whole runs, client memory included."""
     parts = [one_step(flips), no_step(), misfits()]
     if runs:

@@ -25,7 +25,9 @@ COST = ("W1", "W3")
 
 def attack(algorithms: tuple[str, ...] = ALGORITHMS, counts: tuple[int, ...] = COUNTS, processes: bool = True, repeats: int = 5) -> Tally:
     """Every backend on so many devices, twice; two processes; and the ratio of times, with so many repetitions or none."""
-    parts = [tally(fresh("benchmarks.reliability.numbers:attacked", env=CPU, algorithms=algorithms, counts=counts))]
+    with tempfile.TemporaryDirectory() as programs:  # the second run of a kind is not compiled again
+        env = {**CPU, "JAX_COMPILATION_CACHE_DIR": programs}
+        parts = [tally(fresh("benchmarks.reliability.numbers:attacked", env=env, algorithms=algorithms, counts=counts))]
     parts += [of_processes()] if processes else []
     parts += [cost(repeats)] if repeats else []
     return together(*parts)

@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from benchmarks.fresh import ROOT
-from benchmarks.reliability.tally import Tally, together
+from benchmarks.reliability.tally import Tally
 
 LIMIT = 900
 GENERATED = re.compile(r"\[(?:drawn|odd|mutated)-(\d+)(?:-\d+)?\]$")
@@ -22,16 +22,11 @@ def there(files: tuple[str, ...]) -> bool:
     return all((ROOT / "tests" / name).is_file() for name in files)
 
 
-def attack(files: tuple[str, ...], long: tuple[str, ...] = ()) -> Tally:
-    """The tests of some files but for those marked slow, and the slow ones of others."""
-    return together(run(files, "not slow"), *(run((name,), "slow") for name in long))
-
-
-def run(files: tuple[str, ...], marked: str) -> Tally:
-    """Some tests of some files."""
+def run(files: tuple[str, ...]) -> Tally:
+    """The tests of some files but for those marked slow."""
     with tempfile.TemporaryDirectory() as top:
         report = Path(top) / "report.xml"
-        words = ["-q", "-p", "no:cacheprovider", "--no-header", f"--junitxml={report}", "-m", marked]
+        words = ["-q", "-p", "no:cacheprovider", "--no-header", f"--junitxml={report}", "-m", "not slow"]
         paths = [f"tests/{name}" for name in files]
         try:
             done = subprocess.run([sys.executable, "-m", "pytest", *words, *paths], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
@@ -39,7 +34,7 @@ def run(files: tuple[str, ...], marked: str) -> Tally:
             return Tally(0, (f"{', '.join(paths)} took more than {LIMIT} s",))
         if not report.is_file():
             return Tally(0, (f"pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-300:]}",))
-        return counted(report, f"{'tests' if marked == 'not slow' else 'slow ones'} of {', '.join(f'`{path}`' for path in paths)}")
+        return counted(report, f"tests of {', '.join(f'`{path}`' for path in paths)}")
 
 
 def counted(report: Path, note: str) -> Tally:

@@ -53,8 +53,8 @@ def suit_platform(plan: Plan, work: Work, apart: bool) -> Work:
     """The work with its step as the platform likes it: on a CPU see :mod:`fedjax_sim.engine.rewrite`, on a GPU, where several lanes have
     models that are ``apart``, and for some gradients on a CPU, :mod:`fedjax_sim.engine.products`."""
     if plan.platform == "cpu":
-        alone = plan.model == 1  # several devices share a client's images, or its model
-        return work._replace(step=canonical(work.step, products.convolve_gradients if alone else native))
+        shared = plan.model > 1  # then a client's images may lie on several devices, and XLA would bring each to all of them
+        return work._replace(step=canonical(work.step, native if shared else products.convolve_gradients))
     if plan.platform == "gpu" and apart:
         return work._replace(step=_multiplying(work.step))
     return work

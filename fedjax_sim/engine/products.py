@@ -12,7 +12,7 @@ With ``x [N, S, I]``, ``w [K, I, O]`` and ``y [N, R, O]`` (``S``, ``K`` and ``R`
   ``concat_r x[n, r + k]`` of length ``R N``, the very ones of the way forward, times ``w`` over all places and images.
 
 On a CPU convolutions are as fast as products, but for that last gradient, which XLA's newer kernels compute at a third of the rate. There
-it is a sum over images, the windows of one at a time, which a core's cache holds.
+it is a sum over images, the windows of one at a time, as long as a core's cache holds them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -36,8 +35,8 @@ Space = tuple[int, ...]
 
 MOST = 64
 """Windows that are worth cutting out: every one is an operation of its own to the compiler."""
-LARGE, DEEP = 256, 8
-"""Places of an image and its channels from which on a CPU computes a kernel's gradient faster image by image."""
+LARGE, DEEP, CACHED = 256, 8, 2**20
+"""From so many places and channels on a CPU computes a kernel's gradient faster image by image, up to so many numbers in windows."""
 
 
 def convolve(lhs: Array, rhs: Array, **options: Any) -> Array:
@@ -50,10 +49,12 @@ def convolve(lhs: Array, rhs: Array, **options: Any) -> Array:
 
 
 def convolve_gradients(lhs: Array, rhs: Array, **options: Any) -> Array:
-    """The same, where only the gradient of a kernel over :data:`LARGE` and :data:`DEEP` images becomes a product, one image at a time."""
+    """The same, where only a kernel's gradient becomes a product, one image at a time: over :data:`LARGE` and :data:`DEEP` images whose
+    windows are no more than :data:`CACHED` numbers. (So does a convolution with a kernel as large as that, which is the same thing.)"""
     over = _places(lhs, rhs, **options)
-    gradient = math.prod(over.kernel) >= max(LARGE, math.prod(over.result) + 1) and lhs.shape[0] >= DEEP
-    if not (gradient and _worth(over, **options)):
+    places, channels = math.prod(over.kernel), lhs.shape[0]
+    small = places * math.prod(over.result) * channels <= CACHED
+    if not (places >= LARGE and channels >= DEEP and small and _worth(over, **options)):
         return native(lhs, rhs, **options)
     return _product(_by_image, lhs, rhs, over, **options)
 
@@ -130,11 +131,13 @@ def _by_image(product: Callable[..., Array], lhs: Array, rhs: Array, over: _Plac
     images, others = jnp.swapaxes(lhs, 0, -1), jnp.moveaxis(rhs, -2, 0)
     others = others.reshape(len(others), -1, others.shape[-1])
 
-    def share(image: Array, other: Array) -> Array:
-        return product(other, _rows(image[None], over), (((0,), (0,)), ((), ())))  # the smaller factor first
+    def add(total: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
+        image, other = pair  # the smaller factor comes first
+        share = product(other, _rows(image[None], over), (((0,), (0,)), ((), ())))
+        return total + share.astype(total.dtype), None
 
-    like = jax.eval_shape(share, images[0], others[0])
-    total, _ = lax.scan(lambda sofar, pair: (sofar + share(*pair), None), jnp.zeros(like.shape, like.dtype), (images, others))
+    none = jnp.zeros((rhs.shape[-1], math.prod(over.result) * lhs.shape[0]), jnp.promote_types(lhs.dtype, jnp.float32))
+    total, _ = lax.scan(add, none, (images, others))
     return jnp.moveaxis(total.T.reshape(*over.result, lhs.shape[0], rhs.shape[-1]), -2, 0)
 
 
