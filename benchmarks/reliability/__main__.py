@@ -68,13 +68,14 @@ def available() -> list[str]:
 
 
 def attacks(names: list[str], quick: bool) -> Iterator[Result]:
-    """The rows as they end; those that want the machine to themselves last."""
+    """The rows as they end; those that want the machine to themselves last. None is timed where there is no time."""
+    alone = [name for name in names if ROWS[name].alone and not quick]
     pool = ThreadPoolExecutor(SIDE_BY_SIDE)
     try:
-        yield from (each.result() for each in as_completed([pool.submit(attacked, name, quick) for name in names if not ROWS[name].alone]))
+        yield from (each.result() for each in as_completed([pool.submit(attacked, name, quick) for name in names if name not in alone]))
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C nothing more begins
-    yield from (attacked(name, quick) for name in names if ROWS[name].alone)
+    yield from (attacked(name, quick) for name in alone)
 
 
 def attacked(name: str, quick: bool) -> Result:
