@@ -62,7 +62,7 @@ ROWS: dict[str, Row] = {
         "With `engine.shards` fixed a run has the same bits on any backend, any number of devices and several processes, each time.",
         "hash of the whole state",
         numbers.attack,
-        lambda: numbers.attack(numbers.ALGORITHMS[:1], (2,), processes=False, repeats=0),
+        lambda: numbers.attack(counts=(2,), processes=False, repeats=0),
         alone=True,
     ),
     "memory": _tests(
@@ -94,7 +94,7 @@ ROWS: dict[str, Row] = {
     ),
     "soak": Row(
         "Long runs do not grow: memory within 2 %, threads, open files and the time of a round are flat.",
-        "10,000 rounds with checkpoints, evaluations and callbacks, and a third of them on the host",
+        "10,000 rounds with checkpoints, evaluations and callbacks",
         soak.attack,
         lambda: soak.attack(1000, ("examples on the devices",)),
     ),
