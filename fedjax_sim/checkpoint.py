@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import importlib
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,10 @@ __all__ = ["Restored", "SaveError", "Store", "open_store", "state_hash", "versio
 
 RECORD = "fedjax_sim"
 """Key of our record (manifest, metadata, seal) in a checkpoint's metadata."""
+
+PATIENCE, PAUSE = 4, 0.05
+"""How often what a failed save left is looked for, and the seconds between: Orbax says that a save has failed at its first write that
+does, while others go on."""
 
 
 class SaveError(FedError):
@@ -178,7 +183,7 @@ def _settle(folder: _Folder) -> None:
     except Exception as error:
         unhush(failed=True)
         folder.known.pop(step, None)
-        _tidy(folder)  # where the disk is full, that may be all the room there is
+        _tidy(folder, PATIENCE)  # where the disk is full, that may be all the room there is
         raise _unwritten(folder, step, error) from error
     unhush()
     steps = _steps(folder.path)
@@ -188,10 +193,12 @@ def _settle(folder: _Folder) -> None:
             _forget(folder, old)
 
 
-def _tidy(folder: _Folder) -> None:
-    """Removes what is left of saves that failed or were killed."""
-    for leftover in folder.path.glob("*.orbax-checkpoint-tmp*"):
-        _remove(leftover)
+def _tidy(folder: _Folder, patience: int = 1) -> None:
+    """Removes what is left of saves that failed or were killed, more than once where writers may still be at it and make it anew."""
+    for turn in range(patience):
+        time.sleep(PAUSE if turn else 0)
+        for leftover in folder.path.glob("*.orbax-checkpoint-tmp*"):
+            _remove(leftover)
 
 
 def _forget(folder: _Folder, step: int) -> None:

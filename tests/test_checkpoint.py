@@ -2,6 +2,7 @@ import hashlib
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -181,6 +182,22 @@ def test_failed_save_is_reported_once_and_poisons_nothing(tmp_path, monkeypatch)
     assert store.steps() == (1,)
     store.save(tiny.after(2))
     assert same(store.restore(blank()).state, tiny.after(2))
+
+
+def test_what_writers_leave_after_their_save_has_failed_is_removed(tmp_path, monkeypatch):
+    class Late:
+        def result(self):
+            left = tmp_path / "1.orbax-checkpoint-tmp" / "d"
+            threading.Timer(0.02, lambda: left.mkdir(parents=True)).start()
+            raise OSError("no space left on device")
+
+    store = open_store(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("orbax.checkpoint.experimental.v1.save_async", lambda *_, **__: Late())
+        store.save(tiny.after(1))
+    with pytest.raises(SaveError):
+        store.wait()
+    assert not list(tmp_path.iterdir())
 
 
 def test_unwritable_folder_is_reported_by_the_save_itself(tmp_path):
