@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -28,23 +29,27 @@ SIDE_BY_SIDE = 2
 
 def main() -> int:
     options = parse()
-    # What attacks start shall have no habits of the user's.
-    os.environ.setdefault("FEDJAX_SIM_CACHE", "off")
     begun, found = time.monotonic(), {}
-    for done in attacks(options.only, options.quick):
-        found[done.name] = done
-        if options.json:
-            print(json.dumps(page.line(done)), flush=True)
-        else:
-            print(
-                f"{done.name}: {done.tally.attacks} attacks, {len(done.tally.lost)} lost, {done.seconds:.0f} s", file=sys.stderr, flush=True
-            )
+    # What attacks start shall have no habits of the user's, and what one has compiled the next need not.
+    with tempfile.TemporaryDirectory() as programs:
+        os.environ.setdefault("FEDJAX_SIM_CACHE", programs)
+        for done in attacks(options.only, options.quick):
+            found[done.name] = done
+            tell(done, options.json)
     results = [found[name] for name in options.only]
     if not options.json:
         Console().print(shown(results))
     if not options.quick and options.only == available():
         page.update(results, time.monotonic() - begun)
     return int(any(result.tally.lost for result in results))
+
+
+def tell(done: Result, in_json: bool) -> None:
+    """One row, as soon as it is there."""
+    if in_json:
+        print(json.dumps(page.line(done)), flush=True)
+    else:
+        print(f"{done.name}: {done.tally.attacks} attacks, {len(done.tally.lost)} lost, {done.seconds:.0f} s", file=sys.stderr, flush=True)
 
 
 def parse() -> argparse.Namespace:

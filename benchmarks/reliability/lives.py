@@ -42,6 +42,12 @@ def prepare() -> None:
     registries()
 
 
+def keep_programs(folder: Path) -> None:
+    """What a life compiles is there for the next: in this folder, unless all attacks have one in common."""
+    if os.environ.get("FEDJAX_SIM_CACHE", "off") == "off":
+        os.environ["FEDJAX_SIM_CACHE"] = str(folder)
+
+
 def begin(words: Sequence[str], log: Path, before: Callable[[], None] | None = None) -> int:
     """Starts a command, whose words go to the end of a log. Returns its process id.
 

@@ -57,7 +57,7 @@ def attacked(times: int, ways: list[str]) -> dict[str, Any]:
     lives.prepare()
     lost, slowest, rng = [], 0.0, random.Random(0)
     with tempfile.TemporaryDirectory() as top:
-        os.environ["FEDJAX_SIM_CACHE"] = str(Path(top) / "programs")
+        lives.keep_programs(Path(top) / "programs")
         config, log, whole, begun = str(scenes.configured(Path(top))), Path(top) / "log", Path(top) / "whole", Path(top) / "begun"
         for run, rounds in ((whole, ROUNDS), (begun, FIRST)):
             if status := lives.end(lives.begin(["run", config, f"rounds={rounds}", *EVERY, "--out", str(run)], log)):

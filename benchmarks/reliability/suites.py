@@ -22,11 +22,11 @@ def there(files: tuple[str, ...]) -> bool:
     return all((ROOT / "tests" / name).is_file() for name in files)
 
 
-def run(files: tuple[str, ...]) -> Tally:
-    """The tests of some files but for those marked slow."""
+def run(files: tuple[str, ...], which: str = "") -> Tally:
+    """The tests of some files but for those marked slow; ``which`` are words of pytest's ``-k``."""
     with tempfile.TemporaryDirectory() as top:
         report = Path(top) / "report.xml"
-        words = ["-q", "-p", "no:cacheprovider", "--no-header", f"--junitxml={report}", "-m", "not slow"]
+        words = ["-q", "-p", "no:cacheprovider", "--no-header", f"--junitxml={report}", "-m", "not slow", "-k", which]
         paths = [f"tests/{name}" for name in files]
         try:
             done = subprocess.run([sys.executable, "-m", "pytest", *words, *paths], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
@@ -34,7 +34,8 @@ def run(files: tuple[str, ...]) -> Tally:
             return Tally(0, (f"{', '.join(paths)} took more than {LIMIT} s",))
         if not report.is_file():
             return Tally(0, (f"pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-300:]}",))
-        return counted(report, f"tests of {', '.join(f'`{path}`' for path in paths)}")
+        some = "some tests" if which else "tests"
+        return counted(report, f"{some} of {', '.join(f'`{path}`' for path in paths)}")
 
 
 def counted(report: Path, note: str) -> Tally:
