@@ -59,6 +59,7 @@ def test_the_queue_is_the_padded_engine_for_any_clients_and_cohorts(table, cohor
 
 SHARDS = 3
 dealt = jax.jit(lambda roster: seat(roster, deal(roster, SHARDS)))
+dealt_to_eight = jax.jit(lambda roster: seat(roster, deal(roster, 8)))
 
 
 @st.composite
@@ -83,6 +84,14 @@ def test_dealing_gives_every_present_client_to_one_shard_and_no_shard_much_more_
     loads = got.members.steps.sum(1)
     assert loads.max() - loads.min() <= got.members.steps.max()
     assert (np.diff(got.members.steps, axis=1) <= 0).all()  # longest first, those who do nothing last
+
+
+@bounded(max_examples=40)
+@given(rosters(), st.sampled_from([2, 4, 8]))
+def test_devices_that_share_eight_shards_get_no_more_than_one_client_more_than_another(roster, devices):
+    steps = dealt_to_eight(roster).members.steps
+    loads = np.asarray(steps).reshape(devices, -1).sum(1)
+    assert loads.max() - loads.min() <= np.max(steps)
 
 
 @bounded(max_examples=40)

@@ -1,4 +1,5 @@
-"""Dealing a cohort to shards: longest clients first, in snake order, so that shards finish together."""
+"""Dealing a cohort to shards: longest clients first, in snake order, so that shards finish together, and so do the devices that have a
+block of them each."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fedjax_sim import tree
 from fedjax_sim.engine.queue import Queue
@@ -28,7 +30,16 @@ def deal(roster: Roster, shards: int) -> Array:
     order = jnp.lexsort((roster.id, -steps)).astype(jnp.int32)
     order = jnp.concatenate([order, jnp.full((shards * per_shard - cohort,), cohort, jnp.int32)])
     rows = order.reshape(per_shard, shards)
-    return jnp.where((jnp.arange(per_shard) % 2 == 1)[:, None], rows[:, ::-1], rows).T
+    return jnp.where((jnp.arange(per_shard) % 2 == 1)[:, None], rows[:, ::-1], rows).T[np.array(spread(shards))]
+
+
+def spread(shards: int) -> list[int]:
+    """For each shard its place in the snake: neighbours there, which are alike, are in different halves, quarters, ... of the shards.
+    ``0 4 2 6 1 5 3 7`` of eight: where the last row of the snake has two clients, two devices get one each."""
+    if shards % 2:
+        return list(range(shards))
+    half = spread(shards // 2)
+    return [2 * place for place in half] + [2 * place + 1 for place in half]
 
 
 def seat(roster: Roster, place: Array) -> Deal:
