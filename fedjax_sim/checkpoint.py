@@ -40,9 +40,9 @@ __all__ = ["Restored", "SaveError", "Store", "open_store", "state_hash", "versio
 RECORD = "fedjax_sim"
 """Key of our record (manifest, metadata, seal) in a checkpoint's metadata."""
 
-PATIENCE, PAUSE = 4, 0.05
-"""How often what a failed save left is looked for, and the seconds between: Orbax says that a save has failed at its first write that
-does, while others go on."""
+LOOKS, PAUSE = 4, 0.05
+"""How often what a failed save left is looked for, and the seconds between: Orbax says that a save has failed as soon as one of its
+writes has, while others go on."""
 
 
 class SaveError(FedError):
@@ -183,7 +183,7 @@ def _settle(folder: _Folder) -> None:
     except Exception as error:
         unhush(failed=True)
         folder.known.pop(step, None)
-        _tidy(folder, PATIENCE)  # where the disk is full, that may be all the room there is
+        _tidy(folder, LOOKS)  # where the disk is full, that may be all the room there is
         raise _unwritten(folder, step, error) from error
     unhush()
     steps = _steps(folder.path)
@@ -193,10 +193,11 @@ def _settle(folder: _Folder) -> None:
             _forget(folder, old)
 
 
-def _tidy(folder: _Folder, patience: int = 1) -> None:
+def _tidy(folder: _Folder, looks: int = 1) -> None:
     """Removes what is left of saves that failed or were killed, more than once where writers may still be at it and make it anew."""
-    for turn in range(patience):
-        time.sleep(PAUSE if turn else 0)
+    for look in range(looks):
+        if look:
+            time.sleep(PAUSE)
         for leftover in folder.path.glob("*.orbax-checkpoint-tmp*"):
             _remove(leftover)
 

@@ -2,7 +2,6 @@ import hashlib
 import struct
 import subprocess
 import sys
-import threading
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -185,18 +184,27 @@ def test_failed_save_is_reported_once_and_poisons_nothing(tmp_path, monkeypatch)
 
 
 def test_what_writers_leave_after_their_save_has_failed_is_removed(tmp_path, monkeypatch):
-    class Late:
+    left, pauses = tmp_path / "1.orbax-checkpoint-tmp", []
+
+    class Failed:
         def result(self):
-            left = tmp_path / "1.orbax-checkpoint-tmp" / "d"
-            threading.Timer(0.02, lambda: left.mkdir(parents=True)).start()
+            left.mkdir()
             raise OSError("no space left on device")
 
+    def writes_on(seconds):
+        assert not left.exists()
+        pauses.append(seconds)
+        if len(pauses) == 1:
+            (left / "d").mkdir(parents=True)
+
+    monkeypatch.setattr("time.sleep", writes_on)
     store = open_store(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("orbax.checkpoint.experimental.v1.save_async", lambda *_, **__: Late())
+        patch.setattr("orbax.checkpoint.experimental.v1.save_async", lambda *_, **__: Failed())
         store.save(tiny.after(1))
     with pytest.raises(SaveError):
         store.wait()
+    assert pauses
     assert not list(tmp_path.iterdir())
 
 

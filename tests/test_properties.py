@@ -13,7 +13,7 @@ from rigs import PEOPLE, ROUNDS, C, N, after, remembers, rig
 
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.data.population import Table
-from fedjax_sim.engine.deal import deal, seat, undeal
+from fedjax_sim.engine.deal import deal, seat, stagger, undeal
 from fedjax_sim.manifest import state_hash
 from fedjax_sim.types import Roster
 
@@ -89,9 +89,15 @@ def test_dealing_gives_every_present_client_to_one_shard_and_no_shard_much_more_
 @bounded(max_examples=40)
 @given(rosters(), st.sampled_from([2, 4, 8]))
 def test_devices_that_share_eight_shards_get_no_more_than_one_client_more_than_another(roster, devices):
-    steps = dealt_to_eight(roster).members.steps
-    loads = np.asarray(steps).reshape(devices, -1).sum(1)
-    assert loads.max() - loads.min() <= np.max(steps)
+    got = jax.device_get(dealt_to_eight(roster))
+    assert sorted(got.place[got.place < C - 1].ravel()) == list(range(C - 1))
+    loads = got.members.steps.reshape(devices, -1).sum(1)
+    assert loads.max() - loads.min() <= got.members.steps.max()
+
+
+@pytest.mark.parametrize("shards", [1, 2, 6, 8, 12, 15, 64])
+def test_every_shard_has_one_place_in_the_snake(shards):
+    assert sorted(stagger(shards)) == list(range(shards))
 
 
 @bounded(max_examples=40)

@@ -20,7 +20,7 @@ import tiny
 from tiny_runs import go
 
 from benchmarks.reliability import __main__ as reliability
-from benchmarks.reliability import damage, kills, page, saving, scenes, soak
+from benchmarks.reliability import damage, kills, page, saving, scenes, soak, suites
 from benchmarks.reliability.page import Result
 from benchmarks.reliability.rows import ROWS, Row
 from benchmarks.reliability.suites import counted
@@ -143,6 +143,11 @@ def test_tests_are_counted(tmp_path):
     cases += '<testcase name="c[7-2]"><skipped/></testcase>'
     (tmp_path / "r.xml").write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
     assert counted(tmp_path / "r.xml", "tests") == Tally(9, ("b",), "tests, 1 skipped")
+
+
+def test_tests_that_are_not_there_are_a_loss():
+    (said,) = suites.run(("test_files.py",), "whatever_was_renamed").lost
+    assert "pytest ended with 5" in said
 
 
 # ------------------------------------------------------------------------------------------------------------- the document

@@ -31,8 +31,8 @@ def main() -> int:
     options = parse()
     begun, found = time.monotonic(), {}
     # What attacks start shall have no habits of the user's, and what one has compiled the next need not.
-    with tempfile.TemporaryDirectory() as programs:
-        os.environ.setdefault("FEDJAX_SIM_CACHE", programs)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as programs:
+        os.environ["FEDJAX_SIM_CACHE"] = programs
         for done in attacks(options.only, options.quick):
             found[done.name] = done
             tell(done, options.json)

@@ -88,6 +88,7 @@ def _largest(folder: Path) -> int:
 def attacked(leaves: list[int], ways: list[str]) -> dict[str, Any]:
     """All attacks, in this process, which is a fresh one."""
     lost, count = [], 0
+    os.environ["FEDJAX_SIM_CACHE"] = "off"  # where no file may grow, others' programs must not be written to
     with tempfile.TemporaryDirectory() as top, small_disk() as disk:
         ready, like = whole(Path(top), "device")
         acts: dict[str, Callable[[Path, int], list[str]]] = {

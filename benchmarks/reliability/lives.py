@@ -44,7 +44,7 @@ def prepare() -> None:
 
 def keep_programs(folder: Path) -> None:
     """What a life compiles is there for the next: in this folder, unless all attacks have one in common."""
-    if os.environ.get("FEDJAX_SIM_CACHE", "off") == "off":
+    if not Path(os.environ.get("FEDJAX_SIM_CACHE", "")).is_absolute():  # none, or a word for none
         os.environ["FEDJAX_SIM_CACHE"] = str(folder)
 
 

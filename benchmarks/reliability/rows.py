@@ -75,7 +75,7 @@ ROWS: dict[str, Row] = {
         "such clients in every algorithm and on every engine",
         "test_replay.py",
         "test_nonfinite.py",
-        quick="too_large or everything or other_files",
+        quick="first_batch",
     ),
     "input": _tests(
         "Whatever a file, a word or a folder holds, it is taken, or refused in a sentence: no traceback, and nothing is written elsewhere.",

@@ -13,6 +13,8 @@ from benchmarks.fresh import ROOT
 from benchmarks.reliability.tally import Tally
 
 LIMIT = 900
+FAILED = 1
+"""What pytest ends with where tests failed."""
 GENERATED = re.compile(r"\[(?:drawn|odd|mutated)-(\d+)(?:-\d+)?\]$")
 """Names of tests that are of so many generated examples, and where drawing begins."""
 
@@ -32,7 +34,7 @@ def run(files: tuple[str, ...], which: str = "") -> Tally:
             done = subprocess.run([sys.executable, "-m", "pytest", *words, *paths], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
         except subprocess.TimeoutExpired:
             return Tally(0, (f"{', '.join(paths)} took more than {LIMIT} s",))
-        if not report.is_file():
+        if done.returncode not in (0, FAILED):  # nothing was selected, or not even that was found out
             return Tally(0, (f"pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-300:]}",))
         some = "some tests" if which else "tests"
         return counted(report, f"{some} of {', '.join(f'`{path}`' for path in paths)}")

@@ -1,5 +1,5 @@
-"""Dealing a cohort to shards: longest clients first, in snake order, so that shards finish together, and so do the devices that have a
-block of them each."""
+"""Dealing a cohort to shards: longest clients first, in snake order, so that shards finish together, and so do two, four, ... devices that
+have a block of them each."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ def deal(roster: Roster, shards: int) -> Array:
     order = jnp.lexsort((roster.id, -steps)).astype(jnp.int32)
     order = jnp.concatenate([order, jnp.full((shards * per_shard - cohort,), cohort, jnp.int32)])
     rows = order.reshape(per_shard, shards)
-    return jnp.where((jnp.arange(per_shard) % 2 == 1)[:, None], rows[:, ::-1], rows).T[np.array(spread(shards))]
+    return jnp.where((jnp.arange(per_shard) % 2 == 1)[:, None], rows[:, ::-1], rows).T[np.array(stagger(shards))]
 
 
-def spread(shards: int) -> list[int]:
-    """For each shard its place in the snake: neighbours there, which are alike, are in different halves, quarters, ... of the shards.
-    ``0 4 2 6 1 5 3 7`` of eight: where the last row of the snake has two clients, two devices get one each."""
+def stagger(shards: int) -> list[int]:
+    """For each shard its place in the snake: two neighbours there are in different halves of the shards, four in different quarters, and
+    so on, as far as two divides their number. ``0 4 2 6 1 5 3 7`` of eight: of two clients in the snake's last row, two devices get one
+    each."""
     if shards % 2:
         return list(range(shards))
-    half = spread(shards // 2)
+    half = stagger(shards // 2)
     return [2 * place for place in half] + [2 * place + 1 for place in half]
 
 
