@@ -26,7 +26,7 @@ COST = ("W1", "W3")
 def attack(algorithms: tuple[str, ...] = ALGORITHMS, counts: tuple[int, ...] = COUNTS, processes: bool = True, repeats: int = 5) -> Tally:
     """Every backend on so many devices, twice; two processes; and the ratio of times, with so many repetitions or none."""
     with tempfile.TemporaryDirectory() as programs:  # the second run of a kind is not compiled again
-        env = {**CPU, "JAX_COMPILATION_CACHE_DIR": programs}
+        env = {**CPU, "JAX_COMPILATION_CACHE_DIR": programs, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         parts = [tally(fresh("benchmarks.reliability.numbers:attacked", env=env, algorithms=algorithms, counts=counts))]
     parts += [of_processes()] if processes else []
     parts += [cost(repeats)] if repeats else []

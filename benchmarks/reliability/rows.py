@@ -69,6 +69,7 @@ ROWS: dict[str, Row] = {
         "A round that does not fit is built again with half the lanes: no round is lost, and one line is said.",
         "memory that is too small by the compiler's account, and memory that runs out in the middle of a round",
         "test_capacity.py",
+        quick="lanes",
     ),
     "nonfinite": _tests(
         "A client whose result is NaN or Inf is dropped as if it had been absent, or its round is refused, named and replayed.",
@@ -86,6 +87,7 @@ ROWS: dict[str, Row] = {
         "test_wrong_things.py",
         "test_wrong_runs.py",
         "test_wrong_words.py",
+        quick="whatever",
     ),
     "saving": Row(
         "A checkpoint that is written while the next round runs holds the state of its own round.",
@@ -104,6 +106,7 @@ ROWS: dict[str, Row] = {
         "written, read back, and compared in every format",
         "test_export.py",
         "test_cli_export.py",
+        quick="weights",
     ),
     "oldest": Row(
         "All of it holds on the oldest supported stack, too.",
