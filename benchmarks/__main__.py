@@ -54,7 +54,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--lanes", default="auto", type=lambda text: [n if n == "auto" else int(n) for n in text.split(",")])
     parser.add_argument("--devices", type=int, help="how many; by default two CPU cores, or all accelerators")
     parser.add_argument("--repeats", default=7, type=int)
-    parser.add_argument("--budget", default=60.0, type=float, help="seconds of repetitions for a workload, a peer on it, or its lanes")
+    parser.add_argument("--budget", default=40.0, type=float, help="seconds of repetitions for a workload, a peer on it, or its lanes")
     parser.add_argument("--peers", default=(), type=peers, help="other simulators to race: all, or names such as fedjax,flower")
     parser.add_argument("--json", action="store_true", help="one JSON line per workload")
     parser.add_argument("--full", action="store_true", help="everything, written to benchmarks/results")
