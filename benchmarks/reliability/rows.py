@@ -36,7 +36,7 @@ ROWS: dict[str, Row] = {
         " torn.",
         "`kill -9` among rounds, in the middle of checkpoints, in the first seconds, after the last round; resumed each time",
         kills.attack,
-        lambda: kills.attack(2, ("client memory on the host",), 24),
+        lambda: kills.attack(2, ("all on the devices",), 24),
     ),
     "damage": Row(
         "A damaged checkpoint is noticed: the newest intact one is used and one line says which was damaged and how; one of another"
