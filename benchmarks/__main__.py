@@ -1,7 +1,7 @@
 """``python -m benchmarks [--only W1,W2] [--peers all] [--full] [--json]``: our rounds against the same steps without federation.
 
 Quick by default: the workloads but the largest, no peers. ``--full`` runs everything, peers, growth curves, start-up and lanes included
-(hours), and writes ``benchmarks/results`` after each part; ``--full --parts peers,growth`` measures some parts anew and keeps the others.
+(2 h), and writes ``benchmarks/results`` after each part; ``--full --parts peers,growth`` measures some parts anew and keeps the others.
 """
 
 from __future__ import annotations

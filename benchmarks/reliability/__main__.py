@@ -1,6 +1,6 @@
 """``python -m benchmarks.reliability [--quick] [--only kills,disk] [--json]``: every promise attacked, in 15 minutes on two cores.
 
-With ``--quick`` in about two. Two rows at a time, but for those that measure time on all cores. A run of all rows that is not quick
+With ``--quick`` in less than two. Two rows at a time, but for those that measure time on all cores. A run of all rows that is not quick
 writes its table into ``docs/reliability.md``. The exit status is 1 where anything was lost.
 """
 
