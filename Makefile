@@ -58,7 +58,7 @@ format: $(STAMP)  ## mend what ruff can mend
 bench: $(STAMP)  ## the round against a plain scan of the same steps (a few minutes)
 	@$(BIN)/python -m benchmarks
 
-bench-full: $(STAMP)  ## everything, other simulators too, written to benchmarks/results (hours)
+bench-full: $(STAMP)  ## everything, other simulators too, written to benchmarks/results (two hours)
 	@$(BIN)/python -m benchmarks --full
 
 clean:  ## forget the environment and caches

@@ -57,7 +57,7 @@ def sweep(name: str, devices: int, repeats: int, fixed: tuple[int, ...], budget:
 
 
 def short_enough(name: str, devices: int) -> tuple[Any, bool]:
-    """``(workload, shortened)``: as it is, or with fewer clients and steps where a round would take too long."""
+    """``(workload, shortened)``: as it is, or with fewer clients and steps where, by its number of steps, a round would take too long."""
     import jax
     import numpy as np
 

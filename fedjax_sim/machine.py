@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import importlib.metadata
 import math
@@ -78,19 +79,38 @@ def require_room(what: str, nbytes: float, do: str, setting: str | None = None) 
 def keep_programs() -> None:
     """Turns on JAX's persistent compilation cache, so that a second run starts at once.
 
-    In the user's cache folder, at most 2 GB, oldest out first; a damaged entry is compiled anew. ``FEDJAX_SIM_CACHE=off`` turns it
-    off, any other value names the folder. A cache that JAX was told of already is respected.
+    In the user's cache folder, at most 2 GB, oldest out first; a damaged entry is compiled anew, and what a process left that was killed
+    while it wrote is forgotten. ``FEDJAX_SIM_CACHE=off`` turns it off, any other value names the folder. A cache that JAX was told of
+    already is respected.
     """
     asked = os.environ.get("FEDJAX_SIM_CACHE", "")
     if asked.lower() in ("off", "0", "no") or jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return
-    # A damaged entry is a program to compile, not something to tell the user about, once for each.
-    warnings.filterwarnings("ignore", message="Error reading persistent compilation cache entry")
+    # A damaged entry, or one that cannot be kept, is a program to compile, not something to tell the user about, once for each.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    jax.config.update("jax_compilation_cache_dir", asked or str(Path(home) / "fedjax_sim" / "programs"))
+    folder = asked or str(Path(home) / "fedjax_sim" / "programs")
+    _forget_torn(Path(folder))
+    jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_compilation_cache_max_size", 2 * 2**30)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _forget_torn(folder: Path) -> None:
+    """Removes entries whose writer was killed before it noted their time.
+
+    With one of them JAX keeps no more programs, and it never replaces an entry that is cut short.
+    """
+    if not folder.is_dir():
+        return
+    import filelock  # as JAX does, when it first compiles
+
+    with contextlib.suppress(OSError), filelock.FileLock(folder / ".lockfile", timeout=10):  # JAX's own: nobody writes meanwhile
+        names = set(os.listdir(folder))
+        for name in names:
+            if name.endswith("-cache") and f"{name.removesuffix('-cache')}-atime" not in names:
+                (folder / name).unlink()
 
 
 def _decided() -> bool:

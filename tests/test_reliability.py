@@ -64,6 +64,13 @@ def test_what_is_opened_for_a_checkpoint_is_closed(tmp_path):
 
 
 @pytest.mark.slow
+def test_killed_runs_whose_clients_memory_is_on_the_host():
+    found = kills.attack(2, ("client memory on the host",), rounds=24)
+    assert found.attacks
+    assert not found.lost
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["kills", "damage", "disk", "signals", "numbers", "saving", "soak"])
 def test_what_takes_a_while(name):
     found = ROWS[name].quick()

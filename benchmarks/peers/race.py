@@ -91,7 +91,7 @@ def _against(
         raise PeerMissing("its model differs from ours: by {distance:.2g}, and {difference:.2g} in one parameter".format(**apart))
     if first[0] < budget:
         contender.ask("round", limit)  # what compiles only once its inputs are its own outputs
-        jax.block_until_ready(ours())  # caches, after another program had them
+        jax.block_until_ready(ours())  # a round that takes longer needs no warming up
     turns = {"theirs": lambda: contender.ask("round", limit)["seconds"], "ours": lambda: clocked(ours)[0]}
     theirs, mine = take_turns(turns, repeats, budget, 2 * budget).values()
     return {
