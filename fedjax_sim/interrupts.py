@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-
-
+PATIENCE = 5.0
+"""Seconds that words may take to be said."""
 ALONE = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 """What a signal does where nobody has said anything else."""
 
@@ -25,9 +26,12 @@ def interrupts(say: Callable[[str], None]) -> Iterator[Callable[[], str | None]]
     another one nothing is installed.
 
     Args:
-      say: told at once that the wish was heard.
+      say: told at once that the wish was heard, on a thread of its own: the signal may have come in the middle of a print, or of
+        importing what prints.
     """
     asked: list[str] = []
+    words: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # takes what a signal's handler puts, whatever that came in between of
+    teller = threading.Thread(target=_tell, args=(words, say), name="first-signal", daemon=True)
     before: dict[signal.Signals, object] = {}
 
     def restore(listening: bool = False) -> None:
@@ -38,10 +42,10 @@ def interrupts(say: Callable[[str], None]) -> Iterator[Callable[[], str | None]]
     def note(number: int, frame: object) -> None:
         asked.append(WORDS[signal.Signals(number)])
         restore(listening=True)
-        with contextlib.suppress(RuntimeError):  # the signal may have come in the middle of a print
-            say("finishing this round; once more to stop at once")
+        words.put("finishing this round; once more to stop at once")
 
     if threading.current_thread() is threading.main_thread():
+        teller.start()
         for number in WORDS:
             before[number] = signal.getsignal(number)
             signal.signal(number, note)
@@ -49,6 +53,15 @@ def interrupts(say: Callable[[str], None]) -> Iterator[Callable[[], str | None]]
         yield lambda: asked[0] if asked else None
     finally:
         restore()
+        words.put(None)
+        if before:
+            teller.join(PATIENCE)
+
+
+def _tell(words: queue.SimpleQueue[str | None], say: Callable[[str], None]) -> None:
+    """Says what comes, until nothing more will."""
+    while (text := words.get()) is not None:
+        say(text)
 
 
 @contextlib.contextmanager

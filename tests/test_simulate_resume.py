@@ -140,6 +140,20 @@ def test_in_another_thread_no_handler_is_installed():
     assert found == [before, before]
 
 
+def test_a_signal_in_the_middle_of_a_print_is_heard():
+    printing, said = threading.Lock(), []
+
+    def say(text):
+        with printing:
+            said.append(text)
+
+    with interrupts(say) as asked:
+        with printing:
+            signal.raise_signal(signal.SIGINT)
+        assert asked() == "interrupted"
+    assert said == ["finishing this round; once more to stop at once"]
+
+
 def test_handlers_are_put_back_after_an_error():
     before = signal.getsignal(signal.SIGTERM)
 
