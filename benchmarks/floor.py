@@ -22,6 +22,11 @@ from fedjax_sim.types import Variables
 Floor = Callable[[], jax.Array]
 
 
+def client_steps(workload: Workload) -> np.ndarray:
+    """Integers ``[cohort]``: local steps of each client of a round."""
+    return local_steps(workload.work, workload.data.sizes[workload.cohort])
+
+
 def schedule(workload: Workload) -> Draw:
     """Rows and masks ``[steps, B]`` of all batches of one round, client after client, shuffled as the round shuffles them."""
     work, table = workload.work, workload.table
@@ -33,8 +38,8 @@ def schedule(workload: Workload) -> Draw:
         words = words_of(jax.random.fold_in(jax.random.key(0), client))
         return jax.vmap(lambda k: draw(work, limit, words, table, client, k))(numbers)
 
-    steps = np.asarray(local_steps(work, jnp.asarray(workload.data.sizes[workload.cohort], jnp.int32)))
-    drawn = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf)[:n], of_client(i)) for i, n in zip(workload.cohort, steps, strict=True)]
+    taken = zip(workload.cohort, client_steps(workload), strict=True)
+    drawn = [jax.tree.map(lambda leaf, n=n: np.asarray(leaf)[:n], of_client(i)) for i, n in taken]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *drawn)
 
 

@@ -59,14 +59,10 @@ def sweep(name: str, devices: int, repeats: int, fixed: tuple[int, ...], budget:
 def short_enough(name: str, devices: int) -> tuple[Any, bool]:
     """``(workload, shortened)``: as it is, or with fewer clients and steps where, by its number of steps, a round would take too long."""
     import jax
-    import numpy as np
 
     from benchmarks.contest import ours
+    from benchmarks.floor import client_steps
     from benchmarks.workloads import WORKLOADS
-    from fedjax_sim.data.batching import local_steps
-
-    def steps(workload: Any) -> int:
-        return int(np.sum(local_steps(workload.work, workload.data.sizes[workload.cohort])))
 
     workload = WORKLOADS[name]()
     # Not one step: clients who all take one are a case of their own, for which the engine chooses other lanes.
@@ -75,7 +71,7 @@ def short_enough(name: str, devices: int) -> tuple[Any, bool]:
     jax.block_until_ready(run())
     start = time.perf_counter()
     jax.block_until_ready(run())
-    heavy = (time.perf_counter() - start) * steps(workload) / steps(short) > HEAVY
+    heavy = (time.perf_counter() - start) * client_steps(workload).sum() / client_steps(short).sum() > HEAVY
     return (short, True) if heavy else (workload, False)
 
 

@@ -29,6 +29,9 @@ def interrupts(say: Callable[[str], None]) -> Iterator[Callable[[], str | None]]
       say: told at once that the wish was heard, on a thread of its own: the signal may have come in the middle of a print, or of
         importing what prints.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
     asked: list[str] = []
     words: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # takes what a signal's handler puts, whatever that came in between of
     teller = threading.Thread(target=_tell, args=(words, say), name="first-signal", daemon=True)
@@ -44,23 +47,21 @@ def interrupts(say: Callable[[str], None]) -> Iterator[Callable[[], str | None]]
         restore(listening=True)
         words.put("finishing this round; once more to stop at once")
 
-    if threading.current_thread() is threading.main_thread():
-        teller.start()
-        for number in WORDS:
-            before[number] = signal.getsignal(number)
-            signal.signal(number, note)
+    teller.start()
+    for number in WORDS:
+        before[number] = signal.getsignal(number)
+        signal.signal(number, note)
     try:
         yield lambda: asked[0] if asked else None
     finally:
         restore()
         words.put(None)
-        if before:
-            teller.join(PATIENCE)
+        teller.join(PATIENCE)
 
 
 def _tell(words: queue.SimpleQueue[str | None], say: Callable[[str], None]) -> None:
-    """Says what comes, until nothing more will."""
-    while (text := words.get()) is not None:
+    """Says what comes first, if it is something."""
+    if (text := words.get()) is not None:
         say(text)
 
 

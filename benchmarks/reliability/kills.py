@@ -45,7 +45,7 @@ def attacked(kills: int, cases: list[str], rounds: int, seed: int) -> dict[str, 
     lives.prepare()
     lost, moments, done = [], dict.fromkeys(MOMENTS, 0), 0
     with tempfile.TemporaryDirectory() as top:
-        lives.keep_programs(Path(top) / "programs")  # its own, or the one that all attacks share
+        lives.keep_programs(Path(top) / "programs")
         for number, name in enumerate(cases):
             folder = Path(top) / str(number)
             folder.mkdir()
