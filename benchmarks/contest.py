@@ -12,10 +12,10 @@ from benchmarks.floor import Floor, descend, scan_floor, schedule, single_step, 
 from benchmarks.measure import Timing, interleave
 from benchmarks.workloads import Workload
 from fedjax_sim.engine import Engine
-from fedjax_sim.engine.rewrite import has_convolution
-from fedjax_sim.program import make_round
-from fedjax_sim.rounds import initial
-from fedjax_sim.survey import survey
+from fedjax_sim.engine.costs import survey
+from fedjax_sim.engine.program import make_round
+from fedjax_sim.engine.round import initial
+from fedjax_sim.engine.xla.rewrite import has_convolution
 
 TRAPPED = 2
 """Steps of the plain scan of convolutions that are timed: one takes as long as forty should."""

@@ -46,7 +46,7 @@ def _blocks(clients: int) -> Iterator[Any]:
 
 def holes(folder: str, clients: int) -> dict[str, Any]:
     """The same with examples that are holes in files; returns ``seconds``, ``bytes`` that the files say and that the disk gave."""
-    from fedjax_sim.data.prepared import CARD, FORMAT, VERSION
+    from fedjax_sim.data.prepared.reader import CARD, FORMAT, VERSION
 
     begun, out, rows = time.perf_counter(), Path(folder), clients * EACH
     out.mkdir(parents=True)
@@ -128,7 +128,7 @@ def living(folder: str, cohort: int = COHORT, rounds: int = 30, model: str = "lo
 
     import fedjax_sim as fs
     from benchmarks.growth import reset_peak, resident
-    from fedjax_sim import tree
+    from fedjax_sim.core import tree
     from fedjax_sim.data import open_prepared
 
     fs.keep_programs()
@@ -182,8 +182,9 @@ def predicted(folder: str, cohort: int = COHORT, model: str = "logistic") -> dic
     """What `fedjax-sim check` says of a run like that: bytes on the ``device``, of it those of packed ``data``, and on the ``host``."""
     from tempfile import NamedTemporaryFile
 
-    from fedjax_sim.cli.estimate import estimate
-    from fedjax_sim.config import build, load
+    from fedjax_sim.experiments import build
+    from fedjax_sim.experiments.config import load
+    from fedjax_sim.experiments.estimate import estimate
 
     tables = [f'[task]\nname = "prepared"\nsource = "{folder}"\nmodel = "{model}"', '[algorithm]\nname = "fedavg"']
     tables += [f'[sampler]\nkind = "uniform"\ncohort = {cohort}', "[local]\nbatch_size = 20", '[engine]\ndevices = 1\ndata = "host"']
@@ -238,7 +239,7 @@ def numbers(clients: int) -> dict[str, Any]:
     from tempfile import TemporaryDirectory
 
     from benchmarks.growth import resident
-    from fedjax_sim.vault import open_vault
+    from fedjax_sim.engine.host.rows import open_vault
 
     ids, row = np.random.default_rng(0).permutation(clients if clients < 10**6 else 10**6)[:10_000] * max(1, clients // 10**6), 1024
     before, begun = resident("RssAnon"), time.perf_counter()
@@ -263,7 +264,7 @@ def sampling(clients: int, cohort: int = COHORT, times: int = 30) -> float:
     from fedjax_sim import samplers
     from fedjax_sim.data import batching, census
     from fedjax_sim.engine import Engine, make_plan
-    from fedjax_sim.rounds import order
+    from fedjax_sim.engine.round import order
 
     work = batching(20)
     facts = census(work, jax.device_put(np.full(clients, EACH, np.int32)))

@@ -11,13 +11,13 @@ import numpy as np
 from jax import lax
 
 from benchmarks.workloads import Workload
+from fedjax_sim.clients.learner import gradient
+from fedjax_sim.core.permutation import words_of
+from fedjax_sim.core.types import Variables
 from fedjax_sim.data.batching import Draw, draw, fetch, local_steps, most_steps
 from fedjax_sim.data.population import Table
-from fedjax_sim.engine import products
-from fedjax_sim.engine.rewrite import canonical
-from fedjax_sim.learner import gradient
-from fedjax_sim.permutation import words_of
-from fedjax_sim.types import Variables
+from fedjax_sim.engine.xla import convolutions as products
+from fedjax_sim.engine.xla.rewrite import canonical
 
 Floor = Callable[[], jax.Array]
 

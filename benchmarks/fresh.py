@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedjax_sim.checks import require
+from fedjax_sim.core.errors import require
 
 ROOT = Path(__file__).parent.parent
 SHARE = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}

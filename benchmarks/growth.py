@@ -56,7 +56,7 @@ def device_counts() -> tuple[tuple[int, ...], bool]:
     """One device and all (two where they are CPU cores), and whether they are."""
     import jax
 
-    from fedjax_sim.machine import cores
+    from fedjax_sim.runtime.devices import cores
 
     cpu = jax.default_backend() == "cpu"
     return tuple(sorted({1, min(cores(), 2) if cpu else len(jax.devices())})), cpu
@@ -91,7 +91,7 @@ def cohorts(devices: int, repeats: int = 5) -> dict[str, Any]:
     import jax
 
     from fedjax_sim import samplers
-    from fedjax_sim.machine import keep_programs
+    from fedjax_sim.runtime.devices import keep_programs
 
     jax.config.update("jax_num_cpu_devices", devices)
     keep_programs()
@@ -197,7 +197,7 @@ def memory(cohort: int, devices: int, rounds: int = 2) -> dict[str, Any]:
     import jax
 
     from fedjax_sim import samplers
-    from fedjax_sim.machine import keep_programs
+    from fedjax_sim.runtime.devices import keep_programs
 
     if jax.config.jax_num_cpu_devices != devices:  # type: ignore[attr-defined]
         jax.config.update("jax_num_cpu_devices", devices)

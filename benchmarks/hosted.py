@@ -96,7 +96,7 @@ def row_bytes(workload: Any) -> int:
     """Bytes that one client remembers."""
     import jax
 
-    from fedjax_sim import tree
+    from fedjax_sim.core import tree
 
     return tree.nbytes(jax.eval_shape(lambda: workload.federated().memory(workload.init())))
 
@@ -159,7 +159,7 @@ def set_up() -> None:
     """Two CPU devices, as everywhere here, and programs kept; to be called before JAX starts."""
     import jax
 
-    from fedjax_sim.machine import keep_programs
+    from fedjax_sim.runtime.devices import keep_programs
 
     jax.config.update("jax_num_cpu_devices", 2)
     keep_programs()
@@ -184,7 +184,7 @@ def advancing(program: Any, state: Any) -> Callable[[], Any]:
 def player(workload: Any, engine: Any) -> Callable[[], Any]:
     """A round after the other of a workload, its clients drawn anew for each."""
     from fedjax_sim import samplers
-    from fedjax_sim.program import make_round
+    from fedjax_sim.engine.program import make_round
 
     program = make_round(workload.federated(), samplers.uniform(len(workload.cohort)), workload.data, workload.work, engine)
     return advancing(program, program.init(workload.init()))
@@ -193,7 +193,8 @@ def player(workload: Any, engine: Any) -> Callable[[], Any]:
 @contextmanager
 def packing(told: list[tuple[float, int]]) -> Iterator[None]:
     """While open, notes the seconds and bytes of whatever is packed."""
-    from fedjax_sim import supply, tree
+    from fedjax_sim.core import tree
+    from fedjax_sim.engine.host import examples as supply
 
     pack = supply.pack
 
@@ -217,7 +218,7 @@ def supplying(waited: list[float], ahead: bool) -> Iterator[None]:
     ``ahead``, nothing is made behind a round."""
     import jax
 
-    from fedjax_sim import program
+    from fedjax_sim.engine import program
 
     make = program.make_supplier
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from benchmarks.fresh import ROOT
 from benchmarks.hosted import cpu_over
 from benchmarks.measure import Timing, take_turns
-from fedjax_sim.checks import fail
+from fedjax_sim.core.errors import fail
 
 END = "end"
 THREADS = {"NPROC": "2"}
@@ -111,10 +111,10 @@ def serve(name: str, port: int, processes: int, number: int, pinned: bool) -> No
     from benchmarks.workloads import WORKLOADS
     from fedjax_sim import samplers
     from fedjax_sim.engine import Engine
-    from fedjax_sim.machine import keep_programs
-    from fedjax_sim.manifest import state_hash
-    from fedjax_sim.processes import join
-    from fedjax_sim.program import make_round
+    from fedjax_sim.engine.program import make_round
+    from fedjax_sim.persistence.manifest import state_hash
+    from fedjax_sim.runtime.devices import keep_programs
+    from fedjax_sim.runtime.processes import join
 
     jax.config.update("jax_num_cpu_devices", 2 // processes)
     keep_programs()

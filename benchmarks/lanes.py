@@ -77,7 +77,7 @@ def short_enough(name: str, devices: int) -> tuple[Any, bool]:
 
 def main() -> None:
     from benchmarks.workloads import WORKLOADS
-    from fedjax_sim.machine import use_cores
+    from fedjax_sim.runtime.devices import use_cores
 
     verbatim = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lanes", description=__doc__, formatter_class=verbatim)

@@ -154,8 +154,8 @@ def step_cost(workload: Any) -> Cost:
     import jax.numpy as jnp
 
     from benchmarks.floor import schedule
+    from fedjax_sim.clients.learner import gradient
     from fedjax_sim.data.batching import fetch
-    from fedjax_sim.learner import gradient
 
     drawn = jax.tree.map(lambda leaf: leaf[0], schedule(workload))
     batch = fetch(jax.tree.map(jnp.asarray, workload.table), drawn)
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="workloads to time, such as W1,W3; none by default")
     parser.add_argument("--repeats", default=5, type=int)
     options = parser.parse_args()
-    from fedjax_sim.machine import cores, use_cores
+    from fedjax_sim.runtime.devices import cores, use_cores
 
     use_cores()
     from benchmarks.contest import time_workload

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedjax_sim.checks import require
+from fedjax_sim.core.errors import require
 
 README = Path(__file__).parent.parent / "README.md"
 MARKS = {"cpu": ("<!-- benchmarks -->", "<!-- /benchmarks -->"), "accelerator": ("<!-- accelerator -->", "<!-- /accelerator -->")}
@@ -60,7 +60,7 @@ def machine() -> str:
     """The kind of processor and how many: ``cpu-2-cores``, ``nvidia-h200``."""
     import jax
 
-    from fedjax_sim.machine import cores
+    from fedjax_sim.runtime.devices import cores
 
     devices = jax.devices()
     if devices[0].platform == "cpu":
@@ -73,8 +73,8 @@ def facts() -> dict[str, Any]:
     """What the figures depend on besides the code that is measured."""
     import jax
 
-    from fedjax_sim.machine import cores
-    from fedjax_sim.manifest import versions
+    from fedjax_sim.persistence.manifest import versions
+    from fedjax_sim.runtime.devices import cores
 
     return {
         **versions(),

@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks import joined, results, scale_pages
 from benchmarks.fresh import fresh
-from fedjax_sim.checks import require
+from fedjax_sim.core.errors import require
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"

@@ -99,7 +99,7 @@ def balance(workload: Any, shards: int = 2) -> float:
     import jax.numpy as jnp
 
     from fedjax_sim.data.batching import census
-    from fedjax_sim.engine.deal import deal, seat
+    from fedjax_sim.engine.lanes.schedule import deal, seat
     from fedjax_sim.samplers import roster
 
     sizes = jnp.asarray(workload.data.sizes, jnp.int32)

@@ -9,14 +9,14 @@ import jax
 import numpy as np
 
 from fedjax_sim import samplers
+from fedjax_sim.core.types import Algorithm, Objective, Sampler, Variables
 from fedjax_sim.data.batching import Batching, batching
 from fedjax_sim.data.population import Population, Table, population, to_table
 from fedjax_sim.engine import Engine, make_plan
-from fedjax_sim.engine.backends import make_backend
+from fedjax_sim.engine.devices.backends import make_backend
 from fedjax_sim.models import REGISTRY as MODELS
 from fedjax_sim.models import Model, mixed_precision
-from fedjax_sim.objectives import classification
-from fedjax_sim.types import Algorithm, Objective, Sampler, Variables
+from fedjax_sim.models.objectives import classification
 
 
 class Workload(NamedTuple):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_sim.algorithms import REGISTRY, Entry
-from fedjax_sim.config.fields import summary
 from fedjax_sim.data import PARTITIONS
+from fedjax_sim.experiments.config.fields import summary
 from fedjax_sim.tasks import REGISTRY as TASKS
 
 README = Path(__file__).parents[1] / "README.md"

@@ -15,23 +15,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedjax_sim import aggregators, algorithms, data, export, models, samplers, tasks, weights, wrappers
-    from fedjax_sim.callbacks import Stop, callback
-    from fedjax_sim.checkpoint import open_store, state_hash
-    from fedjax_sim.checks import FedError
-    from fedjax_sim.data import Examples, Federation, Population, batching, by_client, from_arrays, from_partition, population
-    from fedjax_sim.engine import Engine
-    from fedjax_sim.evaluate import make_evaluation
-    from fedjax_sim.history import History
-    from fedjax_sim.loop import simulate
-    from fedjax_sim.machine import keep_programs, use_cores
-    from fedjax_sim.models import Model, from_functions, from_linen, from_nnx
-    from fedjax_sim.objectives import classification, regression
-    from fedjax_sim.program import Program, make_round
-    from fedjax_sim.report import comparison, plot_runs
-    from fedjax_sim.rounds import federate
-    from fedjax_sim.tasks import Task
-    from fedjax_sim.types import (
+    from fedjax_sim import aggregators, algorithms, clients, data, models, samplers, tasks
+    from fedjax_sim.core.errors import FedError
+    from fedjax_sim.core.types import (
         Aggregator,
         Algorithm,
         Batch,
@@ -49,6 +35,21 @@ if TYPE_CHECKING:
         Upload,
         Variables,
     )
+    from fedjax_sim.data import Examples, Federation, Population, batching, by_client, from_arrays, from_partition, population
+    from fedjax_sim.engine import Engine
+    from fedjax_sim.engine.federate import federate
+    from fedjax_sim.engine.program import Program, make_round
+    from fedjax_sim.models import Model, from_functions, from_linen, from_nnx
+    from fedjax_sim.models.objectives import classification, regression
+    from fedjax_sim.persistence import export, weights
+    from fedjax_sim.persistence.checkpoint import open_store, state_hash
+    from fedjax_sim.report import comparison, plot_runs
+    from fedjax_sim.runtime.devices import keep_programs, use_cores
+    from fedjax_sim.simulation.callbacks import Stop, callback
+    from fedjax_sim.simulation.evaluate import make_evaluation
+    from fedjax_sim.simulation.history import History
+    from fedjax_sim.simulation.simulate import simulate
+    from fedjax_sim.tasks import Task
 
     __version__: str
 
@@ -86,6 +87,7 @@ __all__ = [
     "by_client",
     "callback",
     "classification",
+    "clients",
     "comparison",
     "data",
     "export",
@@ -109,28 +111,29 @@ __all__ = [
     "tasks",
     "use_cores",
     "weights",
-    "wrappers",
 ]
 
 _HOMES = {
-    "callbacks": "Stop callback",
-    "checkpoint": "open_store state_hash",
-    "checks": "FedError",
+    "core.errors": "FedError",
+    "core.types": """Aggregator Algorithm Batch Law Learner Mean Member Message Objective Outcome Roster RoundState Sampler Server
+        Upload Variables""",
     "data": "Examples Federation Population batching by_client from_arrays from_partition population",
     "engine": "Engine",
-    "evaluate": "make_evaluation",
-    "history": "History",
-    "loop": "simulate",
-    "machine": "keep_programs use_cores",
+    "engine.federate": "federate",
+    "engine.program": "Program make_round",
     "models": "Model from_functions from_linen from_nnx",
-    "objectives": "classification regression",
+    "models.objectives": "classification regression",
+    "persistence.checkpoint": "open_store state_hash",
     "report": "comparison plot_runs",
-    "program": "Program make_round",
-    "rounds": "federate",
+    "runtime.devices": "keep_programs use_cores",
+    "simulation.callbacks": "Stop callback",
+    "simulation.evaluate": "make_evaluation",
+    "simulation.history": "History",
+    "simulation.simulate": "simulate",
     "tasks": "Task",
-    "types": """Aggregator Algorithm Batch Law Learner Mean Member Message Objective Outcome Roster RoundState Sampler Server Upload
-        Variables""",
 }
+_MODULES = {"export": "persistence.export", "weights": "persistence.weights"}
+"""Modules that are public under a name of their own."""
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 """Which module each public name lives in; names that are not here are submodules or algorithms."""
 
@@ -156,7 +159,7 @@ def __dir__() -> list[str]:
 
 
 def _submodule(name: str) -> ModuleType | None:
-    wanted = f"{__name__}.{name}"
+    wanted = f"{__name__}.{_MODULES.get(name, name)}"
     try:
         return importlib.import_module(wanted)
     except ModuleNotFoundError as error:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fedjax_sim.config import ConfigErrors, build, load
+from fedjax_sim.experiments import build
+from fedjax_sim.experiments.config import ConfigErrors, load
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

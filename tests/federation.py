@@ -14,15 +14,15 @@ from oracles import Problem, unpack
 
 from fedjax_sim import samplers
 from fedjax_sim.algorithms import REGISTRY
+from fedjax_sim.core.types import Algorithm, Objective, Outcome, PyTree, RoundState, Sampler, Variables
 from fedjax_sim.data.batching import Batching
 from fedjax_sim.data.population import Population, Table, population, to_table
 from fedjax_sim.engine import Engine, Plan, make_plan
-from fedjax_sim.engine.backends import make_backend
-from fedjax_sim.guard import OFF, Guard
-from fedjax_sim.objectives import classification
-from fedjax_sim.rounds import initial, make_spmd, repeat
+from fedjax_sim.engine.devices.backends import make_backend
+from fedjax_sim.engine.nonfinite import OFF, Guard
+from fedjax_sim.engine.round import initial, make_spmd, repeat
+from fedjax_sim.models.objectives import classification
 from fedjax_sim.tasks import quadratic
-from fedjax_sim.types import Algorithm, Objective, Outcome, PyTree, RoundState, Sampler, Variables
 
 EVERY = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in REGISTRY]
 """The registry as parameters; one worker takes all tests of an algorithm, so that they share its programs."""

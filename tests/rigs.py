@@ -10,12 +10,12 @@ import numpy as np
 from federation import Data, Linear, Machine, machine, play, ragged, restless, script, scripted, weights
 
 from fedjax_sim.algorithms import REGISTRY
+from fedjax_sim.core.types import Objective, Outcome, RoundState, Variables
 from fedjax_sim.data.batching import batching
 from fedjax_sim.data.population import Population
 from fedjax_sim.engine import Engine
-from fedjax_sim.guard import OFF, Guard
-from fedjax_sim.objectives import classification
-from fedjax_sim.types import Objective, Outcome, RoundState, Variables
+from fedjax_sim.engine.nonfinite import OFF, Guard
+from fedjax_sim.models.objectives import classification
 
 ENGINES = {
     "padded": Engine("padded", backend="vmap", devices=1),

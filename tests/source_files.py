@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
 from fedjax_sim.data.sources import prepare
 
 SIZES = {"zoe": 3, "abe": 5, "kim": 1}

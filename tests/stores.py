@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import tiny
 
-from fedjax_sim.checkpoint import open_store
+from fedjax_sim.persistence.checkpoint import open_store
 
 
 def same(a, b) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from federation import EVERY, close
 from rigs import COHORTS, ENGINES, PEOPLE, SIZES, C, N, after, always, history, resume, rig, spoiled
 
-from fedjax_sim.manifest import state_hash
+from fedjax_sim.persistence.manifest import state_hash
 
 ALL = pytest.mark.parametrize("name", EVERY)
 EVERYWHERE = pytest.mark.parametrize("engine", ENGINES)

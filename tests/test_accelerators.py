@@ -11,13 +11,13 @@ from test_benchmarks import small
 
 from fedjax_sim.data.batching import batching, evenness
 from fedjax_sim.engine import Engine, make_plan
-from fedjax_sim.engine.lanes import ACCELERATOR, choose_lanes, pace_of
-from fedjax_sim.engine.march import MARCHING, STEPS
+from fedjax_sim.engine.lanes.fixed_steps import MARCHING, STEPS
+from fedjax_sim.engine.lanes.platform import ACCELERATOR, choose_lanes, pace_of
+from fedjax_sim.engine.lanes.queue import OWN
+from fedjax_sim.engine.nonfinite import Guard
 from fedjax_sim.engine.plan import Plan
-from fedjax_sim.engine.queue import OWN
-from fedjax_sim.guard import Guard
+from fedjax_sim.engine.program import make_round
 from fedjax_sim.models import cnn
-from fedjax_sim.program import make_round
 
 FIRST = next(filter(remembers, REGISTRY))
 

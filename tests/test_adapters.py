@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from fedjax_sim import models, tree
-from fedjax_sim.checks import FedError
+from fedjax_sim import models
+from fedjax_sim.core import tree
+from fedjax_sim.core.errors import FedError
 
 LANES, STEPS, BATCH, WIDTH, CLASSES = 2, 2, 4, 6, 3
 KEY = jax.random.key(0)

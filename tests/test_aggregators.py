@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_sim import tree
 from fedjax_sim.aggregators import REGISTRY, chain, clip, mean, median, stage, total, uniform
-from fedjax_sim.checks import FedError
-from fedjax_sim.types import Upload, Variables
+from fedjax_sim.core import tree
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.core.types import Upload, Variables
 
 C = 6
 RNG = np.random.default_rng(0)

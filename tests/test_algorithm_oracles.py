@@ -14,8 +14,8 @@ from oracles.theory import instance
 from fedjax_sim import samplers
 from fedjax_sim.aggregators import uniform
 from fedjax_sim.algorithms import REGISTRY
+from fedjax_sim.core.types import Census
 from fedjax_sim.data.batching import batching
-from fedjax_sim.types import Census
 
 ROUNDS, COHORT = 4, 3
 RAGGED = {"batch_size": 4, "epochs": 2}

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.core.permutation import words_of
 from fedjax_sim.data import batching, draw, fetch, local_steps, population, to_table
-from fedjax_sim.permutation import words_of
 
 SIZES = (1, 7, 12, 0, 5)
 LIMIT = max(SIZES)

@@ -9,12 +9,12 @@ import pytest
 from benchmarks import contest, floor, workloads
 from benchmarks.measure import Timing, interleave
 from benchmarks.tables import main_rows
+from fedjax_sim.core.types import Variables
 from fedjax_sim.data.batching import batching
 from fedjax_sim.engine import Engine
+from fedjax_sim.engine.program import make_round
 from fedjax_sim.models import cnn, logistic
-from fedjax_sim.objectives import classification
-from fedjax_sim.program import make_round
-from fedjax_sim.types import Variables
+from fedjax_sim.models.objectives import classification
 
 
 def small(cohort=(2,), sizes=(5, 9, 23), model=None, work=None, shape=(6,)):

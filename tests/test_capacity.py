@@ -10,12 +10,12 @@ from rigs import OBJECTIVE, PEOPLE, START, WORK, C
 
 from fedjax_sim import samplers
 from fedjax_sim.algorithms import REGISTRY
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
 from fedjax_sim.engine import Engine, make_plan
-from fedjax_sim.engine.backends import Compiled
-from fedjax_sim.engine.capacity import FewerLanes, footprint, make_elastic
-from fedjax_sim.loop import simulate
-from fedjax_sim.program import make_round
+from fedjax_sim.engine.devices.backends import Compiled
+from fedjax_sim.engine.devices.memory_limit import FewerLanes, footprint, make_elastic
+from fedjax_sim.engine.program import make_round
+from fedjax_sim.simulation.simulate import simulate
 
 PLAN = make_plan(Engine(lanes=8, devices=1), 12)
 MESSAGE = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 7 bytes.\nmore lines"

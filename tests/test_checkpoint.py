@@ -14,9 +14,9 @@ import tiny
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from stores import blank, filled, flip_all, same
 
-from fedjax_sim.checkpoint import SaveError, open_store, state_hash
-from fedjax_sim.checks import FedError
-from fedjax_sim.manifest import manifest
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.persistence.checkpoint import SaveError, open_store, state_hash
+from fedjax_sim.persistence.manifest import manifest
 
 # Complaints of reads that outlive a failed load may come late on a busy machine.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -72,7 +72,7 @@ def test_metadata_must_be_json(tmp_path):
 
 def test_other_versions_are_noted(tmp_path, monkeypatch):
     filled(tmp_path)
-    monkeypatch.setattr("fedjax_sim.manifest._version", lambda package: "9.9")
+    monkeypatch.setattr("fedjax_sim.persistence.manifest._version", lambda package: "9.9")
     notes = open_store(tmp_path).restore(blank()).notes
     assert len(notes) == 1
     assert f"jax {jax.__version__} -> 9.9" in notes[0]

@@ -8,8 +8,8 @@ import pytest
 import tiny
 from stores import blank, data_files, filled, flip, flip_all, same
 
-from fedjax_sim.checkpoint import open_store
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.persistence.checkpoint import open_store
 
 # Complaints of reads that outlive a failed load may come late on a busy machine.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -8,12 +8,13 @@ import pytest
 from commands import CONFIGS, SMALL, python
 
 from fedjax_sim.cli import KINDS, main
-from fedjax_sim.cli.estimate import estimate, lines, size
-from fedjax_sim.cli.looking import kinds
-from fedjax_sim.cli.running import devices
-from fedjax_sim.config import build, load, registries
-from fedjax_sim.config.document import Document
-from fedjax_sim.machine import cores
+from fedjax_sim.cli.inspect import kinds
+from fedjax_sim.cli.run import devices
+from fedjax_sim.experiments import build
+from fedjax_sim.experiments.config import load, registries
+from fedjax_sim.experiments.config.toml import Document
+from fedjax_sim.experiments.estimate import estimate, lines, size
+from fedjax_sim.runtime.devices import cores
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from PIL import Image
 
 from fedjax_sim.cli import main
 from fedjax_sim.data import open_prepared, population, read_card
+from fedjax_sim.data.label_statistics import label_spread
 from fedjax_sim.data.sources import REGISTRY
 from fedjax_sim.data.sources.options import keywords
-from fedjax_sim.data.spread import label_spread
 from fedjax_sim.report.clients import plot_labels, plot_sizes
 
 
@@ -158,7 +158,7 @@ def plain_entropy(labels):
 
 @pytest.mark.parametrize("entries", [10, 10**6])
 def test_spread_is_that_of_a_plain_count(monkeypatch, entries):
-    monkeypatch.setattr("fedjax_sim.data.spread.ENTRIES", entries)
+    monkeypatch.setattr("fedjax_sim.data.label_statistics.ENTRIES", entries)
     data = some()
     each = np.split(data.y, data.offsets[1:-1])
     found = label_spread(data, 7, groups=50)

@@ -16,8 +16,8 @@ from commands import summary
 from stores import flip_all
 
 from fedjax_sim.cli import main
-from fedjax_sim.history import from_jsonl
-from fedjax_sim.interrupts import exit_status, insistence, interrupts
+from fedjax_sim.runtime.signals import exit_status, insistence, interrupts
+from fedjax_sim.simulation.history import from_jsonl
 
 TINY = """
 rounds = 2
@@ -138,7 +138,7 @@ def test_clients_who_remember_nothing_may_do_so_anywhere(run: Path):
 
 
 def test_evaluate_tells_it_too(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr("fedjax_sim.manifest._processor", lambda: "another one")
+    monkeypatch.setattr("fedjax_sim.persistence.manifest._processor", lambda: "another one")
     assert main(["evaluate", str(run)]) == 0
     assert "-> another one): results may differ in the last bits" in capsys.readouterr().out
 
@@ -190,9 +190,9 @@ def test_statuses_are_those_of_shells():
 
 @pytest.mark.slow
 def test_the_demo_ends_with_the_run_that_was_asked_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from fedjax_sim import loop
+    from fedjax_sim.simulation import simulate
 
-    monkeypatch.setattr(loop, "agreed", lambda wish: "terminated")
+    monkeypatch.setattr(simulate, "agreed", lambda wish: "terminated")
     assert main(["demo", "rounds=2", "--out", str(tmp_path / "demo")]) == 143
     assert len(list((tmp_path / "demo").iterdir())) == 1
 

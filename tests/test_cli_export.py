@@ -12,12 +12,13 @@ from commands import SMALL, python, summary
 from stores import same
 
 import fedjax_sim
-from fedjax_sim import export
 from fedjax_sim.cli import FORMATS, main
-from fedjax_sim.cli.exporting import READ, checkpoint_of, hash_of
-from fedjax_sim.config import Experiment, build, load
-from fedjax_sim.config.load import tables
-from fedjax_sim.types import Variables
+from fedjax_sim.cli.export import READ, checkpoint_of, hash_of
+from fedjax_sim.core.types import Variables
+from fedjax_sim.experiments import Experiment, build
+from fedjax_sim.experiments.config import load
+from fedjax_sim.experiments.config.load import tables
+from fedjax_sim.persistence import export
 
 OF_WEIGHTS = sorted(export.WEIGHTS)
 

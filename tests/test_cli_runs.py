@@ -12,13 +12,13 @@ import pytest
 from commands import CONFIGS, SMALL, summary
 from shared_data import shared
 
-from fedjax_sim.checks import FedError
 from fedjax_sim.cli import demo, main
-from fedjax_sim.config import load
-from fedjax_sim.config.changes import changed_rates
-from fedjax_sim.config.load import tables
-from fedjax_sim.history import from_jsonl
-from fedjax_sim.runs import new_folder
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.experiments.config import load
+from fedjax_sim.experiments.config.load import tables
+from fedjax_sim.experiments.config.resume import changed_rates
+from fedjax_sim.experiments.run import new_folder
+from fedjax_sim.simulation.history import from_jsonl
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from configurations import GOOD, complaint
 
-from fedjax_sim.config import dumps, load
+from fedjax_sim.experiments.config import dumps, load
 
 
 @pytest.fixture

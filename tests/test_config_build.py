@@ -6,11 +6,12 @@ import jax.numpy as jnp
 import pytest
 from configurations import GOOD
 
-from fedjax_sim import checks
-from fedjax_sim.config import ConfigErrors, build, load, registries
-from fedjax_sim.config.build import blame_any
-from fedjax_sim.config.make import blame
-from fedjax_sim.config.proof import evaluated, of_round, reported
+from fedjax_sim.core import errors
+from fedjax_sim.experiments import build
+from fedjax_sim.experiments.build import blame_any
+from fedjax_sim.experiments.config import ConfigErrors, load, registries
+from fedjax_sim.experiments.config.construct import blame
+from fedjax_sim.experiments.config.preflight import evaluated, of_round, reported
 from fedjax_sim.models import Model
 
 
@@ -24,29 +25,29 @@ def good(tmp_path: Path) -> Path:
 # ------------------------------------------------------------------------------------------------------------------- blame
 
 
-@pytest.mark.parametrize("check", [checks.positive, checks.not_negative, checks.fraction])
+@pytest.mark.parametrize("check", [errors.positive, errors.not_negative, errors.fraction])
 @pytest.mark.parametrize("value", [-1, -0.5, float("inf"), float("nan")])
 def test_checks_name_their_setting_and_refuse_what_is_not_finite(check, value):
-    with pytest.raises(checks.FedError) as caught:
+    with pytest.raises(errors.FedError) as caught:
         check("fedavg.lr", value)
     assert caught.value.setting == "fedavg.lr"
     assert f"got {value}; give fedavg.lr" in str(caught.value)
 
 
 def test_zero_is_not_negative_and_not_positive():
-    checks.not_negative("a", 0)
-    with pytest.raises(checks.FedError, match="a must be positive"):
-        checks.positive("a", 0)
+    errors.not_negative("a", 0)
+    with pytest.raises(errors.FedError, match="a must be positive"):
+        errors.positive("a", 0)
 
 
 def test_descriptions_are_no_settings():
-    with pytest.raises(checks.FedError) as caught:
-        checks.positive("every width of an mlp", 0)
+    with pytest.raises(errors.FedError) as caught:
+        errors.positive("every width of an mlp", 0)
     assert caught.value.setting is None
 
 
 def test_the_setting_that_an_error_blames_goes_before_its_words():
-    error = checks.FedError("partition by alpha fails: got x; y", "task.alpha")
+    error = errors.FedError("partition by alpha fails: got x; y", "task.alpha")
     assert blame("task", ["partition", "alpha"], error) == "task.alpha"
     assert blame("task", ["partition", "clients"], error) == "task.partition"
     assert blame("task", [], error) == "task"
@@ -55,10 +56,10 @@ def test_the_setting_that_an_error_blames_goes_before_its_words():
 
 def test_a_complaint_about_the_whole_finds_its_table(good: Path):
     run = load(good).run
-    assert blame_any(run, checks.FedError("uniform.cohort is odd: got 1; do", "engine.shards")) == "engine.shards"
-    assert blame_any(run, checks.FedError("uniform.cohort is odd: got 1; do")) == "sampler.cohort"
-    assert blame_any(run, checks.FedError("odd: got 1; do", "uniform.cohort")) == "sampler.cohort"
-    assert blame_any(run, checks.FedError("odd: got 1; do")) == "algorithm"
+    assert blame_any(run, errors.FedError("uniform.cohort is odd: got 1; do", "engine.shards")) == "engine.shards"
+    assert blame_any(run, errors.FedError("uniform.cohort is odd: got 1; do")) == "sampler.cohort"
+    assert blame_any(run, errors.FedError("odd: got 1; do", "uniform.cohort")) == "sampler.cohort"
+    assert blame_any(run, errors.FedError("odd: got 1; do")) == "algorithm"
 
 
 def test_an_override_is_blamed_for_a_partition_that_cannot_be(good: Path):
@@ -95,13 +96,13 @@ def test_what_another_library_says_is_told_in_words_and_kept_as_the_cause(good: 
 def test_a_loss_is_one_number(good: Path):
     made = build(load(good))
     each = made.task.objective._replace(loss=lambda v, k, b, t: (jnp.zeros(b.mask.shape), ((), {})))
-    with pytest.raises(checks.FedError, match=r"a loss is one number: got shape \(7,\)"):
+    with pytest.raises(errors.FedError, match=r"a loss is one number: got shape \(7,\)"):
         reported(made.task._replace(objective=each), True)
 
 
 def test_a_build_knows_every_name_that_a_run_reports(good: Path):
-    from fedjax_sim.loop import simulate
-    from fedjax_sim.runs import evaluation, starting_variables
+    from fedjax_sim.experiments.run import evaluation, starting_variables
+    from fedjax_sim.simulation.simulate import simulate
 
     made = build(load(good, ["evaluation.clients=true"]))
     result = simulate(made.program, starting_variables(made), rounds=1, evaluate=evaluation(made), progress=False)

@@ -11,9 +11,10 @@ from configurations import GOOD, complaint
 from fuzz import SCHEMA, command, judge, words
 from hypothesis import HealthCheck, given, settings
 
-from fedjax_sim import checks
-from fedjax_sim.config import build, load, registries
-from fedjax_sim.config.document import DEPTH, SIZE
+from fedjax_sim.core import errors
+from fedjax_sim.experiments import build
+from fedjax_sim.experiments.config import load, registries
+from fedjax_sim.experiments.config.toml import DEPTH, SIZE
 
 SMALL = """rounds = 2
 [task]
@@ -174,8 +175,8 @@ def test_no_terminal_obeys_what_a_file_says(text: str, good: Path):
     good.write_text(GOOD + tomli_w.dumps({text: 1}))
     (line,) = complaint(good)
     assert line.isprintable()
-    with pytest.raises(checks.FedError) as caught:
-        checks.fail(text, text, "mend it")
+    with pytest.raises(errors.FedError) as caught:
+        errors.fail(text, text, "mend it")
     assert str(caught.value).isprintable()
 
 
@@ -229,7 +230,7 @@ def test_a_part_that_needs_more_memory_than_there_is_is_told(good: Path):
 
     known = registries()._replace(tasks={"hungry": hungry, "digits": registries().tasks["digits"]})
     config = load(good, ["task={name='hungry'}"], known)
-    with pytest.raises(checks.FedError, match=r"task: this is larger than the machine can hold: got Unable to allocate 16.0 GiB; lower"):
+    with pytest.raises(errors.FedError, match=r"task: this is larger than the machine can hold: got Unable to allocate 16.0 GiB; lower"):
         build(config)
 
 

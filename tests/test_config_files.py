@@ -8,11 +8,13 @@ import optax
 import pytest
 from configurations import CONFIGS, GOOD
 
-from fedjax_sim import checks, optimizers
-from fedjax_sim.config import ConfigErrors, build, dumps, load, registries, schema, schema_text
-from fedjax_sim.config.fields import arguments, settings_of
-from fedjax_sim.config.problems import dotted
-from fedjax_sim.types import Aggregator, Algorithm, Objective
+from fedjax_sim.core import errors
+from fedjax_sim.core.types import Aggregator, Algorithm, Objective
+from fedjax_sim.experiments import build
+from fedjax_sim.experiments.config import ConfigErrors, dumps, load, registries, schema, schema_text
+from fedjax_sim.experiments.config.fields import arguments, settings_of
+from fedjax_sim.experiments.config.messages import dotted
+from fedjax_sim.optimizers import named
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def test_a_partition_is_made_with_its_settings_and_called_by_the_task(good: Path
 
     def mine(labels: Any, clients: int, *, seed: int = 0, share: float = 0.5, tags: tuple[str, ...] = ()) -> list[np.ndarray]:
         seen.update(clients=clients, seed=seed, share=share, tags=tags)
-        checks.require(share < 0.9, "too much", share, "lower it", "share")
+        errors.require(share < 0.9, "too much", share, "lower it", "share")
         return np.array_split(np.arange(len(labels)), clients)
 
     known = registries()
@@ -80,7 +82,7 @@ def test_a_setting_that_hides_the_tag_is_refused(good: Path):
     def factory(*, name: str = "x") -> None:
         pass
 
-    with pytest.raises(checks.FedError, match="rename it"):
+    with pytest.raises(errors.FedError, match="rename it"):
         load(good, [], registries()._replace(tasks={"mine": factory}))
 
 
@@ -150,9 +152,9 @@ def test_descriptions_come_from_docstrings():
 # ------------------------------------------------------------------------------------------------------------- optimizers
 
 
-@pytest.mark.parametrize("name", optimizers.REGISTRY)
+@pytest.mark.parametrize("name", named.REGISTRY)
 def test_every_optimizer_descends_or_passes_on(name: str):
-    made = optimizers.chain(optimizers.REGISTRY[name](), optimizers.sgd(0.1))
+    made = named.chain(named.REGISTRY[name](), named.sgd(0.1))
     params = {"w": jnp.float32(1.0)}
     updates, _ = made.update({"w": jnp.float32(0.5)}, made.init(params), params)
     assert float(updates["w"]) != 0.0
@@ -178,17 +180,17 @@ class Refused(NamedTuple):
     ids=str,
 )
 def test_optimizers_refuse_settings_out_of_range(case: Refused):
-    with pytest.raises(checks.FedError, match=next(iter(case.settings))):
-        optimizers.REGISTRY[case.name](**case.settings)
+    with pytest.raises(errors.FedError, match=next(iter(case.settings))):
+        named.REGISTRY[case.name](**case.settings)
 
 
 def test_schedules_are_functions_of_the_step():
-    assert float(optimizers.cosine(1.0, 10, 0.1)(10)) == pytest.approx(0.1)
-    assert float(optimizers.linear(1.0, 10)(5)) == pytest.approx(0.5)
-    assert float(optimizers.exponential(1.0, 10, 0.5)(20)) == pytest.approx(0.25)
-    assert float(optimizers.warmup(1.0, 5, 20)(5)) == pytest.approx(1.0)
-    with pytest.raises(checks.FedError, match="warm-up"):
-        optimizers.warmup(1.0, 5, 5)
+    assert float(named.cosine(1.0, 10, 0.1)(10)) == pytest.approx(0.1)
+    assert float(named.linear(1.0, 10)(5)) == pytest.approx(0.5)
+    assert float(named.exponential(1.0, 10, 0.5)(20)) == pytest.approx(0.25)
+    assert float(named.warmup(1.0, 5, 20)(5)) == pytest.approx(1.0)
+    with pytest.raises(errors.FedError, match="warm-up"):
+        named.warmup(1.0, 5, 5)
 
 
 def test_an_aggregator_is_a_setting_by_its_annotation():

@@ -15,9 +15,9 @@ import pytest
 from fuzz import BASES, SCHEMA, Late, Outcome, Tree, command, drawn, each, judge, mutated, written
 from hypothesis import Phase
 
-from fedjax_sim.config import ConfigErrors, load, registries
-from fedjax_sim.config.schemas import schema
-from fedjax_sim.config.sections import run_model
+from fedjax_sim.experiments.config import ConfigErrors, load, registries
+from fedjax_sim.experiments.config.json_schema import schema
+from fedjax_sim.experiments.config.model import run_model
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -107,7 +107,7 @@ def test_the_schema_that_is_drawn_from_is_the_committed_one():
 
 
 def test_a_case_that_raises_or_takes_too_long_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from fedjax_sim.cli import looking
+    from fedjax_sim.cli import inspect
 
     path = written(BASES[0], tmp_path / "c.toml")
 
@@ -116,12 +116,12 @@ def test_a_case_that_raises_or_takes_too_long_is_a_failure(tmp_path: Path, monke
             pass
 
     monkeypatch.setattr("fuzz.SECONDS", 0.2)
-    monkeypatch.setattr(looking, "check", forever)
+    monkeypatch.setattr(inspect, "check", forever)
     with pytest.raises(Late):
         command("check", path)
-    monkeypatch.setattr(looking, "check", lambda asked: [][1])
+    monkeypatch.setattr(inspect, "check", lambda asked: [][1])
     with pytest.raises(IndexError):
         command("check", path)
-    monkeypatch.setattr(looking, "check", lambda asked: (_ for _ in ()).throw(ConfigErrors("no three parts")))
+    monkeypatch.setattr(inspect, "check", lambda asked: (_ for _ in ()).throw(ConfigErrors("no three parts")))
     with pytest.raises(AssertionError):
         judge(command("check", path))

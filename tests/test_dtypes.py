@@ -9,14 +9,14 @@ import pytest
 
 from fedjax_sim import aggregators, samplers
 from fedjax_sim.algorithms import REGISTRY
+from fedjax_sim.clients.learner import full_gradient
+from fedjax_sim.core.types import Mean, Objective, Variables
 from fedjax_sim.data.batching import batching
 from fedjax_sim.data.population import population
 from fedjax_sim.engine import Engine
-from fedjax_sim.learner import full_gradient
-from fedjax_sim.program import make_round
-from fedjax_sim.rounds import federate
-from fedjax_sim.server import optimizing
-from fedjax_sim.types import Mean, Objective, Variables
+from fedjax_sim.engine.federate import federate
+from fedjax_sim.engine.program import make_round
+from fedjax_sim.servers.optimizer import optimizing
 
 CLIENTS = 600
 COUNTER = 5

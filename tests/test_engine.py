@@ -12,8 +12,8 @@ from fedjax_sim.aggregators import chain, clip, median
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.engine import Engine
 from fedjax_sim.engine.plan import make_plan
-from fedjax_sim.manifest import state_hash
-from fedjax_sim.program import make_round
+from fedjax_sim.engine.program import make_round
+from fedjax_sim.persistence.manifest import state_hash
 
 ALL = pytest.mark.parametrize("name", EVERY)
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from commands import SMALL
 
-from fedjax_sim import supply, tree
-from fedjax_sim.cli.estimate import AHEAD, Estimate, estimate, lines
-from fedjax_sim.config import Experiment, build, load
-from fedjax_sim.runs import starting_variables
+from fedjax_sim.core import tree
+from fedjax_sim.engine.host import examples
+from fedjax_sim.experiments import Experiment, build
+from fedjax_sim.experiments.config import load
+from fedjax_sim.experiments.estimate import AHEAD, Estimate, estimate, lines
+from fedjax_sim.experiments.run import starting_variables
 
 PLACES = {"device": ("engine.data=device",), "data": ("engine.data=host",), "both": ("engine.keep=host",)}
 
@@ -49,8 +51,8 @@ def test_a_round_is_given_what_is_predicted(place, devices, ready):
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 def test_buffers_are_seldom_larger_than_predicted(devices, ready, monkeypatch):
-    seen, pack = [], supply.pack
-    monkeypatch.setattr(supply, "pack", lambda *args: seen.append(tree.nbytes((made := pack(*args))[0])) or made)
+    seen, pack = [], examples.pack
+    monkeypatch.setattr(examples, "pack", lambda *args: seen.append(tree.nbytes((made := pack(*args))[0])) or made)
     experiment, costs = ready("engine.data=host", f"engine.devices={devices}")
     state = experiment.program.init(starting_variables(experiment))
     jax.block_until_ready(experiment.program.run(state, 40))

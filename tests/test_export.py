@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from stores import same
 
-from fedjax_sim import export, weights
-from fedjax_sim.checks import FedError
-from fedjax_sim.manifest import state_hash
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.core.types import Variables
 from fedjax_sim.models import REGISTRY, Model, from_linen, mixed_precision
-from fedjax_sim.types import Variables
+from fedjax_sim.persistence import export, weights
+from fedjax_sim.persistence.manifest import state_hash
 
 OF_WEIGHTS = sorted(export.WEIGHTS)
 DTYPES = ("float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "int8", "uint8", "int32", "uint32", "bool", "complex64")

@@ -5,8 +5,8 @@ import os
 import pytest
 from disks import file_limit
 
-from fedjax_sim import files
-from fedjax_sim.checks import FedError
+from fedjax_sim.core import files
+from fedjax_sim.core.errors import FedError
 
 
 def test_what_is_replaced_is_there_or_as_it_was(tmp_path):

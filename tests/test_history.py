@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from fedjax_sim.checks import FedError
-from fedjax_sim.history import csv_writer, from_jsonl, history, jsonl_writer, record, tensorboard_writer, to_jsonl
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.simulation.history import csv_writer, from_jsonl, history, jsonl_writer, record, tensorboard_writer, to_jsonl
 
 ROWS = {1: {"loss": 2.5}, 2: {"loss": 1.25, "test/accuracy": 0.5}, 3: {"loss": 0.1}, 4: {"loss": 1e-9, "test/accuracy": 0.75}}
 

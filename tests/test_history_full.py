@@ -11,10 +11,10 @@ from rich.console import Console
 from test_history import ROWS, events, fill
 from tiny_runs import accuracy, go
 
-from fedjax_sim.callbacks import callback
-from fedjax_sim.checkpoint import open_store, state_hash
-from fedjax_sim.history import WriteError, Writer, csv_writer, from_jsonl, jsonl_writer, tensorboard_writer
-from fedjax_sim.progress import open_progress
+from fedjax_sim.persistence.checkpoint import open_store, state_hash
+from fedjax_sim.simulation.callbacks import callback
+from fedjax_sim.simulation.history import WriteError, Writer, csv_writer, from_jsonl, jsonl_writer, tensorboard_writer
+from fedjax_sim.simulation.progress import open_progress
 
 MAKERS = {"m.jsonl": jsonl_writer, "m.csv": csv_writer}
 

@@ -6,16 +6,17 @@ import pytest
 from federation import close
 from rigs import COHORTS, ENGINES, OBJECTIVE, PEOPLE, ROUNDS, START, WORK, C, N, history, remembers, script
 
-from fedjax_sim import evaluate, samplers
+from fedjax_sim import samplers
 from fedjax_sim.algorithms import REGISTRY
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.core.types import Message
 from fedjax_sim.data.federation import Federation
 from fedjax_sim.engine import Engine
-from fedjax_sim.evaluate import make_evaluation
-from fedjax_sim.manifest import state_hash
-from fedjax_sim.program import make_round
+from fedjax_sim.engine.program import make_round
+from fedjax_sim.persistence.manifest import state_hash
+from fedjax_sim.simulation import evaluate
+from fedjax_sim.simulation.evaluate import make_evaluation
 from fedjax_sim.tasks import Task
-from fedjax_sim.types import Message
 
 REMEMBER = [name for name in REGISTRY if remembers(name)]
 LAYOUTS = {"vmap": 1, "shard_map": 2, "pmap": 4}

@@ -6,10 +6,10 @@ import numpy as np
 from rigs import PEOPLE, N
 
 from fedjax_sim.aggregators import stage
+from fedjax_sim.core.types import Learner, Member, Message, Upload
 from fedjax_sim.data.batching import batching
 from fedjax_sim.data.population import to_table
 from fedjax_sim.engine.work import bind
-from fedjax_sim.types import Learner, Member, Message, Upload
 
 data = jax.random.key_data
 

@@ -10,7 +10,7 @@ from federation import EVERY, Linear, close, linear, machine, play, ragged, weig
 from fedjax_sim import samplers
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.data.batching import batching
-from fedjax_sim.objectives import classification
+from fedjax_sim.models.objectives import classification
 
 DATA = ragged((7, 3, 12, 5, 1))
 START = weights()._replace(state=())

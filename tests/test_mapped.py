@@ -11,13 +11,13 @@ import pytest
 
 from fedjax_sim import samplers
 from fedjax_sim.algorithms import REGISTRY
+from fedjax_sim.core.types import Variables
 from fedjax_sim.data import batching, population
-from fedjax_sim.data.mapped import SHORT, mapped, visiting
+from fedjax_sim.data.prepared.mapped import SHORT, mapped, visiting
 from fedjax_sim.engine import Engine
+from fedjax_sim.engine.program import make_round
 from fedjax_sim.models import logistic
-from fedjax_sim.objectives import classification
-from fedjax_sim.program import make_round
-from fedjax_sim.types import Variables
+from fedjax_sim.models.objectives import classification
 
 ROWS = np.arange(300_000, dtype=np.float32).reshape(-1, 3)
 

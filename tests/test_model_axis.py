@@ -11,21 +11,22 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 from rigs import COHORTS, OBJECTIVE, PEOPLE, ROUNDS, START, WORK, C, remembers, script
 
-from fedjax_sim import samplers, tree
+from fedjax_sim import samplers
 from fedjax_sim.algorithms import REGISTRY
-from fedjax_sim.checkpoint import open_store
-from fedjax_sim.checks import FedError
+from fedjax_sim.core import tree
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.core.types import Variables
 from fedjax_sim.data.batching import batching
 from fedjax_sim.data.population import Examples, population
 from fedjax_sim.engine import Engine, make_plan
-from fedjax_sim.engine.capacity import footprint
-from fedjax_sim.engine.layout import largest, nbytes, spec_of
-from fedjax_sim.evaluate import on_clients, on_examples
-from fedjax_sim.manifest import state_hash
+from fedjax_sim.engine.devices.memory_limit import footprint
+from fedjax_sim.engine.devices.sharding import largest, nbytes, spec_of
+from fedjax_sim.engine.program import make_round
 from fedjax_sim.models import from_linen
-from fedjax_sim.objectives import classification
-from fedjax_sim.program import make_round
-from fedjax_sim.types import Variables
+from fedjax_sim.models.objectives import classification
+from fedjax_sim.persistence.checkpoint import open_store
+from fedjax_sim.persistence.manifest import state_hash
+from fedjax_sim.simulation.evaluate import on_clients, on_examples
 
 PLAIN, KEEPER = (next(name for name in REGISTRY if remembers(name) is wanted) for wanted in (False, True))
 WORDS, PLACES, WIDTH, LAYERS = 64, 6, 64, 2

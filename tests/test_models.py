@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_sim import models, tree
-from fedjax_sim.checks import FedError
+from fedjax_sim import models
+from fedjax_sim.core import tree
+from fedjax_sim.core.errors import FedError
 
 CLASSES = 3
 KEY = jax.random.key(0)

@@ -15,20 +15,20 @@ from rigs import ENGINES, OBJECTIVE, PEOPLE, QUEUES, ROUNDS, SIZES, START, WORK,
 from fedjax_sim import samplers
 from fedjax_sim.aggregators import chain, clip, median, uniform
 from fedjax_sim.algorithms import REGISTRY
-from fedjax_sim.callbacks import callback, until_diverged
-from fedjax_sim.checkpoint import open_store
-from fedjax_sim.checks import FedError
+from fedjax_sim.clients.learner import descend
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.core.types import Sampler, Upload
 from fedjax_sim.engine import Engine
-from fedjax_sim.guard import guard
-from fedjax_sim.history import History
-from fedjax_sim.incident import NonFinite
-from fedjax_sim.learner import descend
-from fedjax_sim.local import descent
-from fedjax_sim.loop import simulate
-from fedjax_sim.program import make_round
-from fedjax_sim.rounds import federate
-from fedjax_sim.server import optimizing
-from fedjax_sim.types import Sampler, Upload
+from fedjax_sim.engine.federate import federate
+from fedjax_sim.engine.nonfinite import guard
+from fedjax_sim.engine.program import make_round
+from fedjax_sim.optimizers.corrections import descent
+from fedjax_sim.persistence.checkpoint import open_store
+from fedjax_sim.servers.optimizer import optimizing
+from fedjax_sim.simulation.callbacks import callback, until_diverged
+from fedjax_sim.simulation.history import History
+from fedjax_sim.simulation.nonfinite_report import NonFinite
+from fedjax_sim.simulation.simulate import simulate
 
 REMEMBERS = next(name for name in REGISTRY if remembers(name))
 OWN_ROUNDS = [name for name in REGISTRY if "def round(" in inspect.getsource(sys.modules[REGISTRY[name].factory.__module__])]
@@ -241,7 +241,7 @@ def test_a_diverged_run_stops_with_a_sentence(columns, stops):
 
 
 def events(history):
-    from fedjax_sim.callbacks import Event
+    from fedjax_sim.simulation.callbacks import Event
 
     for round_, row in history.rows.items():
         past = History({at: held for at, held in history.rows.items() if at <= round_})

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.core.types import Batch, Variables
 from fedjax_sim.models import Model
-from fedjax_sim.objectives import classification, cross_entropy, is_largest, regression
-from fedjax_sim.types import Batch, Variables
+from fedjax_sim.models.objectives import classification, cross_entropy, is_largest, regression
 
 SAME = Model(lambda key, x: ((), ()), lambda params, state, x, *, train, key: (x, state))
 

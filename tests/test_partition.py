@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
 from fedjax_sim.data.federation import from_partition, hold_out, split
 from fedjax_sim.data.partition import COLUMNS, REGISTRY, dirichlet, generator, grouped, iid, natural, shards, sized
 from fedjax_sim.data.population import by_client

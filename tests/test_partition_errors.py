@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.data.feature_noise import feature_noise
 from fedjax_sim.data.federation import hold_out, split
 from fedjax_sim.data.partition import (
     continuous,
@@ -24,7 +25,6 @@ from fedjax_sim.data.partition import (
     sized,
 )
 from fedjax_sim.data.population import by_client
-from fedjax_sim.data.skew import feature_noise
 
 LABELS = np.random.default_rng(0).integers(0, 10, 1003)
 RARE = np.repeat([0, 1], [997, 3])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from shared_data import shared
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
 from fedjax_sim.data.partition import COLUMNS, REGISTRY
 
 GOLDEN = "golden_flwr_partitions.json"

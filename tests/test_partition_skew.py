@@ -2,8 +2,8 @@ import jax
 import numpy as np
 import pytest
 
+from fedjax_sim.data.feature_noise import feature_noise
 from fedjax_sim.data.population import by_client
-from fedjax_sim.data.skew import feature_noise
 
 CLIENTS, EACH = 5, 400
 X = {"image": np.ones((CLIENTS * EACH, 4, 4), np.float32), "half": np.ones((CLIENTS * EACH, 8), np.float16)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from fedjax_sim.permutation import permute, words_of
+from fedjax_sim.core.permutation import permute, words_of
 
 LIMIT = 70
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
 from fedjax_sim.data import (
     Examples,
     Federation,
@@ -25,7 +25,7 @@ from fedjax_sim.data import (
     write_blocks,
 )
 from fedjax_sim.data.population import Names
-from fedjax_sim.data.writer import Client, in_blocks
+from fedjax_sim.data.prepared.writer import Client, in_blocks
 
 
 def blocks_of(clients=7, each=4, named=True, test=True, central=True, dtype=np.float32):

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedjax_sim.checks import FedError
-from fedjax_sim.data import columns, from_arrays, open_prepared, read_card, save
-from fedjax_sim.data.columns import Column, append, finish
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.data import from_arrays, open_prepared, read_card, save
+from fedjax_sim.data.prepared import columns
+from fedjax_sim.data.prepared.columns import Column, append, finish
 
 
 def data():

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from commands import SMALL, summary
 
-from fedjax_sim import processes
-from fedjax_sim.checks import FedError
 from fedjax_sim.cli import main
-from fedjax_sim.history import from_jsonl
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.runtime import processes
+from fedjax_sim.simulation.history import from_jsonl
 
 SHARDED = SMALL + "[engine]\nshards = 4\ndevices = 2\n[checkpoint]\nevery = 2\n"
 

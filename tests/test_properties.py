@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from rigs import PEOPLE, ROUNDS, C, N, after, remembers, rig
 
 from fedjax_sim.algorithms import REGISTRY
+from fedjax_sim.core.types import Roster
 from fedjax_sim.data.population import Table
-from fedjax_sim.engine.deal import deal, seat, stagger, undeal
-from fedjax_sim.manifest import state_hash
-from fedjax_sim.types import Roster
+from fedjax_sim.engine.lanes.schedule import deal, seat, stagger, undeal
+from fedjax_sim.persistence.manifest import state_hash
 
 FIRST = next(filter(remembers, REGISTRY))
 LIMIT, ROWS = int(PEOPLE.sizes.max()), len(PEOPLE.y)

@@ -7,18 +7,19 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from fedjax_sim import models, samplers, tree
+from fedjax_sim import models, samplers
 from fedjax_sim.algorithms import REGISTRY
-from fedjax_sim.checks import FedError
+from fedjax_sim.core import tree
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.core.types import Variables
 from fedjax_sim.data.batching import batching
 from fedjax_sim.data.population import population
 from fedjax_sim.engine import Engine
-from fedjax_sim.engine.rewrite import equations
+from fedjax_sim.engine.program import make_round
+from fedjax_sim.engine.xla.rewrite import equations
 from fedjax_sim.models import LSTM, lstm
 from fedjax_sim.models.adapters import from_linen
-from fedjax_sim.objectives import classification
-from fedjax_sim.program import make_round
-from fedjax_sim.types import Variables
+from fedjax_sim.models.objectives import classification
 
 T, B, D, H = 7, 4, 3, 5
 KEY = jax.random.key(0)

@@ -25,7 +25,7 @@ from benchmarks.reliability.page import Result
 from benchmarks.reliability.rows import ROWS, Row
 from benchmarks.reliability.suites import counted
 from benchmarks.reliability.tally import Tally, together
-from fedjax_sim.checkpoint import open_store
+from fedjax_sim.persistence.checkpoint import open_store
 
 ROOT = Path(__file__).parents[1]
 # Complaints of reads that outlive a failed load may come late on a busy machine.

@@ -11,14 +11,14 @@ from commands import SMALL, summary
 from federation import close, scripted
 from rigs import ENGINES, OBJECTIVE, PEOPLE, ROUNDS, START, WORK, C, N, remembers, script
 
-from fedjax_sim import tree
 from fedjax_sim.algorithms import REGISTRY
-from fedjax_sim.checks import FedError
 from fedjax_sim.cli import main
-from fedjax_sim.guard import guard
-from fedjax_sim.incident import read, restore, save
-from fedjax_sim.program import make_round
-from fedjax_sim.replay import Parts, replay
+from fedjax_sim.core import tree
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.engine.nonfinite import guard
+from fedjax_sim.engine.program import make_round
+from fedjax_sim.simulation.nonfinite_report import read, restore, save
+from fedjax_sim.simulation.replay import Parts, replay
 
 NAMES = [
     next(name for name in REGISTRY if remembers(name)),

@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from fedjax_sim.checks import FedError
-from fedjax_sim.history import history, record
+from fedjax_sim.core.errors import FedError
 from fedjax_sim.report import comparison, plot_runs
 from fedjax_sim.report.tables import rounds_to
+from fedjax_sim.simulation.history import history, record
 
 
 def curve(top, rounds=20, worst=None):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from fedjax_sim.engine import products
-from fedjax_sim.engine.rewrite import canonical, equations, has_convolution, native
+from fedjax_sim.engine.xla import convolutions as products
+from fedjax_sim.engine.xla.rewrite import canonical, equations, has_convolution, native
 
 KEY = jax.random.key(0)
 IMAGES = jax.random.normal(KEY, (2, 8, 8, 4))

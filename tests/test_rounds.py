@@ -11,13 +11,13 @@ from rigs import COHORTS, ENGINES, OBJECTIVE, PEOPLE, ROUNDS, START, WORK, C, N,
 
 from fedjax_sim import samplers
 from fedjax_sim.algorithms import REGISTRY
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
 from fedjax_sim.data.batching import batching
 from fedjax_sim.data.population import to_table
 from fedjax_sim.engine import Engine, make_plan
-from fedjax_sim.manifest import state_hash
-from fedjax_sim.program import make_round
-from fedjax_sim.rounds import initial, make_spmd, repeat
+from fedjax_sim.engine.program import make_round
+from fedjax_sim.engine.round import initial, make_spmd, repeat
+from fedjax_sim.persistence.manifest import state_hash
 
 
 def algorithm(name, traces=None):

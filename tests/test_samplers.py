@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.core.types import Census
 from fedjax_sim.samplers import REGISTRY, cyclic, dropout, full, poisson, roster, step_budget, stragglers, uniform
-from fedjax_sim.types import Census
 
 N = 40
 FACTS = Census(jnp.arange(1, N + 1), 2 * jnp.arange(1, N + 1))

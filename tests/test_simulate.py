@@ -8,12 +8,12 @@ import tiny
 from rich.console import Console
 from tiny_runs import accuracy, go
 
-from fedjax_sim.callbacks import Stop, callback, until_above, until_below
-from fedjax_sim.checkpoint import open_store, state_hash
-from fedjax_sim.checks import FedError
-from fedjax_sim.history import Writer
-from fedjax_sim.loop import chunk_end, rows_of
-from fedjax_sim.types import Mean
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.core.types import Mean
+from fedjax_sim.persistence.checkpoint import open_store, state_hash
+from fedjax_sim.simulation.callbacks import Stop, callback, until_above, until_below
+from fedjax_sim.simulation.history import Writer
+from fedjax_sim.simulation.simulate import chunk_end, rows_of
 
 # ------------------------------------------------------------------------------------------------------------ rows, calls
 
@@ -192,7 +192,7 @@ def test_on_a_terminal_a_bar_shows_rounds_rate_loss_and_accuracy():
 
 
 def test_eta_is_rounds_left_over_the_rate(monkeypatch):
-    from fedjax_sim import progress
+    from fedjax_sim.simulation import progress
 
     clock = iter([100.0, 102.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))

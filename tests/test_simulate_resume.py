@@ -8,11 +8,11 @@ import tiny
 from rich.console import Console
 from tiny_runs import accuracy, blank, go
 
-from fedjax_sim.callbacks import callback
-from fedjax_sim.checkpoint import SaveError, open_store, state_hash
-from fedjax_sim.checks import FedError
-from fedjax_sim.history import Writer, from_jsonl, jsonl_writer
-from fedjax_sim.interrupts import interrupts
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.persistence.checkpoint import SaveError, open_store, state_hash
+from fedjax_sim.runtime.signals import interrupts
+from fedjax_sim.simulation.callbacks import callback
+from fedjax_sim.simulation.history import Writer, from_jsonl, jsonl_writer
 
 # ----------------------------------------------------------------------------------------------------- writers, resuming
 

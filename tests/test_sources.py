@@ -9,11 +9,11 @@ from shared_data import shared
 from source_files import SIZES, TEST, client
 from tfds_folder import write
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
 from fedjax_sim.data import open_prepared, read_card
 from fedjax_sim.data.sources import REGISTRY, choose, prepare
 from fedjax_sim.data.sources.protos import example
-from fedjax_sim.data.tfds_writer import save_tfds
+from fedjax_sim.data.tfds.writer import save_tfds
 
 ORDER = {"fedjax": tuple(SIZES), "leaf": tuple(SIZES)}
 """Formats that keep the order of the clients; others have them sorted."""

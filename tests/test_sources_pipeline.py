@@ -5,9 +5,10 @@ import pytest
 import source_files as files
 from source_files import SIZES
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
 from fedjax_sim.data import Federation, dirichlet, from_partition, hold_out, open_prepared, population, read_card, split
-from fedjax_sim.data.sources import found, generated, pipeline, prepare
+from fedjax_sim.data.sources import base, generated, prepare
+from fedjax_sim.data.sources import prepare as pipeline
 from fedjax_sim.data.sources.options import fitted, read_pairs
 
 
@@ -91,11 +92,11 @@ def test_a_share_of_each_client_becomes_central(tmp_path):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(found, "in_blocks", lambda clients: _in_blocks(clients, 40))
+    monkeypatch.setattr(base, "in_blocks", lambda clients: _in_blocks(clients, 40))
     monkeypatch.setattr(generated, "BLOCK", 2000)
 
 
-_in_blocks = found.in_blocks
+_in_blocks = base.in_blocks
 
 
 def test_blocks_are_split_alike_but_not_the_same(tmp_path, small_blocks):

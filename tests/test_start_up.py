@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fedjax_sim import machine
+from fedjax_sim.runtime import devices
 
 SCRIPT = """
 import fedjax_sim as fs
@@ -73,13 +73,13 @@ def test_a_plugin_alone_makes_no_accelerator(tmp_path, monkeypatch, plugins, ask
     for name in files:
         (tmp_path / name).touch()
     found = [SimpleNamespace(name=name) for name in plugins]
-    monkeypatch.setattr(machine, "HARDWARE", {"cuda": (str(tmp_path / "nvidia[0-9]*"),)})
-    monkeypatch.setattr(machine, "jax", SimpleNamespace(config=SimpleNamespace(jax_platforms=asked)))
-    monkeypatch.setattr(machine, "importlib", SimpleNamespace(metadata=SimpleNamespace(entry_points=lambda group: found)))
+    monkeypatch.setattr(devices, "HARDWARE", {"cuda": (str(tmp_path / "nvidia[0-9]*"),)})
+    monkeypatch.setattr(devices, "jax", SimpleNamespace(config=SimpleNamespace(jax_platforms=asked)))
+    monkeypatch.setattr(devices, "importlib", SimpleNamespace(metadata=SimpleNamespace(entry_points=lambda group: found)))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if hidden is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    assert machine._accelerated() == accelerated
+    assert devices._accelerated() == accelerated
 
 
 @pytest.mark.parametrize("word", ["off", "OFF"])

@@ -160,7 +160,7 @@ def test_whatever_is_public_has_a_docstring(path):
 @EACH
 def test_nothing_is_asserted_in_the_package(path):
     lines = [node.lineno for node in ast.walk(TREES[path]) if isinstance(node, ast.Assert)]
-    assert not lines, "errors are raised by fedjax_sim.checks, in three parts"
+    assert not lines, "errors are raised by fedjax_sim.core.errors, in three parts"
 
 
 ENGINE = [*(PACKAGE / "engine").glob("*.py"), *(PACKAGE / f"{name}.py" for name in ("rounds", "program", "evaluate", "loop", "checkpoint"))]

@@ -10,15 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rigs import COHORTS, OBJECTIVE, PEOPLE, ROUNDS, SIZES, START, WORK, C, N, remembers, script
 
-from fedjax_sim import samplers, supply
+from fedjax_sim import samplers
 from fedjax_sim.algorithms import REGISTRY
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.core.types import Mean, Roster, Sampler
 from fedjax_sim.data.population import to_table
 from fedjax_sim.engine import Engine, make_plan
-from fedjax_sim.engine.capacity import choose_place
-from fedjax_sim.manifest import state_hash
-from fedjax_sim.program import make_round
-from fedjax_sim.types import Mean, Roster, Sampler
+from fedjax_sim.engine.devices.memory_limit import choose_place
+from fedjax_sim.engine.host import examples
+from fedjax_sim.engine.program import make_round
+from fedjax_sim.persistence.manifest import state_hash
 
 TWO = [next(name for name in REGISTRY if remembers(name) is wanted) for wanted in (False, True)]
 LAYOUTS = {"vmap": 1, "shard_map": 2, "pmap": 4}
@@ -101,8 +102,8 @@ def test_many_rounds_in_one_call_and_any_state_to_go_on_from():
 
 
 def test_the_next_cohort_is_packed_behind(monkeypatch):
-    packers, pack = [], supply.pack
-    monkeypatch.setattr(supply, "pack", lambda *args: packers.append(threading.current_thread().name) or pack(*args))
+    packers, pack = [], examples.pack
+    monkeypatch.setattr(examples, "pack", lambda *args: packers.append(threading.current_thread().name) or pack(*args))
     made = program("host")
     made.run(made.init(START), 3)
     mine = threading.current_thread().name
@@ -111,7 +112,7 @@ def test_the_next_cohort_is_packed_behind(monkeypatch):
 
 
 def test_what_goes_wrong_behind_is_told_at_the_next_round(monkeypatch):
-    made, pack, calls = program("host"), supply.pack, []
+    made, pack, calls = program("host"), examples.pack, []
 
     def broken(*args):
         calls.append(1)
@@ -119,7 +120,7 @@ def test_what_goes_wrong_behind_is_told_at_the_next_round(monkeypatch):
             raise OSError("the disk is gone")
         return pack(*args)
 
-    monkeypatch.setattr(supply, "pack", broken)
+    monkeypatch.setattr(examples, "pack", broken)
     state, _ = made.run(made.init(START))
     with pytest.raises(OSError, match="the disk is gone"):
         made.run(state)
@@ -129,18 +130,18 @@ def test_what_goes_wrong_behind_is_told_at_the_next_round(monkeypatch):
 
 
 def test_buffers_are_few_and_large_enough():
-    made = {supply.bucket(rows, PEOPLE, 3) for rows in range(1, sum(SIZES) + 1)}
+    made = {examples.bucket(rows, PEOPLE, 3) for rows in range(1, sum(SIZES) + 1)}
     assert len(made) <= 8
     for rows in range(1, sum(SIZES) + 1):
-        assert rows <= supply.bucket(rows, PEOPLE, 3) <= max(sum(SIZES), rows)
+        assert rows <= examples.bucket(rows, PEOPLE, 3) <= max(sum(SIZES), rows)
 
 
 @settings(deadline=None)
 @given(st.sets(st.integers(0, N - 1)), st.integers(0, 3))
 def test_a_table_holds_its_clients_rows(ids, spare):
     ids = np.array(sorted(ids), np.int64)
-    rows = int(supply.sizes_of(PEOPLE, ids).sum())
-    table = supply.fill(PEOPLE, ids, len(ids) + spare, (np.full((rows + 2, 4), np.nan, np.float32), np.full(rows + 2, -1, np.int32)))
+    rows = int(examples.sizes_of(PEOPLE, ids).sum())
+    table = examples.fill(PEOPLE, ids, len(ids) + spare, (np.full((rows + 2, 4), np.nan, np.float32), np.full(rows + 2, -1, np.int32)))
     whole = to_table(PEOPLE)
     for client in range(N + 1):
         place = int(table.place(jnp.int32(client))) if len(ids) + spare else 0
@@ -156,8 +157,8 @@ def test_each_device_is_brought_its_own_clients_alone():
     plan = make_plan(Engine(devices=4, shards=4, data="host"), max(SIZES))
     roster = Roster(np.array([0, 4, N, 9, 2, 11]), np.array([3, 1, 0, 2, 2, 0]), np.array([7, 1, 0, 10, 12, 0]), np.zeros(6), np.int32(N))
     places = np.array([[0, 1], [3, 6], [4, 2], [5, 6]])
-    hands = supply.deal_out(supply.Order(roster, (), places), 4)
-    tables = supply.pack(PEOPLE, plan, hands, 2, supply.largest(PEOPLE, hands), [])
+    hands = examples.deal_out(examples.Order(roster, (), places), 4)
+    tables = examples.pack(PEOPLE, plan, hands, 2, examples.largest(PEOPLE, hands), [])
     assert [table.ids.tolist() for table in tables] == [[0, 4], [9, N], [2, N], [N, N]]
     assert [table.size.tolist() for table in tables] == [[7, 1], [8, 0], [12, 0], [0, 0]]
     assert len({len(table.x) for table in tables}) == 1

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from task_sources import sources
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.core.types import Batch
 from fedjax_sim.data import dirichlet, to_table
 from fedjax_sim.tasks import REGISTRY
-from fedjax_sim.types import Batch
 
 
 def first_batch(data, n=4):

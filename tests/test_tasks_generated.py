@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from shared_data import shared
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.core.types import Batch
 from fedjax_sim.data import describe
 from fedjax_sim.tasks import REGISTRY
 from fedjax_sim.tasks.quadratic import averaging_fixed_point, contractions, optimum, parts, quadratic
 from fedjax_sim.tasks.synthetic import generate
-from fedjax_sim.types import Batch
 
 # -------------------------------------------------------------------------------------------------------------- synthetic
 

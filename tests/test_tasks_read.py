@@ -9,15 +9,15 @@ from shared_data import shared
 from task_sources import pictures, roles, sources
 from tfds_folder import write
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
 from fedjax_sim.data import grouped, open_prepared, save
 from fedjax_sim.data.sources import prepare
 from fedjax_sim.data.text import UNKNOWN
-from fedjax_sim.data.tfds_writer import save_tfds
+from fedjax_sim.data.tfds.writer import save_tfds
 from fedjax_sim.models import logistic
 from fedjax_sim.tasks import REGISTRY
+from fedjax_sim.tasks.base import standardised
 from fedjax_sim.tasks.shakespeare import roles as cut
-from fedjax_sim.tasks.task import standardised
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import zlib
 import numpy as np
 import pytest
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
 from fedjax_sim.data.text import CHARACTERS, NEWLINE, PAD, UNKNOWN, encode, hashed_words, next_characters, windows
 
 

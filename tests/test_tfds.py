@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tfds_folder import CLIENTS, ordinary, records, tensors, write
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
 from fedjax_sim.data import grouped, open_tfds, read_columns, shards, tfds
 
 

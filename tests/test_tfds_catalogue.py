@@ -5,7 +5,7 @@ import pytest
 from tfds_folder import fake, write
 
 from fedjax_sim.data import CATALOGUE, tfds
-from fedjax_sim.data.catalogue import command
+from fedjax_sim.data.tfds.catalogue import command
 
 SOME_OWNER = {"user", "author", "participant", "speaker", "writer", "client_id", "subject", "customer_id"}
 

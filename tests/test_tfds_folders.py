@@ -8,9 +8,9 @@ import sys
 import pytest
 from tfds_folder import CLIENTS, ordinary, records, tensors, write
 
-from fedjax_sim.checks import FedError
+from fedjax_sim.core.errors import FedError
 from fedjax_sim.data import is_tfds, tfds
-from fedjax_sim.data.tfds_reader import locate
+from fedjax_sim.data.tfds.reader import locate
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from vaults import BLANK, CLIENTS, LIKE, filled, holds, put, row, rows, some
 
-from fedjax_sim.checks import FedError
-from fedjax_sim.vault import ledgers, open_vault
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.engine.host.rows import open_vault, slots
 
 # --------------------------------------------------------------------------------------------------------------- the model
 
@@ -127,11 +127,11 @@ def test_a_hundred_million_clients_cost_what_takes_part(tmp_path):
 
 
 def test_neighbours_share_a_page_of_the_directory():
-    ledger = ledgers.open_ledger(10**8)
-    ledgers.grow(ledger, 160)
-    ledgers.commit(ledger, np.arange(320, 480)[::-1], ledgers.take(ledger, 160), np.zeros(160, np.uint32))
-    assert ledger.used == 1 + 160 // ledgers.PAGE
-    assert ledgers.find(ledger, np.array([479, 320, 319, 480])).tolist() == [0, 159, -1, -1]
+    ledger = slots.open_ledger(10**8)
+    slots.grow(ledger, 160)
+    slots.commit(ledger, np.arange(320, 480)[::-1], slots.take(ledger, 160), np.zeros(160, np.uint32))
+    assert ledger.used == 1 + 160 // slots.PAGE
+    assert slots.find(ledger, np.array([479, 320, 319, 480])).tolist() == [0, 159, -1, -1]
 
 
 def test_calls_of_several_threads_take_turns(tmp_path):

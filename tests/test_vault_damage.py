@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from vaults import CLIENTS, LIKE, ROWS, error_of, filled, holds, rows, usable
 
-from fedjax_sim.checks import FedError
-from fedjax_sim.vault import open_vault
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.engine.host.rows import open_vault
 
 # ---------------------------------------------------------------------------------------------------------------- damage
 

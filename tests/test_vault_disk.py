@@ -10,8 +10,8 @@ import pytest
 from disks import file_limit
 from vaults import CLIENTS, LIKE, ROWS, error_of, filled, holds, put, rows, usable
 
-from fedjax_sim.checks import FedError
-from fedjax_sim.vault import open_vault, rowfile
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.engine.host.rows import open_vault, row_file
 
 # ------------------------------------------------------------------------------------------------- disks that fill or fail
 
@@ -48,7 +48,7 @@ def test_no_space_left_is_found_before_anything_is_written(tmp_path, monkeypatch
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    monkeypatch.setattr(rowfile, "store", lambda *_: pytest.fail("written"))
+    monkeypatch.setattr(row_file, "store", lambda *_: pytest.fail("written"))
     with pytest.raises(FedError, match="No space left on device"):
         vault.write([1, 2], rows(np.random.default_rng(0), 2))
     assert vault.facts() == {"clients": 0, "rows": 0, "bytes": 0}
@@ -68,7 +68,7 @@ def test_where_space_cannot_be_promised_files_grow_all_the_same(tmp_path, monkey
 
 def test_a_write_that_fails_midway_changes_nothing(tmp_path, monkeypatch):
     told, model = filled(tmp_path)[-1]
-    vault, store = open_vault(tmp_path, LIKE, CLIENTS), rowfile.store
+    vault, store = open_vault(tmp_path, LIKE, CLIENTS), row_file.store
     vault.restore(told)
 
     def failing(file, slots, records):
@@ -76,7 +76,7 @@ def test_a_write_that_fails_midway_changes_nothing(tmp_path, monkeypatch):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(rowfile, "store", failing)
+        patch.setattr(row_file, "store", failing)
         with pytest.raises(FedError, match="Input/output error"):
             vault.write(np.arange(9), rows(np.random.default_rng(0), 9))
     assert holds(vault, model)

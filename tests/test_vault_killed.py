@@ -33,7 +33,7 @@ def state(round_: int) -> dict[int, int]:
 
 def live(folder: Path, told: list, pipe: int) -> None:
     """One life, which does not end by itself: rounds, snapshots, and a word of each to the parent."""
-    from fedjax_sim.vault import open_vault
+    from fedjax_sim.engine.host.rows import open_vault
 
     vault, round_ = open_vault(folder, LIKE, CLIENTS), told[-1]["round"] if told else 0
     if told:
@@ -49,7 +49,7 @@ def live(folder: Path, told: list, pipe: int) -> None:
 
 def check(folder: Path, told: dict) -> None:
     """A snapshot is what it was when it was told of."""
-    from fedjax_sim.vault import open_vault
+    from fedjax_sim.engine.host.rows import open_vault
 
     vault = open_vault(folder, LIKE, CLIENTS)
     vault.restore(told)

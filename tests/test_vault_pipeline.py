@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_sim.checks import FedError
-from fedjax_sim.vault import open_pipeline, open_vault
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.engine.host.rows import open_pipeline, open_vault
 
 CLIENTS = 40
 LIKE = {"a": np.zeros(3), "b": np.int32(0)}

@@ -9,20 +9,22 @@ import optax
 import pytest
 from flax import linen as nn
 
-from fedjax_sim import aggregators, samplers, tree, wrappers
+from fedjax_sim import aggregators, samplers
+from fedjax_sim import clients as wrappers
 from fedjax_sim.algorithms import REGISTRY
-from fedjax_sim.checks import FedError
+from fedjax_sim.clients.learner import descend
+from fedjax_sim.core import tree
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.core.types import Member, Variables
 from fedjax_sim.data.batching import batching
 from fedjax_sim.data.population import population
 from fedjax_sim.engine import Engine
-from fedjax_sim.learner import descend
-from fedjax_sim.local import descent
+from fedjax_sim.engine.federate import federate
+from fedjax_sim.engine.program import make_round
 from fedjax_sim.models import from_linen
-from fedjax_sim.objectives import classification
-from fedjax_sim.program import make_round
-from fedjax_sim.rounds import federate
-from fedjax_sim.server import optimizing
-from fedjax_sim.types import Member, Variables
+from fedjax_sim.models.objectives import classification
+from fedjax_sim.optimizers.corrections import descent
+from fedjax_sim.servers.optimizer import optimizing
 
 NOBODY = Member(*(jnp.int32(0) for _ in range(4)))
 SIZES = np.array([8, 4, 8, 4])

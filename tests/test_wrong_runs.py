@@ -9,7 +9,7 @@ import pytest
 from fuzz import command, judge
 from things import SMALL, contents, make
 
-from fedjax_sim import manifest
+from fedjax_sim.persistence import manifest
 
 
 @pytest.fixture(scope="module")

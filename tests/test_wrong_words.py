@@ -19,14 +19,14 @@ from hypothesis.strategies import SearchStrategy
 from stores import blank, filled
 from vaults import CLIENTS, LIKE, rows
 
-from fedjax_sim import manifest
-from fedjax_sim.checkpoint import open_store, state_hash
-from fedjax_sim.checks import FedError
 from fedjax_sim.cli import main
-from fedjax_sim.files import DEPTH, parsed
-from fedjax_sim.history import csv_writer, from_jsonl, jsonl_writer
-from fedjax_sim.incident import read
-from fedjax_sim.vault import open_vault
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.core.files import DEPTH, parsed
+from fedjax_sim.engine.host.rows import open_vault
+from fedjax_sim.persistence import manifest
+from fedjax_sim.persistence.checkpoint import open_store, state_hash
+from fedjax_sim.simulation.history import csv_writer, from_jsonl, jsonl_writer
+from fedjax_sim.simulation.nonfinite_report import read
 
 COUNTS = [pytest.param(0, 40, id="drawn-40")]
 COUNTS += [pytest.param(start, 150, id=f"drawn-150-{start}", marks=pytest.mark.slow) for start in range(1, 5)]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fedjax_sim.types import Mean, Outcome, RoundState, Variables
+from fedjax_sim.core.types import Mean, Outcome, RoundState, Variables
 
 
 class Program(NamedTuple):

@@ -6,7 +6,7 @@ import jax
 import tiny
 from rich.console import Console
 
-from fedjax_sim.loop import simulate
+from fedjax_sim.simulation.simulate import simulate
 
 
 def go(program=None, rounds=6, **settings):

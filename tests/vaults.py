@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from fedjax_sim.checks import FedError
-from fedjax_sim.vault import open_vault
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.engine.host.rows import open_vault
 
 ROWS = "clients.rows"
 

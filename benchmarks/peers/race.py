@@ -16,7 +16,7 @@ from benchmarks.peers.contender import Contender
 from benchmarks.peers.environment import PeerMissing, cache
 from benchmarks.peers.job import flat, write_job
 from benchmarks.workloads import Workload
-from fedjax_sim.types import Objective
+from fedjax_sim.core.types import Objective
 
 SMOOTH, KINKED = 1e-3, 2e-2
 """Largest ``distance`` (see :func:`compare`) that counts as the same model; the second for models with ReLU.
@@ -109,7 +109,7 @@ def _against(
 def reference(workload: Workload) -> dict[str, np.ndarray]:
     """Our model after the rounds at which models are compared, with nothing drawn: no shuffling, no dropout."""
     from fedjax_sim.engine import Engine
-    from fedjax_sim.program import make_round
+    from fedjax_sim.engine.program import make_round
 
     def loss(variables: Any, key: Any, batch: Any, train: bool) -> Any:
         return workload.objective.loss(variables, key, batch, False)

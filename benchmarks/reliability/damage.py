@@ -14,10 +14,10 @@ import numpy as np
 from benchmarks.fresh import fresh
 from benchmarks.reliability import scenes
 from benchmarks.reliability.tally import Tally, tally, together, told
-from fedjax_sim.checkpoint import Store, open_store
-from fedjax_sim.checks import FedError
-from fedjax_sim.manifest import state_hash
-from fedjax_sim.types import RoundState
+from fedjax_sim.core.errors import FedError
+from fedjax_sim.core.types import RoundState
+from fedjax_sim.persistence.checkpoint import Store, open_store
+from fedjax_sim.persistence.manifest import state_hash
 
 Harm = Callable[[Path], None]
 
@@ -170,8 +170,8 @@ def of_runs(keep: str, flips: int) -> dict[str, Any]:
 
 def small_run(folder: Path, keep: str) -> tuple[Any, Path]:
     """An experiment and its folder, after rounds 2 and 4."""
-    from fedjax_sim.cli.running import experiment
-    from fedjax_sim.runs import new_folder, run_experiment
+    from fedjax_sim.cli.run import experiment
+    from fedjax_sim.experiments.run import new_folder, run_experiment
 
     words = [f"engine.keep={keep}", "rounds=4", "checkpoint.every=2", "evaluation.every=4", "task.clients=8"]
     ready = experiment(scenes.configured(folder), words)
@@ -184,7 +184,7 @@ def restored(ready: Any, run: Path, step: int | None = None) -> tuple[int, str, 
     """``(round, hash of state and client memory, notes)`` of what a run would go on with."""
     import jax
 
-    from fedjax_sim.runs import open_checkpoints, restore
+    from fedjax_sim.experiments.run import open_checkpoints, restore
 
     hidden = run / "checkpoints" / "4"
     if step == 2:

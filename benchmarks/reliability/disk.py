@@ -109,8 +109,8 @@ def attacked(leaves: list[int], ways: list[str]) -> dict[str, Any]:
 
 def whole(folder: Path, keep: str) -> tuple[Any, Path]:
     """An experiment, and the folder of its run where there is room."""
-    from fedjax_sim.cli.running import experiment
-    from fedjax_sim.runs import new_folder, run_experiment
+    from fedjax_sim.cli.run import experiment
+    from fedjax_sim.experiments.run import new_folder, run_experiment
 
     ready, run = experiment(scenes.configured(folder), [*WORDS, f"engine.keep={keep}"]), folder / keep
     if keep == "device":
@@ -133,8 +133,8 @@ def passing(disk: Disk, ready: Any, like: Path, run: Path, leave: int) -> list[s
 
 def lasting(disk: Disk, ready: Any, like: Path, run: Path, leave: int) -> list[str]:
     """Room comes back after the end: what was lost is said, and the run can be completed."""
-    from fedjax_sim.checks import FedError
-    from fedjax_sim.runs import run_experiment
+    from fedjax_sim.core.errors import FedError
+    from fedjax_sim.experiments.run import run_experiment
 
     result = ridden(disk, ready, run, leave, None)
     if isinstance(result, str):
@@ -153,8 +153,8 @@ def lasting(disk: Disk, ready: Any, like: Path, run: Path, leave: int) -> list[s
 
 def of_memory(disk: Disk, ready: Any, like: Path, run: Path, leave: int) -> list[str]:
     """Rows of clients that cannot be written end the run, in one sentence; it is resumed from its newest checkpoint."""
-    from fedjax_sim.checks import FedError
-    from fedjax_sim.runs import run_experiment
+    from fedjax_sim.core.errors import FedError
+    from fedjax_sim.experiments.run import run_experiment
 
     result = ridden(disk, ready, run, leave, None)
     wrong = [result] if isinstance(result, str) and ("\n" in result or "Traceback" in result) else []
@@ -173,7 +173,7 @@ def of_memory(disk: Disk, ready: Any, like: Path, run: Path, leave: int) -> list
 
 def at_start(disk: Disk, ready: Any, run: Path, leave: int) -> list[str]:
     """A run that finds no room at its beginning says so in one sentence, or copes."""
-    from fedjax_sim.runs import new_folder, run_experiment
+    from fedjax_sim.experiments.run import new_folder, run_experiment
 
     disk.fill(leave)
     try:
@@ -213,8 +213,8 @@ def preparing(disk: Disk, out: Path, leave: int) -> list[str]:
 
 def ridden(disk: Disk, ready: Any, run: Path, leave: int, look: Callable[[], None] | None) -> Any:
     """The summary of a run whose disk fills up, or the error that ended it. With ``look``, there is room again after that call."""
-    from fedjax_sim.callbacks import callback
-    from fedjax_sim.runs import new_folder, run_experiment
+    from fedjax_sim.experiments.run import new_folder, run_experiment
+    from fedjax_sim.simulation.callbacks import callback
 
     full = False
 
@@ -247,7 +247,7 @@ def silent(file: Any = None) -> Any:
 
 def complaints(error: Exception) -> list[str]:
     """What is wrong with how an error is told."""
-    from fedjax_sim.checks import FedError
+    from fedjax_sim.core.errors import FedError
 
     return [] if isinstance(error, FedError) and "\n" not in str(error) else [f"Traceback of {type(error).__name__}: {error}"]
 
@@ -262,9 +262,9 @@ def noisy(notes: list[str]) -> list[str]:
 
 def unusable(ready: Any, run: Path, at_least: int) -> list[str]:
     """What is wrong with the newest checkpoint on disk."""
-    from fedjax_sim.checkpoint import open_store
-    from fedjax_sim.checks import FedError
-    from fedjax_sim.runs import starting_variables
+    from fedjax_sim.core.errors import FedError
+    from fedjax_sim.experiments.run import starting_variables
+    from fedjax_sim.persistence.checkpoint import open_store
 
     like = ready.program.logical(ready.program.init(starting_variables(ready), 0))
     try:

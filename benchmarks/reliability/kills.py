@@ -99,9 +99,9 @@ def rows_hashes(runs: list[str]) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from fedjax_sim.cli.running import experiment
-    from fedjax_sim.manifest import state_hash
-    from fedjax_sim.runs import config_of, open_checkpoints, restore
+    from fedjax_sim.cli.run import experiment
+    from fedjax_sim.experiments.run import config_of, open_checkpoints, restore
+    from fedjax_sim.persistence.manifest import state_hash
 
     hashes, ready = [], experiment(config_of(runs[0]), [])
     ids = np.arange(ready.task.data.train.clients)

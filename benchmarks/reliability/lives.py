@@ -18,10 +18,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 IMPORTS = (
-    "fedjax_sim.cli.running",
-    "fedjax_sim.loop",
-    "fedjax_sim.evaluate",
-    "fedjax_sim.keeping",
+    "fedjax_sim.cli.run",
+    "fedjax_sim.simulation.simulate",
+    "fedjax_sim.simulation.evaluate",
+    "fedjax_sim.engine.host.client_memory",
     "orbax.checkpoint.experimental.v1",
     "sklearn.datasets",
     "rich.console",
@@ -32,7 +32,7 @@ PATIENCE = 120.0
 
 def prepare() -> None:
     """Imports what every life needs. Nothing here may start JAX, whose threads a fork would not have."""
-    from fedjax_sim.config import registries
+    from fedjax_sim.experiments.config import registries
 
     warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
     for name in IMPORTS:

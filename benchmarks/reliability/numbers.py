@@ -116,7 +116,7 @@ def timed(repeats: int) -> dict[str, Any]:
     """The same, here."""
     import jax
 
-    from fedjax_sim.machine import cores, use_cores
+    from fedjax_sim.runtime.devices import cores, use_cores
 
     use_cores(min(cores(), SHARDS))
     devices = max(n for n in COUNTS if n <= len(jax.devices()))
@@ -130,7 +130,7 @@ def ratio(name: str, devices: int, repeats: int) -> float:
     from benchmarks.measure import interleave
     from benchmarks.workloads import WORKLOADS
     from fedjax_sim.engine import Engine
-    from fedjax_sim.program import make_round
+    from fedjax_sim.engine.program import make_round
 
     workload = WORKLOADS[name]()
     contenders = {}

@@ -9,7 +9,7 @@ from benchmarks.fresh import ROOT
 from benchmarks.pages import table
 from benchmarks.reliability.rows import ROWS
 from benchmarks.reliability.tally import Tally
-from fedjax_sim.checks import require
+from fedjax_sim.core.errors import require
 
 DOCUMENT = ROOT / "docs" / "reliability.md"
 START, END = "<!-- reliability -->", "<!-- /reliability -->"

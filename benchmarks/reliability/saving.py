@@ -18,7 +18,7 @@ def attack(rounds: int = 200) -> Tally:
 def attacked(rounds: int) -> dict[str, Any]:
     """The same, here: once with saving, once without."""
     import fedjax_sim as fs
-    from fedjax_sim.checks import FedError
+    from fedjax_sim.core.errors import FedError
 
     fs.use_cores()
     program, variables = small()

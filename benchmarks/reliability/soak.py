@@ -52,9 +52,9 @@ def attack(rounds: int = 10_000, cases: tuple[str, ...] = tuple(CASES)) -> Tally
 
 def attacked(rounds: int, case: str) -> dict[str, Any]:
     """The same, in this process, which is a fresh one."""
-    from fedjax_sim.callbacks import callback
-    from fedjax_sim.cli.running import experiment
-    from fedjax_sim.runs import new_folder, run_experiment
+    from fedjax_sim.cli.run import experiment
+    from fedjax_sim.experiments.run import new_folder, run_experiment
+    from fedjax_sim.simulation.callbacks import callback
 
     samples: list[Sample] = []
     every = max(1, rounds // 100)

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.random import fold_in
 
-from fedjax_sim import tree
-from fedjax_sim.checks import positive, require
-from fedjax_sim.types import Aggregator, Array, Key, Mean, Metrics, PyTree, Upload, Variables
+from fedjax_sim.core import tree
+from fedjax_sim.core.errors import positive, require
+from fedjax_sim.core.types import Aggregator, Array, Key, Mean, Metrics, PyTree, Upload, Variables
 
 Lift = Callable[[Key, PyTree, Upload], tuple[Upload, PyTree]]
 Finalize = Callable[[Key, PyTree, Upload, PyTree], tuple[Upload, PyTree, Metrics]]

@@ -20,8 +20,8 @@ from fedjax_sim.algorithms import (
     mime,
     scaffold,
 )
-from fedjax_sim.types import Algorithm, Law, Objective
-from fedjax_sim.wrappers import private_statistics
+from fedjax_sim.clients import private_statistics
+from fedjax_sim.core.types import Algorithm, Law, Objective
 
 
 def with_policy(factory: Callable[..., Algorithm]) -> Callable[..., Algorithm]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import optax
 
-from fedjax_sim import wrappers
+from fedjax_sim import clients
 from fedjax_sim.aggregators import mean
-from fedjax_sim.checks import not_negative, positive
-from fedjax_sim.learner import descend
-from fedjax_sim.local import Optimizer, descent, proximal
-from fedjax_sim.rounds import federate
-from fedjax_sim.server import optimizing
-from fedjax_sim.types import Aggregator, Algorithm, Law, Objective
+from fedjax_sim.clients.learner import descend
+from fedjax_sim.core.errors import not_negative, positive
+from fedjax_sim.core.types import Aggregator, Algorithm, Law, Objective
+from fedjax_sim.engine.federate import federate
+from fedjax_sim.optimizers.corrections import Optimizer, descent, proximal
+from fedjax_sim.servers.optimizer import optimizing
 
 
 def ditto(
@@ -40,7 +40,7 @@ def ditto(
     positive("ditto.lr", lr)
     not_negative("ditto.lam", lam)
     personal = descent(lr if personal_lr is None else personal_lr, proximal(lam))
-    learner = wrappers.ditto(descend(objective, descent(lr, local)), objective, personal)
+    learner = clients.ditto(descend(objective, descent(lr, local)), objective, personal)
     return federate(learner, aggregator or mean(), optimizing(server_optimizer or optax.sgd(1.0)))
 
 

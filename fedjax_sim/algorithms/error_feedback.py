@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import optax
 
-from fedjax_sim import wrappers
+from fedjax_sim import clients
 from fedjax_sim.aggregators import mean
-from fedjax_sim.checks import positive
-from fedjax_sim.learner import descend
-from fedjax_sim.local import Optimizer, descent
-from fedjax_sim.rounds import federate
-from fedjax_sim.server import optimizing
-from fedjax_sim.types import Aggregator, Algorithm, Law, Objective
+from fedjax_sim.clients.learner import descend
+from fedjax_sim.core.errors import positive
+from fedjax_sim.core.types import Aggregator, Algorithm, Law, Objective
+from fedjax_sim.engine.federate import federate
+from fedjax_sim.optimizers.corrections import Optimizer, descent
+from fedjax_sim.servers.optimizer import optimizing
 
 
 def error_feedback(
@@ -35,7 +35,7 @@ def error_feedback(
       objective, lr, local, aggregator, server_optimizer: as for FedAvg.
     """
     positive("error_feedback.lr", lr)
-    learner = wrappers.error_feedback(descend(objective, descent(lr, local)), wrappers.top_k(fraction))
+    learner = clients.error_feedback(descend(objective, descent(lr, local)), clients.top_k(fraction))
     return federate(learner, aggregator or mean(), optimizing(server_optimizer or optax.sgd(1.0)))
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import jax.numpy as jnp
 import optax
 
-from fedjax_sim.algorithms.adaptive import adaptive
 from fedjax_sim.algorithms.fedavg import fedavg
-from fedjax_sim.checks import fraction
-from fedjax_sim.local import Optimizer
-from fedjax_sim.types import Aggregator, Algorithm, Law, Objective
+from fedjax_sim.core.errors import fraction
+from fedjax_sim.core.types import Aggregator, Algorithm, Law, Objective
+from fedjax_sim.optimizers.adaptive import adaptive
+from fedjax_sim.optimizers.corrections import Optimizer
 
 
 def fedadam(

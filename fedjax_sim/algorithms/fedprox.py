@@ -11,9 +11,9 @@ from __future__ import annotations
 import optax
 
 from fedjax_sim.algorithms.fedavg import fedavg
-from fedjax_sim.checks import not_negative
-from fedjax_sim.local import Optimizer, proximal
-from fedjax_sim.types import Aggregator, Algorithm, Law, Objective
+from fedjax_sim.core.errors import not_negative
+from fedjax_sim.core.types import Aggregator, Algorithm, Law, Objective
+from fedjax_sim.optimizers.corrections import Optimizer, proximal
 
 
 def fedprox(

@@ -10,12 +10,12 @@ from __future__ import annotations
 import optax
 
 from fedjax_sim.aggregators import mean
-from fedjax_sim.checks import positive
-from fedjax_sim.learner import full_gradient
-from fedjax_sim.local import Optimizer
-from fedjax_sim.rounds import federate
-from fedjax_sim.server import optimizing
-from fedjax_sim.types import Aggregator, Algorithm, Law, Objective
+from fedjax_sim.clients.learner import full_gradient
+from fedjax_sim.core.errors import positive
+from fedjax_sim.core.types import Aggregator, Algorithm, Law, Objective
+from fedjax_sim.engine.federate import federate
+from fedjax_sim.optimizers.corrections import Optimizer
+from fedjax_sim.servers.optimizer import optimizing
 
 
 def fedsgd(

@@ -13,14 +13,11 @@ from typing import NamedTuple
 import jax
 from jax.random import fold_in
 
-from fedjax_sim import tree
 from fedjax_sim.aggregators import uniform
-from fedjax_sim.checks import fraction, positive
-from fedjax_sim.engine import Trips
-from fedjax_sim.learner import Local, broadcast_model, descend, full_gradient, gradient
-from fedjax_sim.local import descent
-from fedjax_sim.rounds import update
-from fedjax_sim.types import (
+from fedjax_sim.clients.learner import Local, broadcast_model, descend, full_gradient, gradient
+from fedjax_sim.core import tree
+from fedjax_sim.core.errors import fraction, positive
+from fedjax_sim.core.types import (
     Algorithm,
     Batch,
     Key,
@@ -36,6 +33,9 @@ from fedjax_sim.types import (
     Upload,
     Variables,
 )
+from fedjax_sim.engine import Trips
+from fedjax_sim.engine.federate import update
+from fedjax_sim.optimizers.corrections import descent
 
 
 class Mimed(NamedTuple):

@@ -13,14 +13,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedjax_sim import tree
 from fedjax_sim.aggregators import uniform
-from fedjax_sim.checks import positive, require
-from fedjax_sim.learner import Local, Sum, add_batch, average, descend, empty_sum, gradient
-from fedjax_sim.local import Optimizer, descent, drift
-from fedjax_sim.rounds import federate
-from fedjax_sim.server import Served, optimizing
-from fedjax_sim.types import (
+from fedjax_sim.clients.learner import Local, Sum, add_batch, average, descend, empty_sum, gradient
+from fedjax_sim.core import tree
+from fedjax_sim.core.errors import positive, require
+from fedjax_sim.core.types import (
     Algorithm,
     Batch,
     Key,
@@ -36,6 +33,9 @@ from fedjax_sim.types import (
     Upload,
     Variables,
 )
+from fedjax_sim.engine.federate import federate
+from fedjax_sim.optimizers.corrections import Optimizer, descent, drift
+from fedjax_sim.servers.optimizer import Served, optimizing
 
 
 class Controlled(NamedTuple):

@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from fedjax_sim.checks import FedError, sentence
+from fedjax_sim.core.errors import FedError, sentence
 
 KINDS = ("algorithms", "aggregators", "tasks", "partitions", "models", "samplers", "optimizers", "schedules", "datasets")
 FORMATS = ("safetensors", "stablehlo", "msgpack", "npz")
@@ -30,27 +30,27 @@ def _running(verbs: argparse._SubParsersAction) -> None:
     run.add_argument("--out", metavar="DIR", help="folder of the run (default: the next free one below runs/)")
     run.add_argument("--profile", metavar="DIR", help="trace three rounds after the first with JAX's profiler, into this folder")
     _processes(run)
-    run.set_defaults(call="running:run")
+    run.set_defaults(call="run:run")
     resume = verbs.add_parser("resume", help="go on with a run from its newest checkpoint")
     _run_folder(resume)
     resume.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, such as engine.devices=1")
     resume.add_argument("--rounds", type=int, metavar="N", help="rounds at the end, those before included")
     _processes(resume)
-    resume.set_defaults(call="running:resume")
+    resume.set_defaults(call="run:resume")
     evaluate = verbs.add_parser("evaluate", help="evaluate the newest checkpoint of a run, on all clients too")
     _run_folder(evaluate)
-    evaluate.set_defaults(call="running:evaluate")
+    evaluate.set_defaults(call="run:evaluate")
     export = verbs.add_parser("export", help="write the model of a run as one file for other programs")
     _run_folder(export)
     export.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="weights, or the whole model as a StableHLO program")
     export.add_argument("--out", metavar="FILE", help="the file to write (default: model-<round>.<format> in the run's folder)")
     export.add_argument("--round", type=int, metavar="N", help="that checkpoint's model (default: the newest one's)")
     export.add_argument("--force", action="store_true", help="replace a file that is there")
-    export.set_defaults(call="exporting:export")
+    export.set_defaults(call="export:export")
     replay = verbs.add_parser("replay", help="run the clients of a refused round again, step by step")
     replay.add_argument("file", metavar="FILE", help="nonfinite-<round>.json in the folder of a run")
     replay.add_argument("--client", type=int, metavar="ID", help="this client of the cohort (default: those to blame)")
-    replay.set_defaults(call="replaying:replay")
+    replay.set_defaults(call="replay:replay")
     demo = verbs.add_parser("demo", help="train two algorithms on real data, side by side (a minute or two)")
     demo.add_argument("--out", metavar="DIR", help="folder of both runs (default: the next free runs/demo-...)")
     demo.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change in both, such as rounds=50")
@@ -60,16 +60,16 @@ def _running(verbs: argparse._SubParsersAction) -> None:
 def _looking(verbs: argparse._SubParsersAction) -> None:
     check = verbs.add_parser("check", help="validate a configuration, and tell its costs without running it")
     _config(check)
-    check.set_defaults(call="looking:check")
+    check.set_defaults(call="inspect:check")
     known = verbs.add_parser("list", help="what can be named in a configuration")
     known.add_argument("kind", nargs="?", choices=KINDS, help="only these")
-    known.set_defaults(call="looking:list_known")
+    known.set_defaults(call="inspect:list_known")
     describe = verbs.add_parser("describe", help="the card of an algorithm, task, model, ... and its settings")
     describe.add_argument("name", metavar="NAME", help="a name from `fedjax-sim list`")
-    describe.set_defaults(call="looking:describe")
+    describe.set_defaults(call="inspect:describe")
     schema = verbs.add_parser("schema", help="the JSON schema of configuration files, for editors")
     schema.add_argument("--out", metavar="FILE", help="write it to a file")
-    schema.set_defaults(call="looking:print_schema")
+    schema.set_defaults(call="inspect:print_schema")
 
 
 def _data(verbs: argparse._SubParsersAction) -> None:
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top = parser()
     asked = _parse(top, arguments)
     if asked.version:
-        asked.call = "looking:print_versions"
+        asked.call = "inspect:print_versions"
     if not getattr(asked, "call", None):
         getattr(asked, "help_of", top).print_help()
         return 2

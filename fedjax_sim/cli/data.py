@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedjax_sim.checks import printable
-from fedjax_sim.cli.estimate import size
-from fedjax_sim.cli.running import say
-from fedjax_sim.config.fields import arguments
+from fedjax_sim.cli.run import say
+from fedjax_sim.core.errors import printable
 from fedjax_sim.data import Population, open_prepared, read_card
 from fedjax_sim.data import describe as facts
+from fedjax_sim.data.label_statistics import Spread, label_spread
 from fedjax_sim.data.sources import REGISTRY
 from fedjax_sim.data.sources import prepare as write
 from fedjax_sim.data.sources.options import keywords, read_pairs
-from fedjax_sim.data.spread import Spread, label_spread
+from fedjax_sim.experiments.config.fields import arguments
+from fedjax_sim.experiments.estimate import size
 
 
 def prepare(asked: argparse.Namespace) -> None:

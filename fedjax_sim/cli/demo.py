@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 
 import fedjax_sim
-from fedjax_sim.checks import fail
-from fedjax_sim.cli.running import carried_out, experiment, say, tell
-from fedjax_sim.config.problems import variant_tag
-from fedjax_sim.interrupts import exit_status
-from fedjax_sim.records import ROWS
-from fedjax_sim.runs import new_folder
+from fedjax_sim.cli.run import carried_out, experiment, say, tell
+from fedjax_sim.core.errors import fail
+from fedjax_sim.experiments.config.messages import variant_tag
+from fedjax_sim.experiments.records import ROWS
+from fedjax_sim.experiments.run import new_folder
+from fedjax_sim.runtime.signals import exit_status
 
 PAIR = ("digits_fedavg", "digits_scaffold")
 """Configuration files that differ in the algorithm alone."""
@@ -34,8 +34,8 @@ def shipped(name: str) -> Path:
 
 def demo(asked: argparse.Namespace) -> int:
     """``demo [--out DIR]``: trains, compares, draws, and says where everything is. Returns the exit status."""
-    from fedjax_sim.history import from_jsonl
     from fedjax_sim.report import comparison, plot_runs
+    from fedjax_sim.simulation.history import from_jsonl
 
     ready = [experiment(shipped(name), asked.overrides) for name in PAIR]
     console, top = Console(), Path(asked.out) if asked.out else next_folder(Path("runs"))

@@ -4,8 +4,7 @@ TensorFlow Datasets is imported only when one of its data sets is read (:func:`f
 """
 
 from fedjax_sim.data.batching import Batching, Draw, batching, census, draw, fetch, local_steps, steps_per_epoch
-from fedjax_sim.data.catalogue import CATALOGUE
-from fedjax_sim.data.dealing import Partition, deal
+from fedjax_sim.data.feature_noise import feature_noise
 from fedjax_sim.data.federation import Federation, describe, federation, from_arrays, from_partition, hold_out, pool, split
 from fedjax_sim.data.partition import REGISTRY as PARTITIONS
 from fedjax_sim.data.partition import (
@@ -26,11 +25,12 @@ from fedjax_sim.data.partition import (
     similarity,
     sized,
 )
+from fedjax_sim.data.partition.apply import Partition, deal
 from fedjax_sim.data.population import Examples, Population, Table, by_client, population, rows, to_table
-from fedjax_sim.data.prepared import is_prepared, open_prepared, read_card, save, write_blocks
-from fedjax_sim.data.skew import feature_noise
-from fedjax_sim.data.tfds_reader import is_tfds, open_tfds, read_columns
-from fedjax_sim.data.tfds_sets import tfds
+from fedjax_sim.data.prepared.reader import is_prepared, open_prepared, read_card, save, write_blocks
+from fedjax_sim.data.tfds.catalogue import CATALOGUE
+from fedjax_sim.data.tfds.federation import tfds
+from fedjax_sim.data.tfds.reader import is_tfds, open_tfds, read_columns
 
 __all__ = [
     "CATALOGUE",

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fedjax_sim import tree
-from fedjax_sim.checks import positive, require
+from fedjax_sim.core import tree
+from fedjax_sim.core.errors import positive, require
+from fedjax_sim.core.permutation import permute
+from fedjax_sim.core.types import Array, Batch, Census
 from fedjax_sim.data.population import Table
-from fedjax_sim.permutation import permute
-from fedjax_sim.types import Array, Batch, Census
 
 
 class Batching(NamedTuple):

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fedjax_sim.checks import require
+from fedjax_sim.core.errors import require
+from fedjax_sim.core.types import PyTree
 from fedjax_sim.data.partition import generator
 from fedjax_sim.data.population import Examples, Population, by_client, population, rows
-from fedjax_sim.types import PyTree
 
 HOLD_OUT, SPLIT = 1, 2
 """Streams of a data set's seed; partitions take the seed itself."""

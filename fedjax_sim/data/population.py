@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_sim.checks import require
-from fedjax_sim.types import Array, PyTree
+from fedjax_sim.core.errors import require
+from fedjax_sim.core.types import Array, PyTree
 
 
 class Examples(NamedTuple):

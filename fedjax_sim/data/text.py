@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedjax_sim.checks import positive, require
+from fedjax_sim.core.errors import positive, require
 
 PAD, UNKNOWN, NEWLINE, FIRST = 0, 1, 2, 3
 CHARACTERS = FIRST + 95

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 from jax.sharding import PartitionSpec
 
-from fedjax_sim.checks import require, suggest
+from fedjax_sim.core.errors import require, suggest
 
 Kind = Literal["queue", "padded"]
 Backend = Literal["auto", "vmap", "pmap", "shard_map"]

@@ -11,20 +11,20 @@ import jax.numpy as jnp
 from jax import lax
 from jax.random import fold_in
 
-from fedjax_sim import tree
 from fedjax_sim.aggregators.stages import require_reducer
+from fedjax_sim.core import tree
+from fedjax_sim.core.types import Aggregator, Array, Key, Learner, Mean, Member, Message, Metrics, Outcome, PyTree, Roster, Trip, Upload
 from fedjax_sim.data.batching import Batching, local_steps, most_steps
 from fedjax_sim.data.population import Table
-from fedjax_sim.engine import padded, queue, sweep
-from fedjax_sim.engine.deal import Deal, seat, undeal
-from fedjax_sim.engine.deal import queue as shard_queue
-from fedjax_sim.engine.exchange import borrow, give_back
-from fedjax_sim.engine.lanes import choose_lanes, lane_mapper, pace_of, suit_platform
-from fedjax_sim.engine.layout import nbytes, spread
+from fedjax_sim.engine.devices.memory_exchange import borrow, give_back
+from fedjax_sim.engine.devices.sharding import nbytes, spread
+from fedjax_sim.engine.lanes import padded, queue, single_step
+from fedjax_sim.engine.lanes.platform import choose_lanes, lane_mapper, pace_of, suit_platform
+from fedjax_sim.engine.lanes.schedule import Deal, seat, undeal
+from fedjax_sim.engine.lanes.schedule import queue as shard_queue
+from fedjax_sim.engine.nonfinite import LOST, OFF, Guard, dismiss
 from fedjax_sim.engine.plan import AXIS, Plan
 from fedjax_sim.engine.work import Reduced, Work, bind, row, shapes
-from fedjax_sim.guard import LOST, OFF, Guard, dismiss
-from fedjax_sim.types import Aggregator, Array, Key, Learner, Mean, Member, Message, Metrics, Outcome, PyTree, Roster, Trip, Upload
 
 
 class Trips(Protocol):
@@ -130,7 +130,7 @@ def run_shard(plan: Plan, work: Work, clients: queue.Queue, table: PyTree) -> Re
     if plan.kind == "padded":
         return padded.run(spread(plan, work), clients, table, like)
     lanes = choose_lanes(plan, nbytes(plan, "local", like.local), clients.length, work.bound)
-    run = sweep.run if work.bound == 1 else queue.run
+    run = single_step.run if work.bound == 1 else queue.run
     apart = lanes > 1 and bool(jax.tree.leaves((like.memory, like.local)))  # an evaluation of the common model holds neither
     return run(spread(plan, suit_platform(plan, work, apart)), clients, table, like, lanes, lane_mapper(plan), pace_of(plan))
 

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax.random import fold_in
 
-from fedjax_sim import tree
+from fedjax_sim.core import tree
+from fedjax_sim.core.permutation import words_of
+from fedjax_sim.core.types import Aggregator, Array, Key, Learner, Member, Message, Metrics, PyTree, Upload
 from fedjax_sim.data.batching import Batching, Draw, draw, fetch
 from fedjax_sim.data.population import Table
-from fedjax_sim.guard import OFF, Guard, is_lost
-from fedjax_sim.permutation import words_of
-from fedjax_sim.types import Aggregator, Array, Key, Learner, Member, Message, Metrics, PyTree, Upload
+from fedjax_sim.engine.nonfinite import OFF, Guard, is_lost
 
 # Streams of a client's key. Steps have a stream of their own, into which the step's number is folded.
 SHUFFLE, START, STEP, FINISH, LIFT = range(5)

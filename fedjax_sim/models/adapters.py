@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fedjax_sim.checks import require
+from fedjax_sim.core.errors import require
+from fedjax_sim.core.types import Array, Key, PyTree
 from fedjax_sim.models.base import Model
-from fedjax_sim.types import Array, Key, PyTree
 
 
 def from_functions(init: Callable[..., PyTree], apply: Callable[..., PyTree]) -> Model:

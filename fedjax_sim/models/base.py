@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fedjax_sim.types import PyTree
+from fedjax_sim.core.types import PyTree
 
 
 class Model(NamedTuple):

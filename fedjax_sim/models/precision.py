@@ -7,9 +7,9 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from fedjax_sim.checks import require
+from fedjax_sim.core.errors import require
+from fedjax_sim.core.types import Array, Key, PyTree
 from fedjax_sim.models.base import Model
-from fedjax_sim.types import Array, Key, PyTree
 
 Compute = Literal["float32", "bfloat16", "float16"]
 

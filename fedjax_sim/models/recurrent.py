@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from fedjax_sim.checks import positive, require
-from fedjax_sim.types import Array, Key
+from fedjax_sim.core.errors import positive, require
+from fedjax_sim.core.types import Array, Key
 
 
 class LSTM(nn.Module):

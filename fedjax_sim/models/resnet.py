@@ -6,11 +6,11 @@ from typing import Literal
 
 from flax import linen as nn
 
-from fedjax_sim.checks import fail, positive, require
+from fedjax_sim.core.errors import fail, positive, require
+from fedjax_sim.core.types import Array
 from fedjax_sim.models.adapters import from_linen
 from fedjax_sim.models.base import Model
 from fedjax_sim.models.images import images
-from fedjax_sim.types import Array
 
 
 def resnet(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fedjax_sim.checks import fraction, positive, require
+from fedjax_sim.core.errors import fraction, positive, require
+from fedjax_sim.core.types import Array
 from fedjax_sim.models.adapters import from_linen
 from fedjax_sim.models.base import Model
 from fedjax_sim.models.recurrent import LSTM
-from fedjax_sim.types import Array
 
 
 def char_lstm(vocabulary: int = 90, width: int = 256, layers: int = 2, embedding: int = 8) -> Model:

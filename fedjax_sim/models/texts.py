@@ -5,11 +5,11 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fedjax_sim.checks import positive
+from fedjax_sim.core.errors import positive
+from fedjax_sim.core.types import Array
 from fedjax_sim.models.adapters import from_linen
 from fedjax_sim.models.base import Model
 from fedjax_sim.models.sequences import tokens
-from fedjax_sim.types import Array
 
 
 def word_mean(classes: int, vocabulary: int = 10_000, width: int = 32) -> Model:

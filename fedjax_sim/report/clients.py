@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_sim.data.spread import Spread
+from fedjax_sim.data.label_statistics import Spread
 
 WIDE = 20
 """From this ratio of the largest to the smallest client on, sizes are drawn on a logarithmic axis."""

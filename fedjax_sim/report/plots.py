@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedjax_sim.checks import require, suggest
-from fedjax_sim.history import History
+from fedjax_sim.core.errors import require, suggest
+from fedjax_sim.simulation.history import History
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 """Told apart by colour-blind readers too (Okabe and Ito, "Color Universal Design", 2008)."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from rich.table import Table
 
-from fedjax_sim.checks import require
-from fedjax_sim.history import History
+from fedjax_sim.core.errors import require
+from fedjax_sim.simulation.history import History
 
 DASH = "-"
 """What was not measured."""

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fedjax_sim import tree
-from fedjax_sim.checks import positive, require
-from fedjax_sim.permutation import permute, words_of
-from fedjax_sim.types import Array, Census, Key, Metrics, PyTree, Roster, Sampler
+from fedjax_sim.core import tree
+from fedjax_sim.core.errors import positive, require
+from fedjax_sim.core.permutation import permute, words_of
+from fedjax_sim.core.types import Array, Census, Key, Metrics, PyTree, Roster, Sampler
 
 Choose = Callable[[Key, int, Array], Array]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from fedjax_sim import tree
-from fedjax_sim.checks import fraction, positive
-from fedjax_sim.types import Array, Census, Key, PyTree, Roster, Sampler
+from fedjax_sim.core import tree
+from fedjax_sim.core.errors import fraction, positive
+from fedjax_sim.core.types import Array, Census, Key, PyTree, Roster, Sampler
 
 
 def dropout(sampler: Sampler, rate: float) -> Sampler:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from fedjax_sim.tasks.base import Task, classify
 from fedjax_sim.tasks.cifar import cifar10, cifar100
 from fedjax_sim.tasks.digits import digits
 from fedjax_sim.tasks.emnist import emnist
@@ -12,7 +13,6 @@ from fedjax_sim.tasks.prepared import prepared
 from fedjax_sim.tasks.quadratic import quadratic
 from fedjax_sim.tasks.shakespeare import shakespeare
 from fedjax_sim.tasks.synthetic import synthetic
-from fedjax_sim.tasks.task import Task, classify
 
 REGISTRY: dict[str, Callable[..., Task]] = {
     "digits": digits,

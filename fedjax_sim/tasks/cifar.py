@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fedjax_sim.data.dealing import Partition
-from fedjax_sim.objectives import Statistics
-from fedjax_sim.tasks.opening import load
-from fedjax_sim.tasks.task import Task, classifier, classify, standardised
+from fedjax_sim.data.partition.apply import Partition
+from fedjax_sim.models.objectives import Statistics
+from fedjax_sim.tasks.base import Task, classifier, classify, standardised
+from fedjax_sim.tasks.load import load
 
 MEAN, DEVIATION = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 """Of the channels of CIFAR-10's training images, in bytes."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedjax_sim.data.dealing import Partition
 from fedjax_sim.data.federation import hold_out
-from fedjax_sim.objectives import Statistics
-from fedjax_sim.tasks.task import Task, classifier, classify, dealt
+from fedjax_sim.data.partition.apply import Partition
+from fedjax_sim.models.objectives import Statistics
+from fedjax_sim.tasks.base import Task, classifier, classify, dealt
 
 
 def digits(

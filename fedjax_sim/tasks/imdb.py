@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedjax_sim.data.dealing import Partition
+from fedjax_sim.data.partition.apply import Partition
 from fedjax_sim.data.text import hashed_words
-from fedjax_sim.tasks.opening import load
-from fedjax_sim.tasks.task import Task, classifier, classify
+from fedjax_sim.tasks.base import Task, classifier, classify
+from fedjax_sim.tasks.load import load
 
 
 def imdb(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fedjax_sim.checks import require
-from fedjax_sim.data.dealing import Partition
-from fedjax_sim.objectives import Statistics
-from fedjax_sim.tasks.opening import load
-from fedjax_sim.tasks.task import Task, classifier, classify
+from fedjax_sim.core.errors import require
+from fedjax_sim.data.partition.apply import Partition
+from fedjax_sim.models.objectives import Statistics
+from fedjax_sim.tasks.base import Task, classifier, classify
+from fedjax_sim.tasks.load import load
 
 
 def prepared(

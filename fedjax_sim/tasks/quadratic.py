@@ -10,13 +10,13 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_sim.checks import positive, require
+from fedjax_sim.core.errors import positive, require
+from fedjax_sim.core.types import Array, Batch, Key, Mean, Metrics, Objective, PyTree, Variables
 from fedjax_sim.data.federation import federation
 from fedjax_sim.data.partition import generator
 from fedjax_sim.data.population import Population, population
-from fedjax_sim.machine import require_room
-from fedjax_sim.tasks.task import Task
-from fedjax_sim.types import Array, Batch, Key, Mean, Metrics, Objective, PyTree, Variables
+from fedjax_sim.runtime.devices import require_room
+from fedjax_sim.tasks.base import Task
 
 
 def quadratic(

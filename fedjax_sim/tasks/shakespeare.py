@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedjax_sim.checks import positive, require
+from fedjax_sim.core.errors import positive, require
 from fedjax_sim.data.federation import federation, pool, split
 from fedjax_sim.data.population import Population, population
-from fedjax_sim.data.prepared import is_prepared, open_prepared
+from fedjax_sim.data.prepared.reader import is_prepared, open_prepared
 from fedjax_sim.data.text import CHARACTERS, PAD, encode, windows
-from fedjax_sim.data.tfds_reader import open_tfds, read_columns
-from fedjax_sim.tasks.opening import need
-from fedjax_sim.tasks.task import Task, classifier, classify
+from fedjax_sim.data.tfds.reader import open_tfds, read_columns
+from fedjax_sim.tasks.base import Task, classifier, classify
+from fedjax_sim.tasks.load import need
 
 
 def shakespeare(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedjax_sim.checks import not_negative, positive
+from fedjax_sim.core.errors import not_negative, positive
 from fedjax_sim.data.federation import federation, pool, split
 from fedjax_sim.data.partition import generator
 from fedjax_sim.data.population import Population, population
-from fedjax_sim.machine import require_room
-from fedjax_sim.tasks.task import Task, classifier, classify
+from fedjax_sim.runtime.devices import require_room
+from fedjax_sim.tasks.base import Task, classifier, classify
 
 FEATURES, CLASSES = 60, 10
 LEAST = 50

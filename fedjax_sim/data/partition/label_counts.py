@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedjax_sim.checks import lookup, not_negative, require
+from fedjax_sim.core.errors import lookup, not_negative, require
 from fedjax_sim.data.partition.parts import Parts, consecutive, count, dealt, enough, even, generator, mixed, numbers, pools
 
 Mode = Literal["random", "deterministic", "first-deterministic"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_sim.checks import fraction, require
+from fedjax_sim.core.errors import fraction, require
 from fedjax_sim.data.partition.parts import Parts, column, consecutive, count, enough, even, generator, mixed, pools
 
 

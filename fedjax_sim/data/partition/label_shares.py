@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedjax_sim.checks import fail, lookup
+from fedjax_sim.core.errors import fail, lookup
 from fedjax_sim.data.partition.parts import Parts, brief, concentration, count, dealt, enough, generator, mixed, pools
 
 Balance = Literal["never", "above", "at"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_sim.checks import fail, not_negative, positive, require
+from fedjax_sim.core.errors import fail, not_negative, positive, require
 
 Parts = list[np.ndarray]
 """One entry per client, ``int64[n_i]``: the rows of the data set that it holds."""

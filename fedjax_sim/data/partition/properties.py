@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedjax_sim.checks import fraction, lookup, require
+from fedjax_sim.core.errors import fraction, lookup, require
 from fedjax_sim.data.partition.parts import Parts, agreed, column, consecutive, count, enough, even, generator, mixed, pools, several
 
 Rest = Literal["smaller", "bigger", "drop", "refuse"]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedjax_sim.checks import fail, lookup, require
+from fedjax_sim.core.errors import fail, lookup, require
 from fedjax_sim.data.partition.parts import Parts, agreed, brief, concentration, consecutive, count, enough, even, generator
 
 GROWTHS = {"linear": lambda i: i, "square": np.square, "exponential": lambda i: np.exp(np.minimum(i, 600))}

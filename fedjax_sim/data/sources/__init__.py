@@ -4,8 +4,8 @@ To add one: a file with ``matches(path) -> bool`` and ``read(path, *, ...) -> Fo
 options are its keywords; it imports what is not always installed when it is called.
 """
 
-from fedjax_sim.data.sources.found import Found, Split, aligned
-from fedjax_sim.data.sources.pipeline import prepare
+from fedjax_sim.data.sources.base import Found, Split, aligned
+from fedjax_sim.data.sources.prepare import prepare
 from fedjax_sim.data.sources.registry import REGISTRY, Reader, choose
 
 __all__ = ["REGISTRY", "Found", "Reader", "Split", "aligned", "choose", "prepare"]

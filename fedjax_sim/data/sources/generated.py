@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from fedjax_sim.checks import not_negative, positive, require
+from fedjax_sim.core.errors import not_negative, positive, require
 from fedjax_sim.data.federation import Federation
 from fedjax_sim.data.partition import generator
 from fedjax_sim.data.population import population
-from fedjax_sim.data.sources.found import Found
-from fedjax_sim.data.writer import BLOCK
+from fedjax_sim.data.prepared.writer import BLOCK
+from fedjax_sim.data.sources.base import Found
 
 CENTRES = 3
 """Stream of the seed that places the classes."""

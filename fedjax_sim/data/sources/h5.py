@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fedjax_sim.checks import fail, require
+from fedjax_sim.core.errors import fail, require
 from fedjax_sim.data.federation import Federation
-from fedjax_sim.data.sources.found import Found, Split, aligned, fields, library
+from fedjax_sim.data.sources.base import Found, Split, aligned, fields, library
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_sim.checks import fail, require
+from fedjax_sim.core.errors import fail, require
 from fedjax_sim.data.population import Examples
-from fedjax_sim.data.sources.found import Found, Split, aligned, library
+from fedjax_sim.data.sources.base import Found, Split, aligned, library
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 

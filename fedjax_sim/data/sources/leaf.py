@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_sim.checks import fail, require
-from fedjax_sim.data.sources.found import Found, Split, aligned, labels, numbers, shaped, whole
+from fedjax_sim.core.errors import fail, require
+from fedjax_sim.data.sources.base import Found, Split, aligned, labels, numbers, shaped, whole
 
 
 def matches(path: Path) -> bool:

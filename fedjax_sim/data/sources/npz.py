@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedjax_sim.checks import fail, require
+from fedjax_sim.core.errors import fail, require
 from fedjax_sim.data.federation import Federation
 from fedjax_sim.data.population import Examples, Population, by_client, population
-from fedjax_sim.data.sources.found import Found, aligned, as_split, labels, numbers, shaped
+from fedjax_sim.data.sources.base import Found, aligned, as_split, labels, numbers, shaped
 
 OWNERS = ("client", "writer", "user", "subject")
 """What the array that says whose an example is may be called."""

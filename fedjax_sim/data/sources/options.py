@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from fedjax_sim.checks import fail, lookup, require
+from fedjax_sim.core.errors import fail, lookup, require
 
 
 def read_pairs(words: Iterable[str]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from fedjax_sim.checks import fail, lookup, suggest
-from fedjax_sim.data.sources import generated, h5, images, leaf, npz, ready, sqlite, table
-from fedjax_sim.data.sources.found import Found
+from fedjax_sim.core.errors import fail, lookup, suggest
+from fedjax_sim.data.sources import existing, generated, h5, images, leaf, npz, sqlite, table
+from fedjax_sim.data.sources.base import Found
 
 
 class Reader(NamedTuple):
@@ -25,9 +25,9 @@ class Reader(NamedTuple):
 REGISTRY: dict[str, Reader] = {
     "generated": Reader("clients that are made up; the source is the word generated", generated.matches, generated.read),
     "prepared": Reader(
-        "a folder that `fedjax-sim data prepare` wrote, to partition or split it again", ready.matches_prepared, ready.read_prepared
+        "a folder that `fedjax-sim data prepare` wrote, to partition or split it again", existing.matches_prepared, existing.read_prepared
     ),
-    "tfds": Reader("a folder of TensorFlow Datasets, in array_record or parquet files", ready.matches_tfds, ready.read_tfds),
+    "tfds": Reader("a folder of TensorFlow Datasets, in array_record or parquet files", existing.matches_tfds, existing.read_tfds),
     "leaf": Reader("LEAF's JSON files, or a folder with train/ and test/", leaf.matches, leaf.read),
     "fedjax": Reader("FedJAX's SQLite file", sqlite.matches_fedjax, sqlite.read_fedjax),
     "tff_sqlite": Reader("TensorFlow Federated's SQLite file", sqlite.matches_tff, sqlite.read_tff),

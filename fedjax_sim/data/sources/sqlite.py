@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_sim.checks import fail, lookup, require
+from fedjax_sim.core.errors import fail, lookup, require
 from fedjax_sim.data.federation import Federation
-from fedjax_sim.data.sources.found import Found, Split, aligned, fields, library
+from fedjax_sim.data.sources.base import Found, Split, aligned, fields, library
 from fedjax_sim.data.sources.protos import Damaged, example
 
 MAGIC = b"SQLite format 3\0"

@@ -10,10 +10,10 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from fedjax_sim.checks import fail, lookup, require
+from fedjax_sim.core.errors import fail, lookup, require
 from fedjax_sim.data.federation import Federation
 from fedjax_sim.data.population import Examples, by_client
-from fedjax_sim.data.sources.found import Found, aligned, as_split, whole
+from fedjax_sim.data.sources.base import Found, aligned, as_split, whole
 
 BLOCK = 10_000
 """Rows turned into numbers at once."""

@@ -1,0 +1,1 @@
+"""Prepared data sets: folders of columns that open without being read."""

@@ -1,0 +1,1 @@
+"""Shards on devices: backends, sharding, memory exchange and memory limits."""

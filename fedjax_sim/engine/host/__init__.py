@@ -1,0 +1,1 @@
+"""Examples and client memory that stay on the host."""

@@ -1,0 +1,1 @@
+"""How one shard runs its clients: lanes, their queue, and its reference, a padded vmap."""

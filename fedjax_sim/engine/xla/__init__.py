@@ -1,0 +1,1 @@
+"""Rewriting of traced steps for what XLA compiles slowly."""

@@ -1,0 +1,19 @@
+"""Configuration: TOML files, checked against the signatures of everything that is registered."""
+
+from fedjax_sim.experiments.config.json_schema import schema, schema_text
+from fedjax_sim.experiments.config.load import Config, dumps, load, resolve
+from fedjax_sim.experiments.config.model import Registries, registries
+from fedjax_sim.experiments.config.toml import ConfigErrors, read
+
+__all__ = [
+    "Config",
+    "ConfigErrors",
+    "Registries",
+    "dumps",
+    "load",
+    "read",
+    "registries",
+    "resolve",
+    "schema",
+    "schema_text",
+]

@@ -1,0 +1,242 @@
+"""What a configuration file can say: from a factory's annotations to pydantic types.
+
+A registered factory is the only place where its settings are written down. Its signature gives names, types and defaults, its
+docstring gives descriptions; nothing here knows any factory by name.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import operator
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable
+from functools import reduce
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
+
+from fedjax_sim.core.errors import require
+
+NONE = "none"
+"""How a file writes Python's ``None``, which TOML lacks."""
+
+SCALARS = (int, float, bool, str)
+LARGEST = 2**31 - 1
+WIDE = ("seed", "memory")
+"""Settings that count nothing on a device, or bytes."""
+
+
+class Settings(BaseModel):
+    """Settings of one factory: one table of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False)
+
+    factory: ClassVar[Any] = None
+    join: ClassVar[Any] = None
+    """Makes one thing of several, where the file may list them."""
+    later: ClassVar[bool] = False
+    """Whether somebody else calls the factory, with what no file can say."""
+
+    @field_validator("*")
+    @classmethod
+    def _countable(cls, value: Any, info: ValidationInfo) -> Any:
+        """Whole numbers count things, with the 32 bits of a device."""
+        for number in value if isinstance(value, tuple) else (value,):
+            large = isinstance(number, int) and abs(number) > LARGEST and info.field_name not in WIDE
+            require(not large, f"whole numbers go up to {LARGEST}", number, "write a smaller one")
+        return value
+
+
+class Setting(NamedTuple):
+    """One keyword of a factory."""
+
+    hint: Any
+    default: Any
+    """``inspect.Parameter.empty`` where there is none."""
+
+
+Parts = dict[Any, Any]
+"""Annotations that stand for a table (an optimizer, an aggregator, a schedule, a partition), and the pydantic type of that table."""
+
+
+def settings_of(factory: Callable[..., Any]) -> dict[str, Setting]:
+    """The named parameters of a factory with resolved annotations."""
+    hints = typing.get_type_hints(factory)
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = {name: p for name, p in inspect.signature(factory).parameters.items() if p.kind in kinds}
+    return {name: Setting(hints.get(name, Any), p.default) for name, p in named.items()}
+
+
+# ------------------------------------------------------------------------------------------------------------------ types
+
+
+def to_type(hint: Any, parts: Parts) -> Any:
+    """The pydantic type of an annotation; ``None`` where a file cannot say it, and something else has to provide it."""
+    if isinstance(hint, collections.abc.Hashable) and hint in parts:
+        return parts[hint]
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint in SCALARS or origin is Literal:
+        return hint
+    if origin is Annotated:
+        return to_type(args[0], parts)
+    if origin is tuple:
+        inner = [item if item is Ellipsis else to_type(item, parts) for item in args]
+        return None if None in inner else Annotated[tuple[tuple(inner)], Strict(False)]
+    if origin in (Union, types.UnionType):
+        return _union(args, parts)
+    return None
+
+
+def _union(args: tuple[Any, ...], parts: Parts) -> Any:
+    """A union of what can be said; a function beside a number is a schedule."""
+    if float in args and collections.abc.Callable in [typing.get_origin(a) for a in args] and "schedule" in parts:
+        members = [parts["schedule"]]
+    else:
+        said = [a for a in args if a is not type(None)]
+        members = [parts[either(said)]] if either(said) in parts else [kind for a in said if (kind := to_type(a, parts)) is not None]
+    if not members:
+        return None
+    whole = either(members)
+    return optional(whole) if type(None) in args else whole
+
+
+def either(kinds: list[Any]) -> Any:
+    """The union of types that are known only now."""
+    return reduce(operator.or_, kinds)
+
+
+def optional(kind: Any) -> Any:
+    """The type, or ``None``, which a file writes as the word ``"none"``."""
+    said = BeforeValidator(lambda value: None if value == NONE else value, json_schema_input_type=kind | Literal["none"])
+    return Annotated[kind | None, said]
+
+
+def schedulable(schedules: dict[str, Any]) -> Any:
+    """A number, or a table whose ``kind`` names a schedule."""
+    variants = [variant(Family("schedule", "kind"), name, factory, {}) for name, factory in schedules.items()]
+
+    def pick(value: Any) -> str | None:
+        return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", "number")
+
+    members = [Annotated[float, Tag("number")], *(Annotated[v, Tag(tag_of(v)[1])] for v in variants)]
+    return Annotated[either(members), Discriminator(pick)]
+
+
+def listable(kind: Any) -> Any:
+    """One table or a list of them; always a list once read."""
+    listed = Annotated[list[kind], Field(min_length=1)]
+    wrap = BeforeValidator(lambda value: [value] if isinstance(value, dict) else value, json_schema_input_type=kind | listed)
+    return Annotated[listed, wrap]
+
+
+def nameable(kind: Any, names: Iterable[str]) -> Any:
+    """A table, or its ``kind`` alone where the rest may keep its defaults."""
+    said = kind | Literal[tuple(names)]
+    return Annotated[kind, BeforeValidator(lambda value: {"kind": value} if isinstance(value, str) else value, json_schema_input_type=said)]
+
+
+# --------------------------------------------------------------------------------------------------------------- variants
+
+
+class Family(NamedTuple):
+    """How the tables of one registry are told apart, and what they have in common."""
+
+    section: str
+    """Used in the schema's names."""
+    key: str
+    """``name`` or ``kind``."""
+    extra: dict[str, Any] = {}
+    """Fields of every variant; they give way to a factory's own."""
+    skip: int = 0
+    """How many of the first parameters somebody else provides."""
+    wired: tuple[str, ...] = ()
+    """The same, by keyword."""
+    join: Callable[..., Any] | None = None
+    """See :class:`Settings`."""
+    later: bool = False
+    """See :class:`Settings`."""
+
+
+def variant(family: Family, tag: str, entry: Any, parts: Parts) -> type[Settings]:
+    """The table that names one registered factory: ``key = "tag"`` and the factory's settings.
+
+    Raises:
+      FedError: where a setting of the factory has the name of the key.
+    """
+    factory = getattr(entry, "factory", entry)
+    fields = fields_of(factory, parts, family.skip, family.wired)
+    require(family.key not in fields, f"a {family.section} has no setting of this name", repr(family.key), f"rename it in {tag!r}")
+    fixed = {family.key: (Literal[tag], Field(description=f"which {family.section}"))}
+    model = table(f"{family.section}_{tag}", factory, fixed | family.extra | fields)
+    model.join, model.later = family.join and staticmethod(family.join), family.later
+    return model
+
+
+def table(title: str, factory: Any, fields: dict[str, Any]) -> type[Settings]:
+    """A model of settings that remembers the factory that they are for."""
+    model = create_model(title, __base__=Settings, __doc__=summary(factory), **fields)
+    model.factory = staticmethod(factory)
+    return model
+
+
+def fields_of(factory: Callable[..., Any], parts: Parts, skip: int = 0, wired: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Pydantic fields of the settings that a file can say. Others are wired, or keep their defaults."""
+    described = arguments(factory)
+    fields = {}
+    for name, setting in list(settings_of(factory).items())[skip:]:
+        kind = to_type(setting.hint, parts)
+        if kind is not None and name not in wired:
+            fields[name] = (kind, _field(setting.default, described.get(name)))
+    return fields
+
+
+def _field(default: Any, description: str | None) -> Any:
+    if default is inspect.Parameter.empty:
+        return Field(description=description)
+    plain = type(default) in (*SCALARS, tuple)  # a NamedTuple of functions is a tuple, too
+    return Field(default if plain else None, validate_default=plain, description=description)
+
+
+def tagged(family: Family, registry: dict[str, Any], parts: Parts) -> Any:
+    """The union of all entries of a registry, told apart by the family's key."""
+    variants = [variant(family, tag, entry, parts) for tag, entry in registry.items()]
+    return variants[0] if len(variants) == 1 else Annotated[either(variants), Field(discriminator=family.key)]
+
+
+def tag_of(model: type[BaseModel]) -> tuple[str, str]:
+    """``(key, tag)`` of a variant; empty where the model is not one."""
+    for key in ("name", "kind"):
+        field = model.model_fields.get(key)
+        if field is not None and typing.get_origin(field.annotation) is Literal and field.is_required():
+            return key, typing.get_args(field.annotation)[0]
+    return "", ""
+
+
+# ------------------------------------------------------------------------------------------------------------- docstrings
+
+
+def summary(thing: Any) -> str:
+    """First sentence or paragraph of a docstring, on one line."""
+    return " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+
+
+def arguments(factory: Callable[..., Any]) -> dict[str, str]:
+    """Descriptions from the ``Args:`` section of a docstring, by parameter."""
+    _, _, rest = (inspect.getdoc(factory) or "").partition("Args:\n")
+    block = re.split(r"\n(?=\S)", "\n" + rest)[0] if rest else ""
+    entries = re.findall(r"^ +(\w+(?:, \w+)*): +(.*(?:\n {4,}.*)*)", block, flags=re.MULTILINE)
+    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}

@@ -1,0 +1,41 @@
+"""Optimizers and schedules by name, and corrections of the local gradient."""
+
+from fedjax_sim.optimizers.named import (
+    REGISTRY,
+    SCHEDULES,
+    adagrad,
+    adam,
+    adamw,
+    chain,
+    clip,
+    cosine,
+    exponential,
+    linear,
+    lion,
+    momentum,
+    rmsprop,
+    sgd,
+    warmup,
+    weight_decay,
+    yogi,
+)
+
+__all__ = [
+    "REGISTRY",
+    "SCHEDULES",
+    "adagrad",
+    "adam",
+    "adamw",
+    "chain",
+    "clip",
+    "cosine",
+    "exponential",
+    "linear",
+    "lion",
+    "momentum",
+    "rmsprop",
+    "sgd",
+    "warmup",
+    "weight_decay",
+    "yogi",
+]

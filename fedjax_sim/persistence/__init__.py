@@ -1,0 +1,1 @@
+"""State on disk: checkpoints with manifests, weights and exported models."""

@@ -1,0 +1,1 @@
+"""The loop around the round: evaluation, history, callbacks, progress and replay."""

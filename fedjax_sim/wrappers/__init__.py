@@ -1,6 +1,0 @@
-"""What a client remembers, as wrappers ``Learner -> Learner``."""
-
-from fedjax_sim.wrappers.compression import Codec, error_feedback, top_k
-from fedjax_sim.wrappers.private import Private, ditto, private_state, private_statistics
-
-__all__ = ["Codec", "Private", "ditto", "error_feedback", "private_state", "private_statistics", "top_k"]
