@@ -49,17 +49,43 @@ def parse() -> argparse.Namespace:
     def words(text: str) -> tuple[str, ...]:
         return tuple(text.split(","))
 
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--only", type=words, help="workloads, such as W1,W3")
-    parser.add_argument("--lanes", default="auto", type=lambda text: [n if n == "auto" else int(n) for n in text.split(",")])
-    parser.add_argument("--devices", type=int, help="how many; by default two CPU cores, or all accelerators")
+    parser.add_argument(
+        "--lanes",
+        default="auto",
+        type=lambda text: [n if n == "auto" else int(n) for n in text.split(",")],
+    )
+    parser.add_argument(
+        "--devices", type=int, help="how many; by default two CPU cores, or all accelerators"
+    )
     parser.add_argument("--repeats", default=7, type=int)
-    parser.add_argument("--budget", default=40.0, type=float, help="seconds of repetitions for a workload, a peer on it, or its lanes")
-    parser.add_argument("--peers", default=(), type=peers, help="other simulators to race: all, or names such as fedjax,flower")
+    parser.add_argument(
+        "--budget",
+        default=40.0,
+        type=float,
+        help="seconds of repetitions for a workload, a peer on it, or its lanes",
+    )
+    parser.add_argument(
+        "--peers",
+        default=(),
+        type=peers,
+        help="other simulators to race: all, or names such as fedjax,flower",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON line per workload")
-    parser.add_argument("--full", action="store_true", help="everything, written to benchmarks/results")
-    parser.add_argument("--parts", default=PARTS, type=words, help=f"of a full run, some of {','.join(PARTS)}")
-    parser.add_argument("--machine", help="name of the results; by default the kind and number of processors")
+    parser.add_argument(
+        "--full", action="store_true", help="everything, written to benchmarks/results"
+    )
+    parser.add_argument(
+        "--parts", default=PARTS, type=words, help=f"of a full run, some of {','.join(PARTS)}"
+    )
+    parser.add_argument(
+        "--machine", help="name of the results; by default the kind and number of processors"
+    )
     options = parser.parse_args()
     options.only = options.only or list(WORKLOADS if options.full else QUICK)
     options.peers = options.peers or (tuple(PEERS) if options.full else ())
@@ -90,7 +116,9 @@ def raced(name: str, options: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.workloads import WORKLOADS
 
     workload = WORKLOADS[name]()
-    return race(workload, ours(workload, options.devices, "auto"), options.peers, budget=options.budget)
+    return race(
+        workload, ours(workload, options.devices, "auto"), options.peers, budget=options.budget
+    )
 
 
 def everything(options: argparse.Namespace) -> None:

@@ -12,9 +12,9 @@ from benchmarks.floor import Floor, descend, scan_floor, schedule, single_step, 
 from benchmarks.measure import Timing, interleave
 from benchmarks.workloads import Workload
 from fedjax_sim.engine import Engine
-from fedjax_sim.engine.costs import survey
+from fedjax_sim.engine.costs import trip_costs
 from fedjax_sim.engine.program import make_round
-from fedjax_sim.engine.round import initial
+from fedjax_sim.engine.round import initial_state
 from fedjax_sim.engine.xla.rewrite import has_convolution
 
 TRAPPED = 2
@@ -24,7 +24,9 @@ TRAPPED = 2
 def ours(workload: Workload, devices: int, lanes: Any) -> Callable[[], Any]:
     """A round of ours, from the state that the last one left."""
     engine = Engine(lanes=lanes, devices=devices)
-    program = make_round(workload.federated(), workload.sampler, workload.table, workload.work, engine)
+    program = make_round(
+        workload.federated(), workload.sampler, workload.table, workload.local_work, engine
+    )
     held = {"state": program.init(workload.init())}
 
     def run() -> Any:
@@ -37,12 +39,19 @@ def ours(workload: Workload, devices: int, lanes: Any) -> Callable[[], Any]:
 def lanes_of(workload: Workload, devices: int, lanes: Any) -> int:
     """How many lanes each device gets."""
     parts = workload.federated(), workload.sampler
-    plan = make_round(*parts, workload.table, workload.work, Engine(lanes=lanes, devices=devices)).plan
-    state = jax.eval_shape(lambda table: initial(*parts, table.size, workload.work, workload.init(), 0), workload.table)
-    return survey(*parts, plan, workload.work, state, workload.table)[0].lanes
+    plan = make_round(
+        *parts, workload.table, workload.local_work, Engine(lanes=lanes, devices=devices)
+    ).plan
+    state = jax.eval_shape(
+        lambda table: initial_state(*parts, table.size, workload.local_work, workload.init(), 0),
+        workload.table,
+    )
+    return trip_costs(*parts, plan, workload.local_work, state, workload.table)[0].lanes
 
 
-def time_workload(workload: Workload, devices: int, lanes: Any, repeats: int, budget: float = 60.0) -> dict[str, Any]:
+def time_workload(
+    workload: Workload, devices: int, lanes: Any, repeats: int, budget: float = 60.0
+) -> dict[str, Any]:
     """One workload's figures, in seconds of a round.
 
     Returns:
@@ -53,7 +62,10 @@ def time_workload(workload: Workload, devices: int, lanes: Any, repeats: int, bu
       ratios within a turn; ``spread``, lowest and highest of each; ``cores``, how many were busy on average.
     """
     floor, steps = scan_floor(workload, canonically=on_cpu())
-    one, everywhere = ours(workload, 1, lanes), ours(workload, devices, lanes) if devices > 1 else None
+    one, everywhere = (
+        ours(workload, 1, lanes),
+        ours(workload, devices, lanes) if devices > 1 else None,
+    )
     contenders: dict[str, Floor] = {"floor": floor, "one_device": one}
     contenders |= {"ours": everywhere} if everywhere else {}
     contenders |= {"alone": single_step(workload)}

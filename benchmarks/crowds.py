@@ -31,7 +31,10 @@ def write(folder: str, clients: int) -> dict[str, Any]:
 
     begun = time.perf_counter()
     write_blocks(_blocks(clients), folder, name="crowd", classes=2)
-    return {"seconds": time.perf_counter() - begun, "bytes": sum(path.stat().st_size for path in Path(folder).iterdir())}
+    return {
+        "seconds": time.perf_counter() - begun,
+        "bytes": sum(path.stat().st_size for path in Path(folder).iterdir()),
+    }
 
 
 def _blocks(clients: int) -> Iterator[Any]:
@@ -55,8 +58,24 @@ def holes(folder: str, clients: int) -> dict[str, Any]:
         np.lib.format.open_memmap(out / f"{name}.npy", "w+", np.uint8, (rows, *of["shape"]))
     np.save(out / "train.offsets.npy", np.arange(clients + 1) * EACH)
     files = {path.name: {"bytes": path.stat().st_size, "sha256": ""} for path in out.iterdir()}
-    facts = {"clients": clients, "named": False, "examples": {"train": rows, "test": 0, "central": 0}, "x": x, "y": y, "classes": 2}
-    card = {"format": FORMAT, "version": VERSION, "name": "holes", "source": "", **facts, "about": {}, "files": files, "content": ""}
+    facts = {
+        "clients": clients,
+        "named": False,
+        "examples": {"train": rows, "test": 0, "central": 0},
+        "x": x,
+        "y": y,
+        "classes": 2,
+    }
+    card = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": "holes",
+        "source": "",
+        **facts,
+        "about": {},
+        "files": files,
+        "content": "",
+    }
     (out / CARD).write_text(json.dumps(card))
     taken, said = on_disk(out), sum(about["bytes"] for about in files.values())
     return {"seconds": time.perf_counter() - begun, "bytes": said, "on_disk": taken}
@@ -109,11 +128,21 @@ def program_of(data: Any, cohort: int, model: str = "logistic") -> tuple[Any, An
 
     network = fs.models.REGISTRY[model](2)
     algorithm = fs.fedavg(fs.classification(network), lr=0.05)
-    program = fs.make_round(algorithm, fs.samplers.uniform(cohort), data, fs.batching(20), fs.Engine(devices=1, data="host"))
-    return program, program.init(fs.Variables(*network.init(jax.random.key(0), np.asarray(data.x[:1]))))
+    program = fs.make_round(
+        algorithm,
+        fs.samplers.uniform(cohort),
+        data,
+        fs.local_work(20),
+        fs.Engine(devices=1, data="host"),
+    )
+    return program, program.init(
+        fs.Variables(*network.init(jax.random.key(0), np.asarray(data.x[:1])))
+    )
 
 
-def living(folder: str, cohort: int = COHORT, rounds: int = 30, model: str = "logistic") -> dict[str, Any]:
+def living(
+    folder: str, cohort: int = COHORT, rounds: int = 30, model: str = "logistic"
+) -> dict[str, Any]:
     """A process that does nothing but rounds on the data of a folder, its memory and its clock.
 
     Memory is anonymous memory (``RssAnon``), looked at every few milliseconds: what is the process's own. Pages of the data files that
@@ -131,7 +160,7 @@ def living(folder: str, cohort: int = COHORT, rounds: int = 30, model: str = "lo
     from fedjax_sim.core import tree
     from fedjax_sim.data import open_prepared
 
-    fs.keep_programs()
+    fs.enable_compilation_cache()
     jax.block_until_ready(jax.device_put(0))
     imported, clock = resident("RssAnon"), [time.perf_counter()]
 
@@ -153,8 +182,19 @@ def living(folder: str, cohort: int = COHORT, rounds: int = 30, model: str = "lo
     return {
         "cohort": cohort,
         "model": tree.nbytes(state.algorithm),
-        **{"imported": imported, "opened": opened, "ready": ready, "peak": max(seen), "peak_resident": resident("VmHWM")},
-        **{"open_s": open_s, "make_s": make_s, "first_s": taken[0], "round_s": float(np.median(taken[1:] or taken))},
+        **{
+            "imported": imported,
+            "opened": opened,
+            "ready": ready,
+            "peak": max(seen),
+            "peak_resident": resident("VmHWM"),
+        },
+        **{
+            "open_s": open_s,
+            "make_s": make_s,
+            "first_s": taken[0],
+            "round_s": float(np.median(taken[1:] or taken)),
+        },
     }
 
 
@@ -186,8 +226,15 @@ def predicted(folder: str, cohort: int = COHORT, model: str = "logistic") -> dic
     from fedjax_sim.experiments.config import load
     from fedjax_sim.experiments.estimate import estimate
 
-    tables = [f'[task]\nname = "prepared"\nsource = "{folder}"\nmodel = "{model}"', '[algorithm]\nname = "fedavg"']
-    tables += [f'[sampler]\nkind = "uniform"\ncohort = {cohort}', "[local]\nbatch_size = 20", '[engine]\ndevices = 1\ndata = "host"']
+    tables = [
+        f'[task]\nname = "prepared"\nsource = "{folder}"\nmodel = "{model}"',
+        '[algorithm]\nname = "fedavg"',
+    ]
+    tables += [
+        f'[sampler]\nkind = "uniform"\ncohort = {cohort}',
+        "[local_work]\nbatch_size = 20",
+        '[engine]\ndevices = 1\ndata = "host"',
+    ]
     with NamedTemporaryFile("w", suffix=".toml") as file:
         file.write("\n".join(tables))
         file.flush()
@@ -241,18 +288,30 @@ def numbers(clients: int) -> dict[str, Any]:
     from benchmarks.growth import resident
     from fedjax_sim.engine.host.rows import open_vault
 
-    ids, row = np.random.default_rng(0).permutation(clients if clients < 10**6 else 10**6)[:10_000] * max(1, clients // 10**6), 1024
+    ids, row = (
+        np.random.default_rng(0).permutation(clients if clients < 10**6 else 10**6)[:10_000]
+        * max(1, clients // 10**6),
+        1024,
+    )
     before, begun = resident("RssAnon"), time.perf_counter()
     with TemporaryDirectory() as folder:
         vault = open_vault(folder, np.zeros(row, np.uint8), clients)
         vault_s = time.perf_counter() - begun
         for first in range(0, len(ids), 1000):
-            vault.write(ids[first : first + 1000], np.ones((len(ids[first : first + 1000]), row), np.uint8))
+            vault.write(
+                ids[first : first + 1000], np.ones((len(ids[first : first + 1000]), row), np.uint8)
+            )
         begun = time.perf_counter()
         vault.read(ids[:1000])
         rows_s, held = time.perf_counter() - begun, resident("RssAnon") - before
         vault.close()
-    return {"clients": clients, "vault_s": vault_s, "vault_bytes": held, "rows_s": rows_s, "sample_s": sampling(clients)}
+    return {
+        "clients": clients,
+        "vault_s": vault_s,
+        "vault_bytes": held,
+        "rows_s": rows_s,
+        "sample_s": sampling(clients),
+    }
 
 
 def sampling(clients: int, cohort: int = COHORT, times: int = 30) -> float:
@@ -262,13 +321,15 @@ def sampling(clients: int, cohort: int = COHORT, times: int = 30) -> float:
     import jax
 
     from fedjax_sim import samplers
-    from fedjax_sim.data import batching, census
+    from fedjax_sim.data import census, local_work
     from fedjax_sim.engine import Engine, make_plan
-    from fedjax_sim.engine.round import order
+    from fedjax_sim.engine.round import sample_cohort
 
-    work = batching(20)
+    work = local_work(20)
     facts = census(work, jax.device_put(np.full(clients, EACH, np.int32)))
-    sampled = jax.jit(partial(order, samplers.uniform(cohort), make_plan(Engine(devices=1), EACH), work))
+    sampled = jax.jit(
+        partial(sample_cohort, samplers.uniform(cohort), make_plan(Engine(devices=1), EACH), work)
+    )
     taken = []
     for number in range(times + 1):
         begun = time.perf_counter()

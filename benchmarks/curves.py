@@ -39,9 +39,29 @@ def _time(panel: Any, parts: dict[str, Any]) -> None:
     for index, (count, rows) in enumerate(parts["cohort"].items()):
         cohort = [row["cohort"] for row in rows]
         low, high = ([1e6 * row[key] for row in rows] for key in ("low_s", "high_s"))
-        panel.plot(cohort, [1e6 * row["step_s"] for row in rows], "o-", color=COLOURS[index], label=f"{_devices(count)}: median")
-        panel.fill_between(cohort, low, high, color=COLOURS[index], alpha=0.15, linewidth=0, label=f"{_devices(count)}: lowest to highest")
-        panel.plot(cohort, [1e6 * row["cpu_s"] for row in rows], "x:", color=COLOURS[index], label=f"{_devices(count)}: all cores' time")
+        panel.plot(
+            cohort,
+            [1e6 * row["step_s"] for row in rows],
+            "o-",
+            color=COLOURS[index],
+            label=f"{_devices(count)}: median",
+        )
+        panel.fill_between(
+            cohort,
+            low,
+            high,
+            color=COLOURS[index],
+            alpha=0.15,
+            linewidth=0,
+            label=f"{_devices(count)}: lowest to highest",
+        )
+        panel.plot(
+            cohort,
+            [1e6 * row["cpu_s"] for row in rows],
+            "x:",
+            color=COLOURS[index],
+            label=f"{_devices(count)}: all cores' time",
+        )
     panel.set_title("W1: time per client-step", fontsize=11)
     panel.set_ylabel("microseconds per client-step")
     _over_cohorts(panel)
@@ -52,10 +72,20 @@ def _memory(panel: Any, parts: dict[str, Any]) -> None:
         rows = [row for row in parts["memory"] if row["devices"] == int(count)]
         cohort = [row["cohort"] for row in rows]
         panel.plot(
-            cohort, [row["peak_bytes"] / MEGA for row in rows], "o-", color=COLOURS[index], label=f"{_devices(count)}: whole process"
+            cohort,
+            [row["peak_bytes"] / MEGA for row in rows],
+            "o-",
+            color=COLOURS[index],
+            label=f"{_devices(count)}: whole process",
         )
         temp = [row["temp_bytes"] / MEGA for row in rows]
-        panel.plot(cohort, temp, "x:", color=COLOURS[index], label=f"{_devices(count)}: XLA's buffers on each")
+        panel.plot(
+            cohort,
+            temp,
+            "x:",
+            color=COLOURS[index],
+            label=f"{_devices(count)}: XLA's buffers on each",
+        )
     panel.set_title("W1: peak memory of a round beyond the data", fontsize=11)
     panel.set_ylabel("MiB")
     _over_cohorts(panel)

@@ -14,7 +14,7 @@ from benchmarks.workloads import Workload
 from fedjax_sim.clients.learner import gradient
 from fedjax_sim.core.permutation import words_of
 from fedjax_sim.core.types import Variables
-from fedjax_sim.data.batching import Draw, draw, fetch, local_steps, most_steps
+from fedjax_sim.data.batching import BatchIndices, draw, fetch, local_steps, most_steps
 from fedjax_sim.data.population import Table
 from fedjax_sim.engine.xla import convolutions as products
 from fedjax_sim.engine.xla.rewrite import canonical
@@ -24,17 +24,17 @@ Floor = Callable[[], jax.Array]
 
 def client_steps(workload: Workload) -> np.ndarray:
     """Integers ``[cohort]``: local steps of each client of a round."""
-    return local_steps(workload.work, workload.data.sizes[workload.cohort])
+    return local_steps(workload.local_work, workload.data.sizes[workload.cohort])
 
 
-def schedule(workload: Workload) -> Draw:
+def schedule(workload: Workload) -> BatchIndices:
     """Rows and masks ``[steps, B]`` of all batches of one round, client after client, shuffled as the round shuffles them."""
-    work, table = workload.work, workload.table
+    work, table = workload.local_work, workload.table
     limit = int(workload.data.sizes.max())
     numbers = jnp.arange(most_steps(work, limit), dtype=jnp.int32)
 
     @jax.jit
-    def of_client(client: jax.Array) -> Draw:
+    def of_client(client: jax.Array) -> BatchIndices:
         words = words_of(jax.random.fold_in(jax.random.key(0), client))
         return jax.vmap(lambda k: draw(work, limit, words, table, client, k))(numbers)
 
@@ -43,10 +43,14 @@ def schedule(workload: Workload) -> Draw:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *drawn)
 
 
-def descend(workload: Workload, table: Table, variables: Variables, drawn: Draw) -> Variables:
+def descend(
+    workload: Workload, table: Table, variables: Variables, drawn: BatchIndices
+) -> Variables:
     """One SGD step."""
     grad = gradient(workload.objective, variables, jax.random.key(0), fetch(table, drawn))
-    return Variables(jax.tree.map(lambda p, g: p - workload.lr * g, variables.params, grad.params), grad.state)
+    return Variables(
+        jax.tree.map(lambda p, g: p - workload.lr * g, variables.params, grad.params), grad.state
+    )
 
 
 def scan_floor(workload: Workload, canonically: bool, most: int | None = None) -> tuple[Floor, int]:
@@ -61,7 +65,7 @@ def scan_floor(workload: Workload, canonically: bool, most: int | None = None) -
     table, variables = workload.table, workload.init()
 
     @jax.jit
-    def run(table: Table, variables: Variables, drawn: Draw) -> Variables:
+    def run(table: Table, variables: Variables, drawn: BatchIndices) -> Variables:
         step = partial(descend, workload, table)
         step = canonical(step, products.convolve_gradients) if canonically else step
         return lax.scan(lambda now, draw: (step(now, draw), None), variables, drawn)[0]
@@ -83,7 +87,7 @@ def vmap_floor(workload: Workload) -> Floor:
     table, variables = workload.table, workload.init()
 
     @jax.jit
-    def run(table: Table, variables: Variables, drawn: Draw) -> Variables:
+    def run(table: Table, variables: Variables, drawn: BatchIndices) -> Variables:
         after = jax.vmap(partial(descend, workload, table, variables))(drawn)
         return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), after)
 

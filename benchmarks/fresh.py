@@ -23,7 +23,11 @@ SHARE = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 def fresh(
-    function: str, cores: Iterable[int] | None = None, env: Mapping[str, str] | None = None, limit: float = 540, **arguments: Any
+    function: str,
+    cores: Iterable[int] | None = None,
+    env: Mapping[str, str] | None = None,
+    limit: float = 540,
+    **arguments: Any,
 ) -> dict[str, Any]:
     """What ``function`` (``"benchmarks.growth:memory"``) returns in a process of its own.
 
@@ -40,9 +44,23 @@ def fresh(
     command = [sys.executable, "-m", "benchmarks.fresh", function, json.dumps(arguments)]
     if cores is not None:
         command += [",".join(map(str, cores))]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **SHARE, **(env or {})}, capture_output=True, text=True, timeout=limit)
-    said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("    @ ")][-3:]  # but no C++ stack
-    require(done.returncode == 0, f"{function} failed in its own process", said, f"try it by hand: {' '.join(command[1:3])} {function}")
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **SHARE, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=limit,
+    )
+    said = [
+        line for line in done.stderr.splitlines() if line.strip() and not line.startswith("    @ ")
+    ][-3:]  # but no C++ stack
+    require(
+        done.returncode == 0,
+        f"{function} failed in its own process",
+        got=said,
+        fix=f"try it by hand: {' '.join(command[1:3])} {function}",
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 

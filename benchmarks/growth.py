@@ -42,13 +42,19 @@ def measure(out_dir: str | Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as cache:
         kept = {"FEDJAX_SIM_CACHE": cache}
         parts: dict[str, Any] = {
-            "cohort": {str(n): fresh("benchmarks.growth:cohorts", env=kept, devices=n)["rows"] for n in counts},
+            "cohort": {
+                str(n): fresh("benchmarks.growth:cohorts", env=kept, devices=n)["rows"]
+                for n in counts
+            },
             "memory": [row for n in counts for row in peaks(n, kept)],
             "population": fresh("benchmarks.scaling:populations"),
             "devices": fresh("benchmarks.scaling:speed_up") if cpu and len(counts) > 1 else {},
         }
     parts["summary"] = summary(parts)
-    parts["folder"], parts["figures"] = Path(out_dir).name, [path.name for path in curves.draw(parts, Path(out_dir))]
+    parts["folder"], parts["figures"] = (
+        Path(out_dir).name,
+        [path.name for path in curves.draw(parts, Path(out_dir))],
+    )
     return parts
 
 
@@ -64,10 +70,15 @@ def device_counts() -> tuple[tuple[int, ...], bool]:
 
 def summary(parts: dict[str, Any]) -> dict[str, Any]:
     """The figures that the targets are about: largest over smallest, and shares."""
-    memory = {n: [row for row in parts["memory"] if row["devices"] == int(n)] for n in parts["cohort"]}
+    memory = {
+        n: [row for row in parts["memory"] if row["devices"] == int(n)] for n in parts["cohort"]
+    }
 
     def spread(of: dict[str, list[dict[str, Any]]], key: str) -> dict[str, float]:
-        return {n: max(row[key] for row in rows) / min(row[key] for row in rows) for n, rows in of.items()}
+        return {
+            n: max(row[key] for row in rows) / min(row[key] for row in rows)
+            for n, rows in of.items()
+        }
 
     return {
         "step_time_spread": spread(parts["cohort"], "step_s"),
@@ -91,13 +102,21 @@ def cohorts(devices: int, repeats: int = 5) -> dict[str, Any]:
     import jax
 
     from fedjax_sim import samplers
-    from fedjax_sim.runtime.devices import keep_programs
+    from fedjax_sim.runtime.devices import enable_compilation_cache
 
     jax.config.update("jax_num_cpu_devices", devices)
-    keep_programs()
+    enable_compilation_cache()
     table = crowd()
-    contenders = {cohort: timed(program_of(table, samplers.uniform(cohort), devices), max(1, 2000 // cohort)) for cohort in COHORTS}
-    return {"rows": [{"cohort": cohort, "devices": devices, **middle(taken)} for cohort, taken in in_turn(contenders, repeats).items()]}
+    contenders = {
+        cohort: timed(program_of(table, samplers.uniform(cohort), devices), max(1, 2000 // cohort))
+        for cohort in COHORTS
+    }
+    return {
+        "rows": [
+            {"cohort": cohort, "devices": devices, **middle(taken)}
+            for cohort, taken in in_turn(contenders, repeats).items()
+        ]
+    }
 
 
 def crowd(clients: int = COHORTS[-1]) -> Any:
@@ -122,7 +141,9 @@ def program_of(table: Any, sampler: Any, devices: int) -> tuple[Any, Any]:
 
     network = fs.models.logistic(62)
     algorithm = fs.fedavg(fs.classification(network), lr=0.05)
-    program = fs.make_round(algorithm, sampler, table, fs.batching(20), fs.Engine(devices=devices))
+    program = fs.make_round(
+        algorithm, sampler, table, fs.local_work(20), fs.Engine(devices=devices)
+    )
     return program, program.init(fs.Variables(*network.init(jax.random.key(0), table.x[:1])))
 
 
@@ -175,7 +196,10 @@ def peaks(devices: int, env: dict[str, str]) -> list[dict[str, Any]]:
     """:func:`memory` of every cohort, each in a fresh process, all programs compiled in an earlier one: a compiler's memory is not a
     round's."""
     fresh("benchmarks.growth:compile_all", env=env, devices=devices)
-    return [fresh("benchmarks.growth:memory", env=env, cohort=cohort, devices=devices) for cohort in COHORTS]
+    return [
+        fresh("benchmarks.growth:memory", env=env, cohort=cohort, devices=devices)
+        for cohort in COHORTS
+    ]
 
 
 def compile_all(devices: int) -> dict[str, Any]:
@@ -197,11 +221,11 @@ def memory(cohort: int, devices: int, rounds: int = 2) -> dict[str, Any]:
     import jax
 
     from fedjax_sim import samplers
-    from fedjax_sim.runtime.devices import keep_programs
+    from fedjax_sim.runtime.devices import enable_compilation_cache
 
     if jax.config.jax_num_cpu_devices != devices:  # type: ignore[attr-defined]
         jax.config.update("jax_num_cpu_devices", devices)
-    keep_programs()
+    enable_compilation_cache()
     program, state = program_of(crowd(), samplers.uniform(cohort), devices)
     jax.block_until_ready(jax.live_arrays())  # the program's own copy of the data, too
     before = reset_peak()
@@ -213,7 +237,9 @@ def memory(cohort: int, devices: int, rounds: int = 2) -> dict[str, Any]:
     return {
         "cohort": cohort,
         "devices": devices,
-        "peak_bytes": after - before if seen else plan.temp_size_in_bytes + plan.output_size_in_bytes,
+        "peak_bytes": after - before
+        if seen
+        else plan.temp_size_in_bytes + plan.output_size_in_bytes,
         "temp_bytes": plan.temp_size_in_bytes,
         "report_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(outcome)),
         "data_bytes": before,
@@ -241,8 +267,12 @@ def resident(what: str) -> int:
 
 def main() -> None:
     verbatim = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__, formatter_class=verbatim)
-    parser.add_argument("--out", default="benchmarks/results/growth", type=Path, help="folder of the curves")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.growth", description=__doc__, formatter_class=verbatim
+    )
+    parser.add_argument(
+        "--out", default="benchmarks/results/growth", type=Path, help="folder of the curves"
+    )
     print(json.dumps(measure(parser.parse_args().out), indent=2))
 
 

@@ -78,8 +78,14 @@ def memory(devices: int, repeats: int, budget: float = 30.0) -> dict[str, Any]:
 
     set_up()
     workload = WORKLOADS["W6"]()
-    settings: dict[str, dict[str, Any]] = {"device": {"data": "device"}, "host": {"data": "host"}, "kept": {"keep": "host"}}
-    contenders = {name: player(workload, Engine(devices=devices, **asked)) for name, asked in settings.items()}
+    settings: dict[str, dict[str, Any]] = {
+        "device": {"data": "device"},
+        "host": {"data": "host"},
+        "kept": {"client_memory": "host"},
+    }
+    contenders = {
+        name: player(workload, Engine(devices=devices, **asked)) for name, asked in settings.items()
+    }
     times = interleave(contenders, repeats, budget)
     return {
         "devices": devices,
@@ -117,7 +123,7 @@ def remembering(folder: str, repeats: int, budget: float = 60.0) -> dict[str, An
     settings = {"large": (10**6, "host"), "small": (1000, "host"), "device": (1000, "device")}
     made = {name: recalling(*asked, str(Path(folder) / name)) for name, asked in settings.items()}
     times = interleave({name: run for name, (_, run) in made.items()}, repeats, budget)
-    keeping, begun = made["large"][0].keeping, time.perf_counter()
+    keeping, begun = made["large"][0].host_memory, time.perf_counter()
     description = keeping.snapshot()
     return {
         "seconds": {name: each.median for name, each in times.items()},
@@ -145,24 +151,28 @@ def recalling(clients: int, keep: Any, folder: str) -> tuple[Any, Callable[[], A
     rows = clients * 100
     numbers = np.random.default_rng(0).standard_normal(rows + 784, np.float32)
     x = np.lib.stride_tricks.sliding_window_view(numbers, 784)[:rows]
-    data = fs.data.population(x, (np.arange(rows) % 62).astype(np.int32), np.arange(clients + 1) * 100)
+    data = fs.data.population(
+        x, (np.arange(rows) % 62).astype(np.int32), np.arange(clients + 1) * 100
+    )
     network = fs.models.logistic(62)
     algorithm = fs.scaffold(fs.classification(network), lr=0.01)
-    engine = fs.Engine(devices=1, data="host", keep=keep, memory=ENOUGH)
-    program = fs.make_round(algorithm, fs.samplers.uniform(100), data, fs.batching(20), engine)
-    if program.keeping:
-        program.keeping.use(folder)
-    return program, advancing(program, program.init(fs.Variables(*network.init(jax.random.key(0), np.asarray(x[:1])))))
+    engine = fs.Engine(devices=1, data="host", client_memory=keep, memory_limit=ENOUGH)
+    program = fs.make_round(algorithm, fs.samplers.uniform(100), data, fs.local_work(20), engine)
+    if program.host_memory:
+        program.host_memory.use(folder)
+    return program, advancing(
+        program, program.init(fs.Variables(*network.init(jax.random.key(0), np.asarray(x[:1]))))
+    )
 
 
 def set_up() -> None:
     """Two CPU devices, as everywhere here, and programs kept; to be called before JAX starts."""
     import jax
 
-    from fedjax_sim.runtime.devices import keep_programs
+    from fedjax_sim.runtime.devices import enable_compilation_cache
 
     jax.config.update("jax_num_cpu_devices", 2)
-    keep_programs()
+    enable_compilation_cache()
 
 
 def cpu_over(one: Any, other: Any) -> float:
@@ -186,7 +196,13 @@ def player(workload: Any, engine: Any) -> Callable[[], Any]:
     from fedjax_sim import samplers
     from fedjax_sim.engine.program import make_round
 
-    program = make_round(workload.federated(), samplers.uniform(len(workload.cohort)), workload.data, workload.work, engine)
+    program = make_round(
+        workload.federated(),
+        samplers.uniform(len(workload.cohort)),
+        workload.data,
+        workload.work,
+        engine,
+    )
     return advancing(program, program.init(workload.init()))
 
 
@@ -220,7 +236,7 @@ def supplying(waited: list[float], ahead: bool) -> Iterator[None]:
 
     from fedjax_sim.engine import program
 
-    make = program.make_supplier
+    make = program.make_cohort_loader
 
     def watched(*given: Any) -> Any:
         supplier = make(*given)
@@ -232,10 +248,12 @@ def supplying(waited: list[float], ahead: bool) -> Iterator[None]:
             waited.append(time.perf_counter() - begun)
             return parcel
 
-        return supplier._replace(take=take, prepare=supplier.prepare if ahead else lambda state: None)
+        return supplier._replace(
+            take=take, prepare=supplier.prepare if ahead else lambda state: None
+        )
 
-    program.make_supplier = watched
+    program.make_cohort_loader = watched
     try:
         yield
     finally:
-        program.make_supplier = make
+        program.make_cohort_loader = make

@@ -49,8 +49,13 @@ def measure(name: str, rounds: int, repeats: int, budget: float = 45.0) -> dict[
         groups = {kind: stack.enter_context(group(name, *each)) for kind, each in asked.items()}
         for each in groups.values():
             turn(each, rounds)
-        taken = take_turns({kind: partial(turn, each, rounds) for kind, each in groups.items()}, repeats, budget)
-        hashes = {kind: sorted({ask(process)["hash"] for process in tell(each, "hash")}) for kind, each in groups.items()}
+        taken = take_turns(
+            {kind: partial(turn, each, rounds) for kind, each in groups.items()}, repeats, budget
+        )
+        hashes = {
+            kind: sorted({ask(process)["hash"] for process in tell(each, "hash")})
+            for kind, each in groups.items()
+        }
     times = {kind: Timing(*zip(*each, strict=True)) for kind, each in taken.items()}
     return {
         "workload": name,
@@ -68,12 +73,23 @@ def group(name: str, processes: int, pinned: bool) -> Iterator[list[subprocess.P
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.DEVNULL,
+        "text": True,
+    }
     env = {**os.environ, **(THREADS if pinned else {})}
     running = []
     for number in range(processes):
-        asked = json.dumps({"name": name, "port": port, "processes": processes, "number": number, "pinned": pinned})
-        running.append(subprocess.Popen([sys.executable, "-m", "benchmarks.joined", asked], cwd=ROOT, env=env, **pipes))
+        asked = json.dumps(
+            {"name": name, "port": port, "processes": processes, "number": number, "pinned": pinned}
+        )
+        running.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.joined", asked], cwd=ROOT, env=env, **pipes
+            )
+        )
     try:
         yield running
     finally:
@@ -99,7 +115,11 @@ def ask(process: subprocess.Popen) -> Any:
     for line in process.stdout or ():
         if line.startswith("{"):
             return json.loads(line)
-    fail("a process of the benchmark has gone", f"exit status {process.wait()}", "try it by hand: python -m benchmarks.joined JSON")
+    fail(
+        "a process of the benchmark has gone",
+        got=f"exit status {process.wait()}",
+        fix="try it by hand: python -m benchmarks.joined JSON",
+    )
 
 
 def serve(name: str, port: int, processes: int, number: int, pinned: bool) -> None:
@@ -113,16 +133,22 @@ def serve(name: str, port: int, processes: int, number: int, pinned: bool) -> No
     from fedjax_sim.engine import Engine
     from fedjax_sim.engine.program import make_round
     from fedjax_sim.persistence.manifest import state_hash
-    from fedjax_sim.runtime.devices import keep_programs
+    from fedjax_sim.runtime.devices import enable_compilation_cache
     from fedjax_sim.runtime.processes import join
 
     jax.config.update("jax_num_cpu_devices", 2 // processes)
-    keep_programs()
+    enable_compilation_cache()
     if processes > 1:
         join(f"127.0.0.1:{port}", processes, number)
     workload = WORKLOADS[name]()
     engine = Engine(devices=2, shards=SHARDS, data="host")
-    program = make_round(workload.federated(), samplers.uniform(len(workload.cohort)), workload.data, workload.work, engine)
+    program = make_round(
+        workload.federated(),
+        samplers.uniform(len(workload.cohort)),
+        workload.data,
+        workload.local_work,
+        engine,
+    )
     state = program.init(workload.init())
 
     def play(rounds: int) -> dict[str, float]:

@@ -18,7 +18,9 @@ BUDGET = 120.0
 """Seconds of repetitions for a workload on so many devices (at least three of each choice)."""
 
 
-def measure(names: list[str], repeats: int = 5, fixed: tuple[int, ...] | None = None, budget: float = BUDGET) -> dict[str, Any]:
+def measure(
+    names: list[str], repeats: int = 5, fixed: tuple[int, ...] | None = None, budget: float = BUDGET
+) -> dict[str, Any]:
     """For each workload and number of devices, seconds of a round by lanes.
 
     Returns:
@@ -29,10 +31,14 @@ def measure(names: list[str], repeats: int = 5, fixed: tuple[int, ...] | None = 
     import jax
 
     counts, fixed = sorted({1, len(jax.devices())}), fixed or FIXED[jax.default_backend()]
-    return {name: [sweep(name, count, repeats, fixed, budget) for count in counts] for name in names}
+    return {
+        name: [sweep(name, count, repeats, fixed, budget) for count in counts] for name in names
+    }
 
 
-def sweep(name: str, devices: int, repeats: int, fixed: tuple[int, ...], budget: float = BUDGET) -> dict[str, Any]:
+def sweep(
+    name: str, devices: int, repeats: int, fixed: tuple[int, ...], budget: float = BUDGET
+) -> dict[str, Any]:
     """One workload on so many devices: every choice of lanes, in turn. Lanes beyond the clients of a device are not tried."""
     from benchmarks.contest import lanes_of, ours
     from benchmarks.measure import interleave
@@ -42,7 +48,10 @@ def sweep(name: str, devices: int, repeats: int, fixed: tuple[int, ...], budget:
     contenders = {str(lanes): ours(workload, devices, lanes) for lanes in ("auto", *tried)}
     times = interleave(contenders, repeats, budget)
     seconds = {lanes: timing.median for lanes, timing in times.items()}
-    best, worst = (choose((lanes for lanes in seconds if lanes != "auto"), key=seconds.__getitem__) for choose in (min, max))
+    best, worst = (
+        choose((lanes for lanes in seconds if lanes != "auto"), key=seconds.__getitem__)
+        for choose in (min, max)
+    )
     return {
         "devices": devices,
         "auto": lanes_of(workload, devices, "auto"),
@@ -66,12 +75,16 @@ def short_enough(name: str, devices: int) -> tuple[Any, bool]:
 
     workload = WORKLOADS[name]()
     # Not one step: clients who all take one are a case of their own, for which the engine chooses other lanes.
-    short = workload._replace(cohort=workload.cohort[:16], work=workload.work._replace(epochs=1, steps=2))
+    short = workload._replace(
+        cohort=workload.cohort[:16], work=workload.local_work._replace(epochs=1, steps=2)
+    )
     run = ours(short, devices, "auto")
     jax.block_until_ready(run())
     start = time.perf_counter()
     jax.block_until_ready(run())
-    heavy = (time.perf_counter() - start) * client_steps(workload).sum() / client_steps(short).sum() > HEAVY
+    heavy = (time.perf_counter() - start) * client_steps(workload).sum() / client_steps(
+        short
+    ).sum() > HEAVY
     return (short, True) if heavy else (workload, False)
 
 
@@ -80,7 +93,9 @@ def main() -> None:
     from fedjax_sim.runtime.devices import use_cores
 
     verbatim = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.lanes", description=__doc__, formatter_class=verbatim)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.lanes", description=__doc__, formatter_class=verbatim
+    )
     parser.add_argument("--only", default=",".join(WORKLOADS), help="workloads, such as W1,W5")
     parser.add_argument("--repeats", default=5, type=int)
     options = parser.parse_args()

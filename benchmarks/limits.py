@@ -45,8 +45,16 @@ def measure(lines: list[dict[str, Any]] | None = None) -> dict[str, Any]:
 
     machine = rates()
     cores = sorted(os.sched_getaffinity(0))
-    single = fresh("benchmarks.limits:rates", cores=cores[:1]) if jax.default_backend() == "cpu" and len(cores) > 1 else None
-    return {"machine": machine, "one_core": single, "rounds": [share(line, machine) for line in lines or []]}
+    single = (
+        fresh("benchmarks.limits:rates", cores=cores[:1])
+        if jax.default_backend() == "cpu" and len(cores) > 1
+        else None
+    )
+    return {
+        "machine": machine,
+        "one_core": single,
+        "rounds": [share(line, machine) for line in lines or []],
+    }
 
 
 def rates() -> dict[str, float]:
@@ -86,7 +94,10 @@ def memory_rates(count: int = 2**26) -> dict[str, float]:
         return held["out"]
 
     moved = 2 * 4 * count
-    return {"copy": moved / best(lambda: run(lambda out: copy(source, out))), "sweep": moved / best(lambda: run(sweep))}
+    return {
+        "copy": moved / best(lambda: run(lambda out: copy(source, out))),
+        "sweep": moved / best(lambda: run(sweep)),
+    }
 
 
 def best(run: Callable[[], Any], turns: int = TURNS) -> float:
@@ -194,8 +205,12 @@ def share(line: dict[str, Any], machine: dict[str, float]) -> dict[str, Any]:
 
 def main() -> None:
     verbatim = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.limits", description=__doc__, formatter_class=verbatim)
-    parser.add_argument("--only", default="", help="workloads to time, such as W1,W3; none by default")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.limits", description=__doc__, formatter_class=verbatim
+    )
+    parser.add_argument(
+        "--only", default="", help="workloads to time, such as W1,W3; none by default"
+    )
     parser.add_argument("--repeats", default=5, type=int)
     options = parser.parse_args()
     from fedjax_sim.runtime.devices import cores, use_cores
@@ -205,7 +220,9 @@ def main() -> None:
     from benchmarks.workloads import WORKLOADS
 
     names = [name for name in options.only.split(",") if name]
-    lines = [time_workload(WORKLOADS[name](), min(cores(), 2), "auto", options.repeats) for name in names]
+    lines = [
+        time_workload(WORKLOADS[name](), min(cores(), 2), "auto", options.repeats) for name in names
+    ]
     print(json.dumps(measure(lines), indent=2))
 
 

@@ -44,7 +44,12 @@ class Timing(NamedTuple):
         return float(np.median(np.asarray(self.taken) / np.asarray(other.taken)))
 
 
-def take_turns(contenders: dict[K, Callable[[], T]], repeats: int, budget: float = math.inf, cap: float = math.inf) -> dict[K, list[T]]:
+def take_turns(
+    contenders: dict[K, Callable[[], T]],
+    repeats: int,
+    budget: float = math.inf,
+    cap: float = math.inf,
+) -> dict[K, list[T]]:
     """What every contender returns, called ``repeats`` times in turn: three times, fewer where they take ``cap`` seconds, and more
     while the budget (seconds) lasts."""
     taken: dict[K, list[T]] = {name: [] for name in contenders}
@@ -65,9 +70,13 @@ def clocked(run: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - start, time.process_time() - computed
 
 
-def interleave(contenders: dict[str, Callable[[], Any]], repeats: int = 7, budget: float = 60.0) -> dict[str, Timing]:
+def interleave(
+    contenders: dict[str, Callable[[], Any]], repeats: int = 7, budget: float = 60.0
+) -> dict[str, Timing]:
     """Times every contender ``repeats`` times in turn, after one call to warm up; fewer times where the budget (seconds) ends first."""
     for run in contenders.values():
         jax.block_until_ready(run())
-    taken = take_turns({name: partial(clocked, run) for name, run in contenders.items()}, repeats, budget)
+    taken = take_turns(
+        {name: partial(clocked, run) for name, run in contenders.items()}, repeats, budget
+    )
     return {name: Timing(*zip(*each, strict=True)) for name, each in taken.items()}

@@ -32,11 +32,19 @@ def workloads(lines: list[dict[str, Any]]) -> str:
     if any("trap_s" in line for line in lines):
         parts += [f"The same scan as XLA runs its convolutions inside a loop: {trapped(lines)}."]
     if half := [line for line in lines if "bfloat16_s" in line]:
-        told = (f"{line['workload']} {ms(line['bfloat16_s'])} ms, {line['bfloat16_s'] / line['ours_s']:.2f} of ours" for line in half)
+        told = (
+            f"{line['workload']} {ms(line['bfloat16_s'])} ms, {line['bfloat16_s'] / line['ours_s']:.2f} of ours"
+            for line in half
+        )
         parts += [f"Computed in bfloat16, parameters and sums in float32: {'; '.join(told)}."]
     if steps := [line for line in lines if "vmap_s" in line]:
-        told = (f"{line['workload']} {ms(line['vmap_s'])} ms, ours {line['ours_s'] / line['vmap_s']:.2f} of it" for line in steps)
-        parts += [f"One vmapped gradient of all clients, where each takes one step: {'; '.join(told)}."]
+        told = (
+            f"{line['workload']} {ms(line['vmap_s'])} ms, ours {line['ours_s'] / line['vmap_s']:.2f} of it"
+            for line in steps
+        )
+        parts += [
+            f"One vmapped gradient of all clients, where each takes one step: {'; '.join(told)}."
+        ]
     if any(line.get("peers") for line in lines):
         parts += ["## Ours and the peers", peers(lines), reasons(lines)]
     return "\n\n".join(part for part in parts if part)
@@ -49,7 +57,9 @@ than the scan."""
 
 def trapped(lines: list[dict[str, Any]]) -> str:
     """How long the plain scan of convolutions takes."""
-    return ", ".join(f"{line['workload']} {line['trap_s']:.3g} s" for line in lines if "trap_s" in line)
+    return ", ".join(
+        f"{line['workload']} {line['trap_s']:.3g} s" for line in lines if "trap_s" in line
+    )
 
 
 def peers(lines: list[dict[str, Any]]) -> str:
@@ -63,14 +73,24 @@ def peers(lines: list[dict[str, Any]]) -> str:
         known = [value for value in ratios.values() if value]
         cells = [f"{ratios[name]:.3g}" if ratios.get(name) else "-" for name in names]
         rows.append([line["workload"], *cells, f"{min(known):.3g}" if known else "-"])
-    least = [min(known) for line in lines if (known := [value for each in line.get("peers", {}).values() if (value := ratio(each))])]
+    least = [
+        min(known)
+        for line in lines
+        if (known := [value for each in line.get("peers", {}).values() if (value := ratio(each))])
+    ]
     said = f"How many times as long as ours a peer's round takes; both use all cores. Workloads with a peer: {len(least)}; "
-    return f"{said}geometric mean over the best peer of each: {geometric(least):.3g}.\n\n" + table(["", *names, "best peer"], rows)
+    return f"{said}geometric mean over the best peer of each: {geometric(least):.3g}.\n\n" + table(
+        ["", *names, "best peer"], rows
+    )
 
 
 def ratio(result: Any) -> float | None:
     """A peer's seconds over ours, or None where there is no time to quote."""
-    return result["seconds"] / result["ours_s"] if isinstance(result, dict) and "seconds" in result else None
+    return (
+        result["seconds"] / result["ours_s"]
+        if isinstance(result, dict) and "seconds" in result
+        else None
+    )
 
 
 def reasons(lines: list[dict[str, Any]]) -> str:
@@ -79,7 +99,11 @@ def reasons(lines: list[dict[str, Any]]) -> str:
     for line in lines:
         for name, result in line.get("peers", {}).items():
             if ratio(result) is None:
-                why = result.get("reason", "no reason given") if isinstance(result, dict) else str(result)
+                why = (
+                    result.get("reason", "no reason given")
+                    if isinstance(result, dict)
+                    else str(result)
+                )
                 found.setdefault((name, why), []).append(line["workload"])
     return "\n".join(f"* {name}, {', '.join(where)}: {why}" for (name, why), where in found.items())
 
@@ -93,7 +117,9 @@ def limits(part: dict[str, Any]) -> str:
     def rate(rates: dict[str, float]) -> str:
         return f"{rates['matmul'] / 1e9:.4g} GFLOP/s, copy {rates['copy'] / 1e9:.3g} GB/s, sweep in place {rates['sweep'] / 1e9:.3g} GB/s"
 
-    said = f"Measured: matmul (float32) {rate(part['machine'])}" + (f"; one core: {rate(part['one_core'])}." if part["one_core"] else ".")
+    said = f"Measured: matmul (float32) {rate(part['machine'])}" + (
+        f"; one core: {rate(part['one_core'])}." if part["one_core"] else "."
+    )
     rows = [
         [
             row["workload"],
@@ -101,11 +127,23 @@ def limits(part: dict[str, Any]) -> str:
             f"{row['step_bytes'] / 1e6:.4g}",
             ms(row["least_s"]),
             ms(row["ours_s"]),
-            *(f"{100 * row[key]:.3g} %" for key in ("flops_share", "flops_share_floor", "bytes_share")),
+            *(
+                f"{100 * row[key]:.3g} %"
+                for key in ("flops_share", "flops_share_floor", "bytes_share")
+            ),
         ]
         for row in part["rounds"]
     ]
-    columns = ("", "MFLOP a step", "MB a step", "ms at matmul's rate", "ours, ms", "share of matmul", "the scan's", "bytes / memory's rate")
+    columns = (
+        "",
+        "MFLOP a step",
+        "MB a step",
+        "ms at matmul's rate",
+        "ours, ms",
+        "share of matmul",
+        "the scan's",
+        "bytes / memory's rate",
+    )
     return f"## The machine's limits\n\n{said}\n{BYTES}\n\n{table(columns, rows)}"
 
 
@@ -114,13 +152,32 @@ BYTES = """FLOPs and bytes are XLA's count for one step, times the steps. Bytes 
 
 def lanes(part: dict[str, Any]) -> str:
     """Automatic lanes beside fixed ones."""
-    tried = list(dict.fromkeys(lanes for sweeps in part.values() for sweep in sweeps for lanes in sweep["seconds"]))
+    tried = list(
+        dict.fromkeys(
+            lanes for sweeps in part.values() for sweep in sweeps for lanes in sweep["seconds"]
+        )
+    )
     rows = []
     for name, sweeps in part.items():
         for sweep in sweeps:
-            cells = [ms(sweep["seconds"][lanes]) if lanes in sweep["seconds"] else "" for lanes in tried]
-            ends = (str(sweep["auto"]), f"{sweep['auto_over_best']:.2f}", sweep["best"], f"{sweep['worst_over_auto']:.2f}", sweep["worst"])
-            rows.append([name + (" (shortened)" if sweep["shortened"] else ""), str(sweep["devices"]), *cells, *ends])
+            cells = [
+                ms(sweep["seconds"][lanes]) if lanes in sweep["seconds"] else "" for lanes in tried
+            ]
+            ends = (
+                str(sweep["auto"]),
+                f"{sweep['auto_over_best']:.2f}",
+                sweep["best"],
+                f"{sweep['worst_over_auto']:.2f}",
+                sweep["worst"],
+            )
+            rows.append(
+                [
+                    name + (" (shortened)" if sweep["shortened"] else ""),
+                    str(sweep["devices"]),
+                    *cells,
+                    *ends,
+                ]
+            )
     columns = ("", "devices", *tried, "auto is", "auto / best", "best", "worst / auto", "worst")
     return f"## Lanes\n\nMilliseconds of a round by lanes on each device.\n\n{table(columns, rows)}"
 
@@ -135,7 +192,16 @@ def growth(part: dict[str, Any]) -> str:
             peak, temp = (f"{held[key] / 2**20:.3g}" for key in ("peak_bytes", "temp_bytes"))
             times = (f"{1e6 * row[key]:.3g}" for key in ("step_s", "low_s", "high_s", "cpu_s"))
             rows.append([devices, f"{row['cohort']:,}", *times, peak, temp])
-    columns = ("devices", "cohort", "us a client-step", "lowest", "highest", "all cores' us", "process, MiB", "buffers, MiB")
+    columns = (
+        "devices",
+        "cohort",
+        "us a client-step",
+        "lowest",
+        "highest",
+        "all cores' us",
+        "process, MiB",
+        "buffers, MiB",
+    )
     people = part["population"]
     said = [
         f"Cohort, on W1. Largest over smallest: {spreads(part['summary'])}.",
@@ -158,7 +224,9 @@ def spreads(summary: dict[str, Any]) -> str:
     """The cohort's summary in words."""
     told = []
     for devices, time in summary["step_time_spread"].items():
-        computed, memory = (summary[f"{what}_spread"][devices] for what in ("cpu_time", "peak_memory"))
+        computed, memory = (
+            summary[f"{what}_spread"][devices] for what in ("cpu_time", "peak_memory")
+        )
         told.append(
             f"time {time:.2f} (processor time {computed:.2f}), memory {memory:.2f} on {devices} device{'s' if int(devices) > 1 else ''}"
         )
@@ -168,10 +236,21 @@ def spreads(summary: dict[str, Any]) -> str:
 def startup(part: dict[str, Any]) -> str:
     """Seconds to the first round."""
     kinds = ("import", "cold", "warm", "damaged")
-    rows = [[kind, f"{part[f'{kind}_s']:.2f}", *(f"{each:.2f}" for each in part["spread"][kind])] for kind in kinds]
-    stages = ", ".join(f"{name.removesuffix('_s')} {taken:.2f}" for name, taken in part["parts"]["warm"].items() if name != "total_s")
+    rows = [
+        [kind, f"{part[f'{kind}_s']:.2f}", *(f"{each:.2f}" for each in part["spread"][kind])]
+        for kind in kinds
+    ]
+    stages = ", ".join(
+        f"{name.removesuffix('_s')} {taken:.2f}"
+        for name, taken in part["parts"]["warm"].items()
+        if name != "total_s"
+    )
     said = f"Warm over `import jax`: {part['warm_over_import']:.2f}. A warm start in stages, seconds: {stages}."
-    damage = "ended in the same loss as" if part["damage_survived"] else "did NOT end in the same loss as"
+    damage = (
+        "ended in the same loss as"
+        if part["damage_survived"]
+        else "did NOT end in the same loss as"
+    )
     damaged = f"With every entry of the cache damaged, all runs {damage} a cold one."
     head = "## Start-up\n\nSeconds until W1's first round is done, in a fresh process."
     return f"{head}\n\n{table(('', 'median', 'lowest', 'highest'), rows)}\n\n{said} {damaged}"
@@ -190,7 +269,9 @@ PAGES: dict[str, Callable[[Any], str]] = {
 def place(facts: dict[str, Any]) -> str:
     """The machine in words."""
     kinds = Counter(facts["devices"])
-    accelerators = [f"{count} x {kind}" if count > 1 else kind for kind, count in kinds.items() if kind != "cpu"]
+    accelerators = [
+        f"{count} x {kind}" if count > 1 else kind for kind, count in kinds.items() if kind != "cpu"
+    ]
     return ", ".join(accelerators) or f"{facts['cores']} cores ({facts['processor']})"
 
 

@@ -19,7 +19,10 @@ from typing import Any, NamedTuple
 from fedjax_sim.core.errors import require
 
 README = Path(__file__).parent.parent / "README.md"
-MARKS = {"cpu": ("<!-- benchmarks -->", "<!-- /benchmarks -->"), "accelerator": ("<!-- accelerator -->", "<!-- /accelerator -->")}
+MARKS = {
+    "cpu": ("<!-- benchmarks -->", "<!-- /benchmarks -->"),
+    "accelerator": ("<!-- accelerator -->", "<!-- /accelerator -->"),
+}
 COMMAND = "python -m benchmarks --full"
 
 
@@ -34,16 +37,28 @@ class Report(NamedTuple):
     """By name: ``workloads`` (lines of the main table, ``peers`` in them), ``limits``, ``lanes``, ``growth``, ``startup``; any may lack."""
 
 
-def write(parts: dict[str, Any], folder: str | Path, machine: str, fresh: Sequence[str] = (), readme: Path | None = None) -> Report:
+def write(
+    parts: dict[str, Any],
+    folder: str | Path,
+    machine: str,
+    fresh: Sequence[str] = (),
+    readme: Path | None = None,
+) -> Report:
     """Writes ``<machine>.json`` and ``<machine>.md`` into a folder, and the tables' digest into a README where one is named.
 
     ``fresh`` names the parts measured in this run: the commit of each is kept with the facts.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    earlier = read(folder / f"{machine}.json").facts["parts"] if (folder / f"{machine}.json").exists() else {}
+    earlier = (
+        read(folder / f"{machine}.json").facts["parts"]
+        if (folder / f"{machine}.json").exists()
+        else {}
+    )
     now = facts()
-    report = Report(machine, {**now, "parts": {**earlier, **dict.fromkeys(fresh, now["commit"])}}, parts)
+    report = Report(
+        machine, {**now, "parts": {**earlier, **dict.fromkeys(fresh, now["commit"])}}, parts
+    )
     (folder / f"{machine}.json").write_text(json.dumps(report._asdict(), indent=1) + "\n")
     (folder / f"{machine}.md").write_text(document(report))
     if readme is not None:
@@ -91,10 +106,14 @@ def commit() -> str:
     here = README.parent
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -102,7 +121,9 @@ def commit() -> str:
 def processor() -> str:
     """The processor's own name, where the system tells it."""
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(
+            r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE
+        )
     except OSError:
         found = None
     return found.group(1) if found else platform.processor() or platform.machine()
@@ -123,7 +144,9 @@ def document(report: Report) -> str:
     return (
         "\n".join(intro)
         + "\n\n"
-        + "\n\n".join(page(report.parts[name]) for name, page in pages.PAGES.items() if report.parts.get(name))
+        + "\n\n".join(
+            page(report.parts[name]) for name, page in pages.PAGES.items() if report.parts.get(name)
+        )
         + "\n"
     )
 
@@ -139,7 +162,12 @@ def update_readme(report: Report, path: Path = README) -> None:
     start, end = MARKS["cpu" if set(report.facts["devices"]) == {"cpu"} else "accelerator"]
     text = path.read_text()
     there = start in text and end in text
-    require(there, f"{path.name} has no place for the table", "no markers", f"put {start} and {end} around it")
+    require(
+        there,
+        f"{path.name} has no place for the table",
+        got="no markers",
+        fix=f"put {start} and {end} around it",
+    )
     before, rest = text.split(start, 1)
     after = rest.split(end, 1)[1]
     path.write_text(f"{before}{start}\n{pages.digest(report)}\n{end}{after}")
@@ -152,7 +180,9 @@ def geometric(values: list[float]) -> float:
 
 def main() -> None:
     verbatim = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__, formatter_class=verbatim)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.results", description=__doc__, formatter_class=verbatim
+    )
     parser.add_argument("file", type=Path, help="a report's .json")
     parser.add_argument("--readme", action="store_true", help="put its tables into the README, too")
     options = parser.parse_args()

@@ -33,8 +33,13 @@ COHORTS = (100, 10_000)
 
 def host(scratch: Path) -> list[dict[str, Any]]:
     """Rows of :func:`benchmarks.hosted.examples`."""
-    cases = [(name, devices, repeats) for name, repeats in (("W1", 60), ("W2", 9)) for devices in (1, 2)]
-    return [fresh("benchmarks.hosted:examples", name=name, devices=devices, repeats=repeats) for name, devices, repeats in cases]
+    cases = [
+        (name, devices, repeats) for name, repeats in (("W1", 60), ("W2", 9)) for devices in (1, 2)
+    ]
+    return [
+        fresh("benchmarks.hosted:examples", name=name, devices=devices, repeats=repeats)
+        for name, devices, repeats in cases
+    ]
 
 
 def people(scratch: Path) -> dict[str, Any]:
@@ -55,16 +60,27 @@ def people(scratch: Path) -> dict[str, Any]:
 def memory(scratch: Path) -> dict[str, Any]:
     """Rows of :func:`benchmarks.hosted.memory`, and :func:`benchmarks.hosted.remembering`."""
     rows = [fresh("benchmarks.hosted:memory", devices=devices, repeats=30) for devices in (1, 2)]
-    return {"rows": rows, "table": fresh("benchmarks.hosted:remembering", folder=str(scratch / "remembered"), repeats=30)}
+    return {
+        "rows": rows,
+        "table": fresh(
+            "benchmarks.hosted:remembering", folder=str(scratch / "remembered"), repeats=30
+        ),
+    }
 
 
 def cohort(scratch: Path) -> dict[str, Any]:
     """Peak memory of two cohorts, compiled in an earlier process, for a compiler's memory is not a round's."""
     crowd(scratch, MILLION)
     cases: dict[str, Callable[..., dict[str, Any]]] = {
-        "device": lambda size, rounds: fresh("benchmarks.growth:memory", cohort=size, devices=1, rounds=rounds),
+        "device": lambda size, rounds: fresh(
+            "benchmarks.growth:memory", cohort=size, devices=1, rounds=rounds
+        ),
         "host": lambda size, rounds: fresh(
-            "benchmarks.crowds:living", folder=folder(scratch, MILLION), cohort=size, rounds=rounds, model="mlp"
+            "benchmarks.crowds:living",
+            folder=folder(scratch, MILLION),
+            cohort=size,
+            rounds=rounds,
+            model="mlp",
         ),
     }
     rows = []
@@ -72,7 +88,12 @@ def cohort(scratch: Path) -> dict[str, Any]:
         for size in COHORTS:
             run(size, 1)
             rows.append({"place": place, "cohort": size, **run(size, 3)})
-    told = [fresh("benchmarks.crowds:predicted", folder=folder(scratch, MILLION), cohort=size, model="mlp") for size in COHORTS]
+    told = [
+        fresh(
+            "benchmarks.crowds:predicted", folder=folder(scratch, MILLION), cohort=size, model="mlp"
+        )
+        for size in COHORTS
+    ]
     return {"rows": rows, "predicted": told}
 
 
@@ -83,7 +104,10 @@ def processes(scratch: Path) -> list[dict[str, Any]]:
 
 def paper(scratch: Path) -> dict[str, Any]:
     """What needs no examples, at 1,000 to 100,000,000 clients, and rounds of 100,000,000 whose examples are holes."""
-    numbers = [fresh("benchmarks.crowds:numbers", clients=clients) for clients in (1000, MILLION, HUNDRED_MILLION)]
+    numbers = [
+        fresh("benchmarks.crowds:numbers", clients=clients)
+        for clients in (1000, MILLION, HUNDRED_MILLION)
+    ]
     there = str(scratch / "holes")
     return {
         "numbers": numbers,
@@ -107,7 +131,11 @@ PARTS: dict[str, Callable[[Path], Any]] = {
 def crowd(scratch: Path, clients: int) -> dict[str, Any]:
     """Writes that many clients, unless they are there; returns what it took."""
     there = Path(folder(scratch, clients))
-    return {} if there.exists() else fresh("benchmarks.crowds:write", folder=str(there), clients=clients)
+    return (
+        {}
+        if there.exists()
+        else fresh("benchmarks.crowds:write", folder=str(there), clients=clients)
+    )
 
 
 def folder(scratch: Path, clients: int) -> str:
@@ -122,21 +150,39 @@ def put(parts: dict[str, Any], machine: str, fresh_parts: tuple[str, ...]) -> No
     facts = results.facts()
     facts["parts"] = {**earlier, **dict.fromkeys(fresh_parts, facts["commit"])}
     RESULTS.mkdir(exist_ok=True)
-    kept.write_text(json.dumps({"machine": machine, "facts": facts, "parts": parts}, indent=1) + "\n")
+    kept.write_text(
+        json.dumps({"machine": machine, "facts": facts, "parts": parts}, indent=1) + "\n"
+    )
     body = scale_pages.document(facts, parts)
     kept.with_suffix(".md").write_text(f"# Scale: {machine}\n\n{body}\n")
     text = PAGE.read_text()
-    require(START in text and END in text, f"{PAGE.name} has no place for the figures", "no markers", f"put {START} and {END} around it")
+    require(
+        START in text and END in text,
+        f"{PAGE.name} has no place for the figures",
+        got="no markers",
+        fix=f"put {START} and {END} around it",
+    )
     PAGE.write_text(f"{text.split(START)[0]}{START}\n{body}\n{END}{text.split(END, 1)[1]}")
 
 
 def main() -> None:
     verbatim = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__, formatter_class=verbatim)
-    parser.add_argument("--only", default=tuple(PARTS), type=lambda text: tuple(text.split(",")), help=f"some of {','.join(PARTS)}")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scale", description=__doc__, formatter_class=verbatim
+    )
+    parser.add_argument(
+        "--only",
+        default=tuple(PARTS),
+        type=lambda text: tuple(text.split(",")),
+        help=f"some of {','.join(PARTS)}",
+    )
     parser.add_argument("--json", action="store_true", help="print every part as a line of JSON")
-    parser.add_argument("--machine", help="name of the results; by default the kind and number of processors")
-    parser.add_argument("--scratch", help="folder for a population of 3 GB; a temporary one by default")
+    parser.add_argument(
+        "--machine", help="name of the results; by default the kind and number of processors"
+    )
+    parser.add_argument(
+        "--scratch", help="folder for a population of 3 GB; a temporary one by default"
+    )
     options = parser.parse_args()
     if odd := [name for name in options.only if name not in PARTS]:
         parser.error(f"--only: unknown {', '.join(odd)}; choose from {', '.join(PARTS)}")
@@ -147,7 +193,10 @@ def main() -> None:
         for name in options.only:
             parts[name] = PARTS[name](Path(scratch))
             put(parts, machine, (name,))
-            print(json.dumps({name: parts[name]}) if options.json else f"{name} written to {kept}", flush=True)
+            print(
+                json.dumps({name: parts[name]}) if options.json else f"{name} written to {kept}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -31,13 +31,22 @@ def populations(repeats: int = 7, cohort: int = 50, rounds: int = 20) -> dict[st
 
     jax.config.update("jax_num_cpu_devices", 1)
     small, large = (tiny(clients) for clients in POPULATIONS)
-    offset, size = (jax.numpy.tile(column, POPULATIONS[1] // POPULATIONS[0]) for column in (small.offset, small.size))
+    offset, size = (
+        jax.numpy.tile(column, POPULATIONS[1] // POPULATIONS[0])
+        for column in (small.offset, small.size)
+    )
     tables = {"small": small, "shared": small._replace(offset=offset, size=size), "large": large}
-    runs = {name: timed(program_of(table, samplers.uniform(cohort), 1), rounds) for name, table in tables.items()}
+    runs = {
+        name: timed(program_of(table, samplers.uniform(cohort), 1), rounds)
+        for name, table in tables.items()
+    }
     taken = in_turn(runs, repeats)
 
     def share(measure: str, one: str, other: str) -> float:
-        ratios = [getattr(a, measure) / getattr(b, measure) for a, b in zip(taken[one], taken[other], strict=True)]
+        ratios = [
+            getattr(a, measure) / getattr(b, measure)
+            for a, b in zip(taken[one], taken[other], strict=True)
+        ]
         return 1 - float(np.median(ratios))  # of ratios within a turn: longer disturbances fall out
 
     return {
@@ -61,7 +70,12 @@ def tiny(clients: int) -> Any:
     sizes = lognormal_sizes(rng, clients, 200, 0.6, 10, 800)
     ends = np.cumsum(sizes)
     x, y = rng.integers(0, 256, (ends[-1], 8), np.uint8), rng.integers(0, 62, ends[-1], np.uint8)
-    return Table(jnp.asarray(x), jnp.asarray(y), jnp.asarray(ends - sizes, jnp.int32), jnp.asarray(sizes, jnp.int32))
+    return Table(
+        jnp.asarray(x),
+        jnp.asarray(y),
+        jnp.asarray(ends - sizes, jnp.int32),
+        jnp.asarray(sizes, jnp.int32),
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- devices
@@ -87,7 +101,10 @@ def speed_up(name: str = "W2", repeats: int = 5) -> dict[str, Any]:
     times = interleave(contenders, repeats, budget=150)
     return {
         "workload": name,
-        "seconds": {key: {"median": t.median, "low": t.low, "high": t.high, "cores": t.cores} for key, t in times.items()},
+        "seconds": {
+            key: {"median": t.median, "low": t.low, "high": t.high, "cores": t.cores}
+            for key, t in times.items()
+        },
         "speed_up": times["one"].over(times["two"]),
         "core_speed_up": times["one_core"].over(times["two"]),
         "balance": balance(workload),
@@ -99,12 +116,12 @@ def balance(workload: Any, shards: int = 2) -> float:
     import jax.numpy as jnp
 
     from fedjax_sim.data.batching import census
-    from fedjax_sim.engine.lanes.schedule import deal, seat
+    from fedjax_sim.engine.lanes.schedule import by_shard, deal
     from fedjax_sim.samplers import roster
 
     sizes = jnp.asarray(workload.data.sizes, jnp.int32)
     cohort = roster(jnp.asarray(workload.cohort), census(workload.work, sizes))
-    steps = np.asarray(seat(cohort, deal(cohort, shards)).members.steps).sum(axis=1)
+    steps = np.asarray(by_shard(cohort, deal(cohort, shards)).members.steps).sum(axis=1)
     return float(steps.sum() / steps.max())
 
 

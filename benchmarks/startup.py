@@ -33,7 +33,9 @@ def measure(repeats: int = REPEATS) -> dict[str, Any]:
       ``import_s``, ``cold_s``, ``warm_s``, ``damaged_s`` with ``spread`` (lowest and highest), ``warm_over_import``, ``parts`` (medians
       of a warm process's stages), and ``damage_survived``: whether all damaged runs ended with the loss of the cold one.
     """
-    taken: dict[str, list[dict[str, Any]]] = {kind: [] for kind in ("import", "cold", "warm", "damaged")}
+    taken: dict[str, list[dict[str, Any]]] = {
+        kind: [] for kind in ("import", "cold", "warm", "damaged")
+    }
     for _ in range(repeats):
         for kind, result in turn().items():
             taken[kind].append(result)
@@ -54,7 +56,10 @@ def turn() -> dict[str, dict[str, Any]]:
     """One of each kind, with a cache folder of their own."""
     with tempfile.TemporaryDirectory() as folder:
         env = {"FEDJAX_SIM_CACHE": folder}
-        first = {"import": fresh("benchmarks.startup:import_jax"), "cold": fresh("benchmarks.startup:first_round", env=env)}
+        first = {
+            "import": fresh("benchmarks.startup:import_jax"),
+            "cold": fresh("benchmarks.startup:first_round", env=env),
+        }
         warm = fresh("benchmarks.startup:first_round", env=env)
         damage(Path(folder))
         return {**first, "warm": warm, "damaged": fresh("benchmarks.startup:first_round", env=env)}
@@ -62,7 +67,11 @@ def turn() -> dict[str, dict[str, Any]]:
 
 def stages(results: list[dict[str, Any]]) -> dict[str, float]:
     """Medians of every stage."""
-    return {key: float(np.median([each[key] for each in results])) for key in results[0] if key.endswith("_s")}
+    return {
+        key: float(np.median([each[key] for each in results]))
+        for key in results[0]
+        if key.endswith("_s")
+    }
 
 
 def damage(folder: Path) -> int:
@@ -97,13 +106,15 @@ def first_round() -> dict[str, Any]:
     import fedjax_sim as fs
 
     fs.use_cores()
-    fs.keep_programs()
+    fs.enable_compilation_cache()
     from benchmarks.workloads import WORKLOADS
 
     package_s = lap()
     workload = WORKLOADS["W1"]()
     data_s = lap()
-    program = fs.make_round(workload.federated(), workload.sampler, workload.data, workload.work)
+    program = fs.make_round(
+        workload.federated(), workload.sampler, workload.data, workload.local_work
+    )
     make_s = lap()
     state = program.init(workload.init())
     jax.block_until_ready(state)
@@ -111,14 +122,22 @@ def first_round() -> dict[str, Any]:
     state, outcome = program.run(state)
     jax.block_until_ready(state)
     round_s = lap()
-    stages = {"import_s": import_s, "package_s": package_s, "make_s": make_s, "init_s": init_s, "round_s": round_s}
+    stages = {
+        "import_s": import_s,
+        "package_s": package_s,
+        "make_s": make_s,
+        "init_s": init_s,
+        "round_s": round_s,
+    }
     loss = float(outcome.metrics["loss"].value[0])
     return {"total_s": sum(stages.values()), **stages, "data_left_out_s": data_s, "loss": loss}
 
 
 def main() -> None:
     verbatim = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__, formatter_class=verbatim)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.startup", description=__doc__, formatter_class=verbatim
+    )
     parser.add_argument("--repeats", default=REPEATS, type=int)
     print(json.dumps(measure(parser.parse_args().repeats), indent=2))
 

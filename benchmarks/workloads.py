@@ -10,7 +10,7 @@ import numpy as np
 
 from fedjax_sim import samplers
 from fedjax_sim.core.types import Algorithm, Objective, Sampler, Variables
-from fedjax_sim.data.batching import Batching, batching
+from fedjax_sim.data.batching import LocalWork, local_work
 from fedjax_sim.data.population import Population, Table, population, to_table
 from fedjax_sim.engine import Engine, make_plan
 from fedjax_sim.engine.devices.backends import make_backend
@@ -30,7 +30,7 @@ class Workload(NamedTuple):
     network: Model
     objective: Objective
     init: Callable[[], Variables]
-    work: Batching
+    local_work: LocalWork
     cohort: np.ndarray
     """int32[C], ids of the clients in every round."""
     lr: float
@@ -44,7 +44,10 @@ class Workload(NamedTuple):
     @property
     def sampler(self) -> Sampler:
         """The fixed cohort as a sampler."""
-        return samplers.stateless(lambda population: len(self.cohort), lambda key, population, round: jax.numpy.asarray(self.cohort))
+        return samplers.stateless(
+            lambda population: len(self.cohort),
+            lambda key, population, round: jax.numpy.asarray(self.cohort),
+        )
 
     def narrowed(self) -> Workload:
         """The same, computed in bfloat16: parameters, gradients and sums stay as they are."""
@@ -63,23 +66,47 @@ _PLACED: list[tuple[Population, Table]] = []
 
 def _placed(data: Population) -> Table:
     if not (_PLACED and _PLACED[0][0] is data):
-        _PLACED[:] = [(data, make_backend(make_plan(Engine(devices=1), int(data.sizes.max()))).share(to_table(data)))]
+        _PLACED[:] = [
+            (
+                data,
+                make_backend(make_plan(Engine(devices=1), int(data.sizes.max()))).share(
+                    to_table(data)
+                ),
+            )
+        ]
     return _PLACED[0][1]
 
 
-def lognormal_sizes(rng: np.random.Generator, clients: int, mean: float, sigma: float, low: int, high: int) -> np.ndarray:
+def lognormal_sizes(
+    rng: np.random.Generator, clients: int, mean: float, sigma: float, low: int, high: int
+) -> np.ndarray:
     """Sizes of unequal clients: log-normal with that mean, cut to ``low..high``."""
-    return np.clip(rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, clients), low, high).astype(np.int64)
+    return np.clip(rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, clients), low, high).astype(
+        np.int64
+    )
 
 
-def images(rng: np.random.Generator, sizes: np.ndarray, shape: tuple[int, ...], classes: int) -> Population:
+def images(
+    rng: np.random.Generator, sizes: np.ndarray, shape: tuple[int, ...], classes: int
+) -> Population:
     """Random images and labels."""
     n = int(sizes.sum())
     x = rng.standard_normal((n, *shape), dtype=np.float32)
-    return population(x, rng.integers(0, classes, n).astype(np.int32), np.concatenate([[0], np.cumsum(sizes)]))
+    return population(
+        x, rng.integers(0, classes, n).astype(np.int32), np.concatenate([[0], np.cumsum(sizes)])
+    )
 
 
-def _classify(name: str, says: str, data: Population, model: str, classes: int, cohort: int, work: Batching, **settings) -> Workload:
+def _classify(
+    name: str,
+    says: str,
+    data: Population,
+    model: str,
+    classes: int,
+    cohort: int,
+    local_work: LocalWork,
+    **settings,
+) -> Workload:
     network = MODELS[model](classes, **settings.pop("network", {}))
     one = jax.tree.map(lambda leaf: leaf[:1], data.x)
     ids = np.random.default_rng(1).choice(data.clients, cohort, replace=False).astype(np.int32)
@@ -87,7 +114,19 @@ def _classify(name: str, says: str, data: Population, model: str, classes: int, 
     def init() -> Variables:
         return Variables(*network.init(jax.random.key(0), one))
 
-    return Workload(name, says, model, data, network, classification(network), init, work, ids, settings.pop("lr", 0.05), **settings)
+    return Workload(
+        name,
+        says,
+        model,
+        data,
+        network,
+        classification(network),
+        init,
+        local_work,
+        ids,
+        settings.pop("lr", 0.05),
+        **settings,
+    )
 
 
 def unequal(shape: tuple[int, ...]) -> Population:
@@ -99,14 +138,16 @@ def unequal(shape: tuple[int, ...]) -> Population:
 def w1(cohort: int = 50) -> Workload:
     """Logistic regression on unequal clients."""
     says = f"logistic regression 784-62, log-normal clients, cohort {cohort}, batch 20"
-    return _classify("W1", says, unequal((784,)), "logistic", 62, cohort, batching(20))
+    return _classify("W1", says, unequal((784,)), "logistic", 62, cohort, local_work(20))
 
 
 def w2() -> Workload:
     """The EMNIST CNN on the same clients."""
     says = "EMNIST CNN, 1.2 M parameters, log-normal clients, cohort 10, batch 20"
     still = {"dropout_convolution": 0.0, "dropout_dense": 0.0}  # peers draw other numbers
-    return _classify("W2", says, unequal((28, 28, 1)), "emnist_cnn", 62, 10, batching(20), network=still)
+    return _classify(
+        "W2", says, unequal((28, 28, 1)), "emnist_cnn", 62, 10, local_work(20), network=still
+    )
 
 
 def w3(algorithm: str = "fedavg", name: str = "W3") -> Workload:
@@ -114,7 +155,14 @@ def w3(algorithm: str = "fedavg", name: str = "W3") -> Workload:
     rng = np.random.default_rng(0)
     data = images(rng, np.full(100, 600), (784,), 10)
     return _classify(
-        name, f"2NN, 100 x 600 examples, cohort 10, batch 10, {algorithm}", data, "mlp", 10, 10, batching(10), algorithm=algorithm
+        name,
+        f"2NN, 100 x 600 examples, cohort 10, batch 10, {algorithm}",
+        data,
+        "mlp",
+        10,
+        10,
+        local_work(10),
+        algorithm=algorithm,
     )
 
 
@@ -124,14 +172,29 @@ def w4() -> Workload:
     sizes = np.full(50, 30)
     x = rng.integers(0, 90, (int(sizes.sum()), 80)).astype(np.int32)
     data = population(x, np.roll(x, -1, axis=1), np.concatenate([[0], np.cumsum(sizes)]))
-    return _classify("W4", "char-LSTM 2 x 256, length 80, cohort 10, batch 10", data, "char_lstm", 90, 10, batching(10), lr=0.1)
+    return _classify(
+        "W4",
+        "char-LSTM 2 x 256, length 80, cohort 10, batch 10",
+        data,
+        "char_lstm",
+        90,
+        10,
+        local_work(10),
+        lr=0.1,
+    )
 
 
 def w5() -> Workload:
     """A tiny linear model, one step each: nothing but overhead."""
     rng = np.random.default_rng(0)
     return _classify(
-        "W5", "linear 32-10, cohort 1,000, one step each", images(rng, np.full(1000, 20), (32,), 10), "logistic", 10, 1000, batching(20)
+        "W5",
+        "linear 32-10, cohort 1,000, one step each",
+        images(rng, np.full(1000, 20), (32,), 10),
+        "logistic",
+        10,
+        1000,
+        local_work(20),
     )
 
 
@@ -144,7 +207,23 @@ def w7() -> Workload:
     """ResNet-18 with GroupNorm."""
     rng = np.random.default_rng(0)
     data = images(rng, np.full(1000, 50), (32, 32, 3), 10)
-    return _classify("W7", "ResNet-18 GroupNorm on 32x32x3, 50 examples each, cohort 50, batch 10", data, "resnet", 10, 50, batching(10))
+    return _classify(
+        "W7",
+        "ResNet-18 GroupNorm on 32x32x3, 50 examples each, cohort 50, batch 10",
+        data,
+        "resnet",
+        10,
+        50,
+        local_work(10),
+    )
 
 
-WORKLOADS: dict[str, Callable[[], Workload]] = {"W1": w1, "W2": w2, "W3": w3, "W4": w4, "W5": w5, "W6": w6, "W7": w7}
+WORKLOADS: dict[str, Callable[[], Workload]] = {
+    "W1": w1,
+    "W2": w2,
+    "W3": w3,
+    "W4": w4,
+    "W5": w5,
+    "W6": w6,
+    "W7": w7,
+}

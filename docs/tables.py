@@ -25,13 +25,18 @@ def algorithms() -> str:
 
 def summaries(heading: str, registry: Mapping[str, Callable[..., Any]]) -> str:
     """One line per factory: name, first sentences of its docstring."""
-    return table((heading, "what it is"), [(f"`{name}`", summary(made).replace("``", "`")) for name, made in registry.items()])
+    return table(
+        (heading, "what it is"),
+        [(f"`{name}`", summary(made).replace("``", "`")) for name, made in registry.items()],
+    )
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """In Markdown."""
     lines = [head, ("---",) * len(head), *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n" for cells in lines)
+    return "".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n" for cells in lines
+    )
 
 
 def reference(entry: Entry) -> str:
@@ -41,7 +46,11 @@ def reference(entry: Entry) -> str:
 
 def renewed(text: str) -> str:
     """A document with what stands between its markers made anew."""
-    tables = {"algorithms": algorithms(), "tasks": summaries("task", TASKS), "partitions": summaries("partition", PARTITIONS)}
+    tables = {
+        "algorithms": algorithms(),
+        "tasks": summaries("task", TASKS),
+        "partitions": summaries("partition", PARTITIONS),
+    }
     for name, made in tables.items():
         between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", flags=re.DOTALL)
         text = between.sub(lambda found, made=made: f"{found[1]}\n{made}\n{found[2]}", text)

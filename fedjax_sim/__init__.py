@@ -35,7 +35,16 @@ if TYPE_CHECKING:
         Upload,
         Variables,
     )
-    from fedjax_sim.data import Examples, Federation, Population, batching, by_client, from_arrays, from_partition, population
+    from fedjax_sim.data import (
+        Examples,
+        Federation,
+        Population,
+        by_client,
+        from_arrays,
+        from_partition,
+        local_work,
+        population,
+    )
     from fedjax_sim.engine import Engine
     from fedjax_sim.engine.federate import federate
     from fedjax_sim.engine.program import Program, make_round
@@ -44,7 +53,7 @@ if TYPE_CHECKING:
     from fedjax_sim.persistence import export, weights
     from fedjax_sim.persistence.checkpoint import open_store, state_hash
     from fedjax_sim.report import comparison, plot_runs
-    from fedjax_sim.runtime.devices import keep_programs, use_cores
+    from fedjax_sim.runtime.devices import enable_compilation_cache, use_cores
     from fedjax_sim.simulation.callbacks import Stop, callback
     from fedjax_sim.simulation.evaluate import make_evaluation
     from fedjax_sim.simulation.history import History
@@ -83,13 +92,13 @@ __all__ = [
     "__version__",
     "aggregators",
     "algorithms",
-    "batching",
     "by_client",
     "callback",
     "classification",
     "clients",
     "comparison",
     "data",
+    "enable_compilation_cache",
     "export",
     "federate",
     "from_arrays",
@@ -97,7 +106,7 @@ __all__ = [
     "from_linen",
     "from_nnx",
     "from_partition",
-    "keep_programs",
+    "local_work",
     "make_evaluation",
     "make_round",
     "models",
@@ -117,7 +126,7 @@ _HOMES = {
     "core.errors": "FedError",
     "core.types": """Aggregator Algorithm Batch Law Learner Mean Member Message Objective Outcome Roster RoundState Sampler Server
         Upload Variables""",
-    "data": "Examples Federation Population batching by_client from_arrays from_partition population",
+    "data": "Examples Federation Population local_work by_client from_arrays from_partition population",
     "engine": "Engine",
     "engine.federate": "federate",
     "engine.program": "Program make_round",
@@ -125,7 +134,7 @@ _HOMES = {
     "models.objectives": "classification regression",
     "persistence.checkpoint": "open_store state_hash",
     "report": "comparison plot_runs",
-    "runtime.devices": "keep_programs use_cores",
+    "runtime.devices": "enable_compilation_cache use_cores",
     "simulation.callbacks": "Stop callback",
     "simulation.evaluate": "make_evaluation",
     "simulation.history": "History",
@@ -149,7 +158,9 @@ def __getattr__(name: str) -> Any:
     else:
         found = None
     if found is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__]
+        )
     globals()[name] = found
     return found
 

@@ -27,7 +27,9 @@ import os
 from importlib.metadata import version
 
 if importlib.util.find_spec("fedjax_sim") is None:
-    keep = " ".join(f"{name}=={version(name)}" for name in ("jax", "jaxlib") if importlib.util.find_spec(name))
+    keep = " ".join(
+        f"{name}=={version(name)}" for name in ("jax", "jaxlib") if importlib.util.find_spec(name)
+    )
     # %pip install -q fedjax-sim {keep}
 
 import jax
@@ -54,7 +56,10 @@ train = task.data.train
 print("images of each digit on the first clients:")
 for client in range(6):
     labels = train.y[train.offsets[client] : train.offsets[client + 1]]
-    print(f"client {client}:", *(f"{count:4d}" if count else "   ." for count in np.bincount(labels, minlength=10)))
+    print(
+        f"client {client}:",
+        *(f"{count:4d}" if count else "   ." for count in np.bincount(labels, minlength=10)),
+    )
 
 # %% [markdown]
 # ## The two algorithms
@@ -69,8 +74,11 @@ algorithms = {
     "FedAvg": fs.fedavg(task.objective, lr=0.1),
     "SCAFFOLD": fs.scaffold(task.objective, lr=0.1),
 }
-homework = fs.batching(batch_size=10, epochs=5)
-programs = {name: fs.make_round(each, fs.samplers.uniform(10), train, homework) for name, each in algorithms.items()}
+homework = fs.local_work(batch_size=10, epochs=5)
+programs = {
+    name: fs.make_round(each, fs.samplers.uniform(10), train, homework)
+    for name, each in algorithms.items()
+}
 
 # %% [markdown]
 # ## Training
@@ -87,7 +95,9 @@ for name, program in programs.items():
     evaluate = fs.make_evaluation(algorithms[name], task, program, clients=False)
     result = fs.simulate(program, start, rounds=rounds, evaluate=evaluate, evaluate_every=5)
     histories[name] = result.history
-    print(f"{name}: {result.history.latest('test/accuracy'):.1%} after {rounds} rounds, {result.seconds:.0f} seconds")
+    print(
+        f"{name}: {result.history.latest('test/accuracy'):.1%} after {rounds} rounds, {result.seconds:.0f} seconds"
+    )
 
 # %% [markdown]
 # ## What happened

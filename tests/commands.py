@@ -29,7 +29,17 @@ def summary(folder: Path) -> dict:
 
 def python(code: str, **env: str) -> str:
     """What a fresh interpreter prints."""
-    clean = {name: value for name, value in os.environ.items() if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
-    done = subprocess.run([sys.executable, "-c", code], env={**clean, **env}, capture_output=True, text=True, timeout=120)
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**clean, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout

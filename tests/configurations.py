@@ -23,7 +23,7 @@ kind = "uniform"
 cohort = 4
 dropout = 0.1
 stragglers = { share = 0.5, least = 0.2 }
-[local]
+[local_work]
 batch_size = 8
 """
 

@@ -14,13 +14,21 @@ from oracles import Problem, unpack
 
 from fedjax_sim import samplers
 from fedjax_sim.algorithms import REGISTRY
-from fedjax_sim.core.types import Algorithm, Objective, Outcome, PyTree, RoundState, Sampler, Variables
-from fedjax_sim.data.batching import Batching
+from fedjax_sim.core.types import (
+    Algorithm,
+    Objective,
+    Outcome,
+    PyTree,
+    RoundState,
+    Sampler,
+    Variables,
+)
+from fedjax_sim.data.batching import LocalWork
 from fedjax_sim.data.population import Population, Table, population, to_table
 from fedjax_sim.engine import Engine, Plan, make_plan
 from fedjax_sim.engine.devices.backends import make_backend
-from fedjax_sim.engine.nonfinite import OFF, Guard
-from fedjax_sim.engine.round import initial, make_spmd, repeat
+from fedjax_sim.engine.nonfinite import OFF, NonFinitePolicy
+from fedjax_sim.engine.round import initial_state, make_spmd, repeat
 from fedjax_sim.models.objectives import classification
 from fedjax_sim.tasks import quadratic
 
@@ -48,19 +56,30 @@ class Machine(NamedTuple):
     plan: Plan
 
 
-def machine(algorithm: Algorithm, sampler: Sampler, like: Population, work: Batching, engine: Engine = ONE, guard: Guard = OFF) -> Machine:
+def machine(
+    algorithm: Algorithm,
+    sampler: Sampler,
+    like: Population,
+    local_work: LocalWork,
+    engine: Engine = ONE,
+    guard: NonFinitePolicy = OFF,
+) -> Machine:
     """``make_round``, but for the data; ``like`` tells the shapes and the size of the largest client."""
     plan = make_plan(engine, int(like.sizes.max()))
     backend = make_backend(plan)
     # A scan of one round, as make_round's: compiled without one, the last bits of a report may differ.
-    program = backend.advance(partial(repeat, make_spmd(algorithm, sampler, plan, work, guard), 1))
+    program = backend.advance(
+        partial(repeat, make_spmd(algorithm, sampler, plan, local_work, guard), 1)
+    )
 
     def run(state: RoundState, data: Table) -> tuple[RoundState, Outcome]:
         state, outcome = program.run(state, data)
         return state, jax.tree.map(lambda leaf: leaf[0], jax.device_get(outcome))
 
     def first(variables: Variables, data: Data, seed: int = 0) -> RoundState:
-        return backend.place(initial(algorithm, sampler, table(data).size, work, variables, seed))
+        return backend.place(
+            initial_state(algorithm, sampler, table(data).size, local_work, variables, seed)
+        )
 
     return Machine(
         first,
@@ -76,7 +95,9 @@ def table(data: Data) -> Table:
     return to_table(data) if isinstance(data, Population) else data
 
 
-def play(made: Machine, start: Variables, data: Data, rounds: int, cohorts: PyTree = None) -> list[tuple[RoundState, Outcome]]:
+def play(
+    made: Machine, start: Variables, data: Data, rounds: int, cohorts: PyTree = None
+) -> list[tuple[RoundState, Outcome]]:
     """Logical state and outcome after every round; ``cohorts`` replaces the sampler's state."""
     state, table, seen = made.first(start, data), made.data(data), []
     if cohorts is not None:
@@ -113,15 +134,21 @@ class Linear(NamedTuple):
     apply: Callable[..., tuple[jax.Array, PyTree]]
 
 
-def linear(params: PyTree, state: PyTree, x: jax.Array, *, train: bool, key: jax.Array) -> tuple[jax.Array, PyTree]:
+def linear(
+    params: PyTree, state: PyTree, x: jax.Array, *, train: bool, key: jax.Array
+) -> tuple[jax.Array, PyTree]:
     return x @ params["w"] + params["b"], state
 
 
-def restless(params: PyTree, state: PyTree, x: jax.Array, *, train: bool, key: jax.Array) -> tuple[jax.Array, PyTree]:
+def restless(
+    params: PyTree, state: PyTree, x: jax.Array, *, train: bool, key: jax.Array
+) -> tuple[jax.Array, PyTree]:
     """A linear model that draws from its key, and carries statistics of what it saw."""
     noise = jax.random.key_data(key)[0].astype(jnp.float32) * 2**-32  # cheaper than a true draw
     noisy = x * (1 + 0.2 * noise) if train else x
-    return linear(params, (), noisy, train=train, key=key)[0], {"seen": 0.9 * state["seen"] + 0.1 * noisy.mean(0)}
+    return linear(params, (), noisy, train=train, key=key)[0], {
+        "seen": 0.9 * state["seen"] + 0.1 * noisy.mean(0)
+    }
 
 
 def ragged(sizes: Sequence[int], seed: int = 0) -> Population:
@@ -129,20 +156,29 @@ def ragged(sizes: Sequence[int], seed: int = 0) -> Population:
     rng = np.random.default_rng(seed)
     owner = np.repeat(np.arange(len(sizes)), sizes)
     x = rng.normal(rng.normal(size=(len(sizes), 4))[owner], 1).astype(np.float32)
-    return population(x, rng.integers(0, 3, len(owner)).astype(np.int32), np.concatenate([[0], np.cumsum(sizes)]))
+    return population(
+        x, rng.integers(0, 3, len(owner)).astype(np.int32), np.concatenate([[0], np.cumsum(sizes)])
+    )
 
 
 def weights(seed: int = 0) -> Variables:
     """Parameters and statistics of :func:`restless`."""
     rng = np.random.default_rng(seed)
     params = {"w": rng.normal(size=(4, 3)), "b": rng.normal(size=3)}
-    return Variables(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params), {"seen": jnp.zeros(4)})
+    return Variables(
+        jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params), {"seen": jnp.zeros(4)}
+    )
 
 
 def scripted(ids: Any, most: Any = None) -> PyTree:
     """State of :func:`script`: cohorts ``[C]`` or ``[R, C]``, taken in turn, and the most steps that each client takes."""
     ids = np.atleast_2d(np.asarray(ids, np.int32))
-    return {"ids": ids, "most": np.full(ids.shape, 10**6, np.int32) if most is None else np.atleast_2d(np.asarray(most, np.int32))}
+    return {
+        "ids": ids,
+        "most": np.full(ids.shape, 10**6, np.int32)
+        if most is None
+        else np.atleast_2d(np.asarray(most, np.int32)),
+    }
 
 
 def script(cohort: int, rounds: int = 1) -> Sampler:
@@ -153,13 +189,20 @@ def script(cohort: int, rounds: int = 1) -> Sampler:
         roster = samplers.roster(ids, census)
         return roster._replace(steps=jnp.minimum(roster.steps, most)), state
 
-    return Sampler(lambda population: cohort, lambda census: scripted([range(cohort)] * rounds), sample, samplers.unobserved)
+    return Sampler(
+        lambda population: cohort,
+        lambda census: scripted([range(cohort)] * rounds),
+        sample,
+        samplers.unobserved,
+    )
 
 
 def close(a: PyTree, b: PyTree, tolerance: float = 1e-5) -> None:
     """Equal trees, leaf by leaf, relative to the largest entry of each; with tolerance 0 bit for bit."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
+    ):
         x, y = np.asarray(x), np.asarray(y)
         name = jax.tree_util.keystr(path)
         assert (x.dtype, x.shape) == (y.dtype, y.shape), name

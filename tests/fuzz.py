@@ -46,7 +46,12 @@ class Outcome(NamedTuple):
 def command(*words: str) -> Outcome:
     """Runs a command here; it is a failure if it raises, or takes too long or too much memory."""
     out, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors), _bounded(), warnings.catch_warnings():
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(errors),
+        _bounded(),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         try:
             status = main(words)
@@ -79,10 +84,15 @@ def _bounded() -> Iterator[None]:
     def late(number: int, frame: Any) -> None:
         raise Late(f"more than {SECONDS} s")
 
-    before, (soft, hard) = signal.signal(signal.SIGALRM, late), resource.getrlimit(resource.RLIMIT_AS)
+    before, (soft, hard) = (
+        signal.signal(signal.SIGALRM, late),
+        resource.getrlimit(resource.RLIMIT_AS),
+    )
     used = int(re.search(r"VmSize:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
     resource.setrlimit(resource.RLIMIT_AS, (used + SPARE, hard))
-    signal.setitimer(signal.ITIMER_REAL, SECONDS, 1.0)  # again and again, for one in a callback of Python's own is lost
+    signal.setitimer(
+        signal.ITIMER_REAL, SECONDS, 1.0
+    )  # again and again, for one in a callback of Python's own is lost
     try:
         yield
     finally:
@@ -93,7 +103,22 @@ def _bounded() -> Iterator[None]:
 
 # -------------------------------------------------------------------------------------------------------------------- values
 
-WORDS = ["", "x", "mlp", "logistic", "none", "auto", "dirichlet", "iid", "uniform", "adam", "test/accuracy", "loss", "/nowhere", "../up"]
+WORDS = [
+    "",
+    "x",
+    "mlp",
+    "logistic",
+    "none",
+    "auto",
+    "dirichlet",
+    "iid",
+    "uniform",
+    "adam",
+    "test/accuracy",
+    "loss",
+    "/nowhere",
+    "../up",
+]
 ODD_WORDS = [
     "\u00e9\u4e2d\U0001f600",
     "a\nb",
@@ -110,9 +135,37 @@ ODD_WORDS = [
     "a" * 70 + "\n",
 ]
 INTEGERS = [1, 2, 3, 4, 5, 8]
-ODD_INTEGERS = [0, -1, -(2**31), 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64, 10**12, 10**30, 10**400, 500]
+ODD_INTEGERS = [
+    0,
+    -1,
+    -(2**31),
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**63 - 1,
+    2**63,
+    2**64,
+    10**12,
+    10**30,
+    10**400,
+    500,
+]
 NUMBERS = [0.01, 0.1, 0.25, 0.5, 0.9, 2.0]
-ODD_NUMBERS = [0.0, 1.0, -0.0, -0.1, 1.5, float("nan"), float("inf"), float("-inf"), 1e-320, 1e-30, 1e30, 1e308, -1e308]
+ODD_NUMBERS = [
+    0.0,
+    1.0,
+    -0.0,
+    -0.1,
+    1.5,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    1e-320,
+    1e-30,
+    1e30,
+    1e308,
+    -1e308,
+]
 
 words = st.one_of(st.sampled_from(WORDS), st.sampled_from(ODD_WORDS), st.text(max_size=12))
 scalars = st.one_of(
@@ -127,7 +180,9 @@ scalars = st.one_of(
     st.times(),
 )
 anything = st.recursive(
-    scalars, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(words, inner, max_size=4)), max_leaves=8
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(words, inner, max_size=4)),
+    max_leaves=8,
 )
 
 
@@ -156,8 +211,12 @@ def of_schema(node: Tree, odd: bool) -> st.SearchStrategy[Any]:
             return st.one_of([of_schema(each, odd) for each in node[either]])
     return {
         "object": _object,
-        "array": lambda node, odd: st.lists(of_schema(node["items"], odd), min_size=node.get("minItems", 0), max_size=3),
-        "integer": lambda node, odd: st.sampled_from([n for n in INTEGERS + odd * ODD_INTEGERS if n >= node.get("minimum", n)]),
+        "array": lambda node, odd: st.lists(
+            of_schema(node["items"], odd), min_size=node.get("minItems", 0), max_size=3
+        ),
+        "integer": lambda node, odd: st.sampled_from(
+            [n for n in INTEGERS + odd * ODD_INTEGERS if n >= node.get("minimum", n)]
+        ),
         "number": lambda node, odd: st.sampled_from(NUMBERS + odd * ODD_NUMBERS),
         "boolean": lambda node, odd: st.booleans(),
         "string": lambda node, odd: words if odd else st.sampled_from(["mlp", "logistic"]),
@@ -186,20 +245,38 @@ def drawn(draw: st.DrawFn, odd: bool = False) -> Tree:
     if draw(st.booleans()):
         made.pop("model", None)
     if made.get("stop", "none") != "none" and not odd:
-        made["stop"] = {"metric": draw(st.sampled_from(["loss", "seconds"])), "at_most": draw(st.sampled_from(NUMBERS))}
+        made["stop"] = {
+            "metric": draw(st.sampled_from(["loss", "seconds"])),
+            "at_most": draw(st.sampled_from(NUMBERS)),
+        }
     return made
 
 
 # -------------------------------------------------------------------------------------------------------------------- mutations
 
-BASES = [tomllib.loads((CONFIGS / f"{name}.toml").read_text()) for name in ("digits_fedadam", "digits_scaffold", "synthetic_fedprox")]
+BASES = [
+    tomllib.loads((CONFIGS / f"{name}.toml").read_text())
+    for name in ("digits_fedadam", "digits_scaffold", "synthetic_fedprox")
+]
 BASES += [
     {"task": {"name": "quadratic"}, "algorithm": {"name": "fedavg"}, "sampler": {"kind": "full"}},
     {
-        "task": {"name": "digits", "clients": 12, "partition": {"kind": "sized", "sizes": [20] * 12}},
+        "task": {
+            "name": "digits",
+            "clients": 12,
+            "partition": {"kind": "sized", "sizes": [20] * 12},
+        },
         "model": {"name": "mlp", "hidden": [8, 8]},
-        "algorithm": {"name": "fedavg", "aggregator": [{"kind": "clip", "max_norm": 1.0}, {"kind": "mean"}]},
-        "sampler": {"kind": "poisson", "expected": 3.0, "dropout": 0.1, "stragglers": {"share": 0.5, "least": 0.2}},
+        "algorithm": {
+            "name": "fedavg",
+            "aggregator": [{"kind": "clip", "max_norm": 1.0}, {"kind": "mean"}],
+        },
+        "sampler": {
+            "kind": "poisson",
+            "expected": 3.0,
+            "dropout": 0.1,
+            "stragglers": {"share": 0.5, "least": 0.2},
+        },
         "engine": {"devices": 2, "shards": 4},
         "stop": {"metric": "loss", "at_most": 0.1},
     },
@@ -208,7 +285,13 @@ BASES += [
 
 def places(tree: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The way to everything in a tree."""
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    items = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list)
+        else ()
+    )
     return [place for key, value in items for place in ((*way, key), *places(value, (*way, key)))]
 
 
@@ -225,7 +308,9 @@ def mutated(draw: st.DrawFn, bases: Sequence[Tree] = BASES) -> Tree:
     for _ in range(draw(st.integers(1, 3))):
         way = draw(st.sampled_from(places(made)))
         around, key = at(made, way[:-1]), way[-1]
-        draw(st.sampled_from([_replace, _replace, _replace, _remove, _rename, _add, _wrap, _swap]))(draw, made, around, key)
+        draw(st.sampled_from([_replace, _replace, _replace, _remove, _rename, _add, _wrap, _swap]))(
+            draw, made, around, key
+        )
         if not made:
             break
     return made
@@ -247,7 +332,9 @@ def _rename(draw: Any, made: Tree, around: Any, key: Any) -> None:
 
 def _add(draw: Any, made: Tree, around: Any, key: Any) -> None:
     if isinstance(around, dict):
-        around[draw(st.one_of(words, st.sampled_from(sorted(SCHEMA["properties"]))))] = draw(anything)
+        around[draw(st.one_of(words, st.sampled_from(sorted(SCHEMA["properties"]))))] = draw(
+            anything
+        )
     else:
         around.append(draw(anything))
 
@@ -269,9 +356,21 @@ def _swap(draw: Any, made: Tree, around: Any, key: Any) -> None:
 PHASES = [Phase.generate, Phase.shrink]
 
 
-def each(strategy: st.SearchStrategy[Tree], count: int, start: int, do: Callable[[Tree], None], phases: Sequence[Phase] = PHASES) -> None:
+def each(
+    strategy: st.SearchStrategy[Tree],
+    count: int,
+    start: int,
+    do: Callable[[Tree], None],
+    phases: Sequence[Phase] = PHASES,
+) -> None:
     """Calls ``do`` on so many examples, the same ones whenever the strategy is; the first that fails is made smaller and shown."""
-    common = settings(max_examples=count, deadline=None, database=None, phases=phases, suppress_health_check=list(HealthCheck))
+    common = settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=phases,
+        suppress_health_check=list(HealthCheck),
+    )
     seed(start)(common(given(strategy)(do)))()
 
 

@@ -7,14 +7,25 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from federation import Data, Linear, Machine, machine, play, ragged, restless, script, scripted, weights
+from federation import (
+    Data,
+    Linear,
+    Machine,
+    machine,
+    play,
+    ragged,
+    restless,
+    script,
+    scripted,
+    weights,
+)
 
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.core.types import Objective, Outcome, RoundState, Variables
-from fedjax_sim.data.batching import batching
+from fedjax_sim.data.batching import local_work
 from fedjax_sim.data.population import Population
 from fedjax_sim.engine import Engine
-from fedjax_sim.engine.nonfinite import OFF, Guard
+from fedjax_sim.engine.nonfinite import OFF, NonFinitePolicy
 from fedjax_sim.models.objectives import classification
 
 ENGINES = {
@@ -30,10 +41,14 @@ SIZES = (7, 3, 12, 5, 1, 9, 4, 2, 6, 8, 3, 10, 1)
 N, C, ROUNDS = len(SIZES), 12, 3
 PEOPLE = ragged(SIZES)
 START = weights()
-WORK = batching(4, 2, shuffle=False)
+WORK = local_work(4, 2, shuffle=False)
 
 COHORTS = scripted(
-    [list(range(C)), [12, 4, 2, N, 0, 3, 11, N, 7, N, 9, N], [1, N, 6, N, 5, 2, 12, N, 10, 8, N, N]],
+    [
+        list(range(C)),
+        [12, 4, 2, N, 0, 3, 11, N, 7, N, 9, N],
+        [1, N, 6, N, 5, 2, 12, N, 10, 8, N, N],
+    ],
     [[99, 99, 3, 1, *[99] * 8], [99, 1, 2, *[99] * 9], [99] * C],
 )
 """Everybody has turns, rows are absent, some do part of their work. A shard has three rows for two lanes."""
@@ -55,7 +70,13 @@ class Rig(NamedTuple):
 
 
 @cache
-def rig(name: str, engine: Engine | str, shuffle: bool = False, guard: Guard = OFF, **settings: Any) -> Rig:
+def rig(
+    name: str,
+    engine: Engine | str,
+    shuffle: bool = False,
+    guard: NonFinitePolicy = OFF,
+    **settings: Any,
+) -> Rig:
     """The algorithm on one of :data:`ENGINES`, or on another engine."""
     traces: list[int] = []
     algorithm = REGISTRY[name].factory(counted(OBJECTIVE, traces), **settings)
@@ -80,12 +101,16 @@ def history(name: str, engine: Engine | str, **settings: Any) -> list[tuple[Roun
     return after(rig(name, engine, **settings), COHORTS)
 
 
-def after(it: Rig, cohorts: Any, data: Data = PEOPLE, start: Variables = START, rounds: int = ROUNDS):
+def after(
+    it: Rig, cohorts: Any, data: Data = PEOPLE, start: Variables = START, rounds: int = ROUNDS
+):
     """Logical state and outcome after every round."""
     return play(it.machine, start, data, rounds, cohorts)
 
 
-def resume(it: Rig, state: RoundState, cohorts: Any, data: Data = PEOPLE) -> tuple[RoundState, Outcome]:
+def resume(
+    it: Rig, state: RoundState, cohorts: Any, data: Data = PEOPLE
+) -> tuple[RoundState, Outcome]:
     """One more round with other cohorts: logical state and outcome."""
     made = it.machine
     state, outcome = made.run(made.place(state.replace(sampler=cohorts)), made.data(data))

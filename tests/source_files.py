@@ -19,7 +19,9 @@ SIZES = {"zoe": 3, "abe": 5, "kim": 1}
 TEST = {"zoe": 2, "new": 4, "kim": 1}
 
 
-def client(name: str, part: str = "train", sizes: dict[str, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+def client(
+    name: str, part: str = "train", sizes: dict[str, int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """x float32 [n, 4] and y int32 [n] of a client, different for each."""
     n = (sizes or {"train": SIZES, "test": TEST}[part])[name]
     rng = np.random.default_rng([len(part), *name.encode()])
@@ -31,8 +33,15 @@ def leaf(root: Path) -> Path:
     for part, groups in (("train", [["zoe", "abe"], ["kim"]]), ("test", [list(TEST)])):
         (root / part).mkdir(parents=True)
         for number, names in enumerate(groups):
-            data = {name: {"x": client(name, part)[0].tolist(), "y": client(name, part)[1].tolist()} for name in names}
-            held = {"users": names, "num_samples": [len(data[name]["y"]) for name in names], "user_data": data}
+            data = {
+                name: {"x": client(name, part)[0].tolist(), "y": client(name, part)[1].tolist()}
+                for name in names
+            }
+            held = {
+                "users": names,
+                "num_samples": [len(data[name]["y"]) for name in names],
+                "user_data": data,
+            }
             (root / part / f"all_{number}.json").write_text(json.dumps(held))
     return root
 
@@ -42,7 +51,9 @@ def fedjax(path: Path, part: str = "train") -> Path:
     import msgpack
 
     def pack(array: np.ndarray) -> object:
-        return msgpack.ExtType(1, msgpack.packb((array.shape, array.dtype.name, array.tobytes()), use_bin_type=True))
+        return msgpack.ExtType(
+            1, msgpack.packb((array.shape, array.dtype.name, array.tobytes()), use_bin_type=True)
+        )
 
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute(
@@ -51,7 +62,9 @@ def fedjax(path: Path, part: str = "train") -> Path:
         for name in {"train": SIZES, "test": TEST}[part]:
             x, y = client(name, part)
             data = zlib.compress(msgpack.packb({"pixels": pack(x), "label": pack(y)}))
-            database.execute("INSERT INTO federated_data VALUES (?, ?, ?)", [name.encode(), data, len(y)])
+            database.execute(
+                "INSERT INTO federated_data VALUES (?, ?, ?)", [name.encode(), data, len(y)]
+            )
         database.commit()
     return path
 
@@ -59,16 +72,34 @@ def fedjax(path: Path, part: str = "train") -> Path:
 def tff(path: Path, **texts: list[bytes]) -> Path:
     """TFF's SQLite: one proto a row. With texts, clients have only strings, called snippets."""
     with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("CREATE TABLE examples (split_name TEXT, client_id TEXT, serialized_example_proto BLOB)")
-        database.execute("CREATE TABLE client_metadata (client_id TEXT, split_name TEXT, num_examples INTEGER)")
-        rows = [("train", name, [proto(snippets=[text]) for text in lines]) for name, lines in texts.items()] or [
-            (part, name, [proto(pixels=x, label=np.array([y])) for x, y in zip(*client(name, part), strict=True)])
+        database.execute(
+            "CREATE TABLE examples (split_name TEXT, client_id TEXT, serialized_example_proto BLOB)"
+        )
+        database.execute(
+            "CREATE TABLE client_metadata (client_id TEXT, split_name TEXT, num_examples INTEGER)"
+        )
+        rows = [
+            ("train", name, [proto(snippets=[text]) for text in lines])
+            for name, lines in texts.items()
+        ] or [
+            (
+                part,
+                name,
+                [
+                    proto(pixels=x, label=np.array([y]))
+                    for x, y in zip(*client(name, part), strict=True)
+                ],
+            )
             for part, names in (("train", SIZES), ("test", TEST))
             for name in names
         ]
         for part, name, protos in rows:
-            database.execute("INSERT INTO client_metadata VALUES (?, ?, ?)", [name, part, len(protos)])
-            database.executemany("INSERT INTO examples VALUES (?, ?, ?)", [(part, name, each) for each in protos])
+            database.execute(
+                "INSERT INTO client_metadata VALUES (?, ?, ?)", [name, part, len(protos)]
+            )
+            database.executemany(
+                "INSERT INTO examples VALUES (?, ?, ?)", [(part, name, each) for each in protos]
+            )
         database.commit()
     return path
 
@@ -81,7 +112,9 @@ def h5(path: Path, part: str = "train", text: dict[str, list[bytes]] | None = No
         for name in text or {"train": SIZES, "test": TEST}[part]:
             group = file.create_group(f"examples/{name}")
             if text:
-                group.create_dataset("snippets", data=np.array(text[name], object), dtype=h5py.string_dtype())
+                group.create_dataset(
+                    "snippets", data=np.array(text[name], object), dtype=h5py.string_dtype()
+                )
             else:
                 group["pixels"], group["label"] = client(name, part)
     return path
@@ -100,7 +133,13 @@ def table(path: Path, part: str = "train", words: bool = False) -> Path:
     return path
 
 
-def images(root: Path, clients: bool = False, parts: tuple[str, ...] = ("",), colour: bool = False, size: int = 5) -> Path:
+def images(
+    root: Path,
+    clients: bool = False,
+    parts: tuple[str, ...] = ("",),
+    colour: bool = False,
+    size: int = 5,
+) -> Path:
     """PNG files: two classes, three images each, of every client."""
     from PIL import Image
 
@@ -111,7 +150,9 @@ def images(root: Path, clients: bool = False, parts: tuple[str, ...] = ("",), co
                 folder = root / part / name / label
                 folder.mkdir(parents=True)
                 for number in range(3):
-                    pixels = rng.integers(0, 256, (size, size + 1, 3) if colour else (size, size + 1), np.uint8)
+                    pixels = rng.integers(
+                        0, 256, (size, size + 1, 3) if colour else (size, size + 1), np.uint8
+                    )
                     Image.fromarray(pixels).save(folder / f"{number}.png")
     return root
 
@@ -151,9 +192,17 @@ def proto(packed: bool = True, **features: object) -> bytes:
             held = field(1, b"".join(field(1, each) for each in values))
         elif np.asarray(values).dtype.kind == "f":
             flat = np.asarray(values, "<f4").reshape(-1)
-            held = field(2, field(1, flat.tobytes()) if packed else b"".join(varint(1 << 3 | 5) + struct.pack("<f", v) for v in flat))
+            held = field(
+                2,
+                field(1, flat.tobytes())
+                if packed
+                else b"".join(varint(1 << 3 | 5) + struct.pack("<f", v) for v in flat),
+            )
         else:
             flat = [varint(int(v)) for v in np.asarray(values).reshape(-1)]
-            held = field(3, field(1, b"".join(flat)) if packed else b"".join(varint(1 << 3) + v for v in flat))
+            held = field(
+                3,
+                field(1, b"".join(flat)) if packed else b"".join(varint(1 << 3) + v for v in flat),
+            )
         entries += field(1, field(1, name.encode()) + field(2, held))
     return field(1, entries)

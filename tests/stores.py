@@ -12,7 +12,10 @@ from fedjax_sim.persistence.checkpoint import open_store
 def same(a, b) -> bool:
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return jax.tree.structure(a) == jax.tree.structure(b) and all(
-        x.dtype == y.dtype and x.shape == y.shape and np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs
+        x.dtype == y.dtype
+        and x.shape == y.shape
+        and np.asarray(x).tobytes() == np.asarray(y).tobytes()
+        for x, y in pairs
     )
 
 
@@ -30,7 +33,10 @@ def blank():
 
 
 def data_files(step: Path) -> list[Path]:
-    return sorted((path for path in step.rglob("*") if path.is_file() and path.parent.name == "d"), key=lambda path: path.stat().st_size)
+    return sorted(
+        (path for path in step.rglob("*") if path.is_file() and path.parent.name == "d"),
+        key=lambda path: path.stat().st_size,
+    )
 
 
 def flip(path: Path, at: float = 0.5) -> None:

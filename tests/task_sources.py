@@ -17,7 +17,12 @@ def sources(home: Path) -> dict[str, dict[str, Any]]:
         "shakespeare": {"source": str(save(roles(), home / "roles", name="roles")), "window": 12},
         "prepared": {"source": str(save(windows(rng), home / "own", name="own"))},
     }
-    for task, name in {"emnist": "emnist", "cifar10": "cifar10", "cifar100": "cifar100", "imdb": "imdb_reviews"}.items():
+    for task, name in {
+        "emnist": "emnist",
+        "cifar10": "cifar10",
+        "cifar100": "cifar100",
+        "imdb": "imdb_reviews",
+    }.items():
         by_tfds(name, home / "tfds", rng)
         settings[task] = {"data_dir": str(home / "tfds"), "clients": 4, "partition": "iid"}
     for task in ("cifar10", "cifar100"):  # whose own model takes long to compile
@@ -27,8 +32,15 @@ def sources(home: Path) -> dict[str, dict[str, Any]]:
 
 def pictures(rng: np.random.Generator) -> Federation:
     """Seven writers of 90 digits, and 20 digits of others."""
-    x, y = rng.integers(0, 256, (110, 28, 28, 1)).astype(np.uint8), np.arange(110, dtype=np.int32) % 10
-    return Federation(by_client(x[:90], y[:90], np.array([f"w{i % 7}" for i in range(90)])), None, Examples(x[90:], y[90:]))
+    x, y = (
+        rng.integers(0, 256, (110, 28, 28, 1)).astype(np.uint8),
+        np.arange(110, dtype=np.int32) % 10,
+    )
+    return Federation(
+        by_client(x[:90], y[:90], np.array([f"w{i % 7}" for i in range(90)])),
+        None,
+        Examples(x[90:], y[90:]),
+    )
 
 
 def windows(rng: np.random.Generator) -> Federation:
@@ -38,9 +50,18 @@ def windows(rng: np.random.Generator) -> Federation:
 
 def roles() -> Federation:
     """What is said, one byte an example."""
-    texts = {"a|KING": b"to be or not to be\n" * 20, "a|FOOL": b"ha", "b|QUEEN": b"that is the question " * 12}
+    texts = {
+        "a|KING": b"to be or not to be\n" * 20,
+        "a|FOOL": b"ha",
+        "b|QUEEN": b"that is the question " * 12,
+    }
     return Federation(
-        population(np.frombuffer(b"".join(texts.values()), np.uint8), (), np.cumsum([0, *map(len, texts.values())]), tuple(texts))
+        population(
+            np.frombuffer(b"".join(texts.values()), np.uint8),
+            (),
+            np.cumsum([0, *map(len, texts.values())]),
+            tuple(texts),
+        )
     )
 
 
@@ -48,5 +69,8 @@ def by_tfds(name: str, home: Path, rng: np.random.Generator) -> None:
     import tensorflow_datasets
 
     info = tensorflow_datasets.builder(name, data_dir=str(home / "none")).info
-    rows = {split: [fake(info.features, rng) for _ in range(n)] for split, n in (("train", 40), ("test", 6))}
+    rows = {
+        split: [fake(info.features, rng) for _ in range(n)]
+        for split, n in (("train", 40), ("test", 6))
+    }
     write(home / info.full_name, info.features, rows, name)

@@ -14,7 +14,9 @@ EVERYWHERE = pytest.mark.parametrize("engine", ENGINES)
 HERE = [2, 3, 5, 9]  # without client 0, whom a lane that was never used would read
 AWAY = [i for i in range(N) if i not in HERE]
 ALONE = always([*HERE, *[N] * 8])
-IDLE = always([*AWAY[:4], *HERE, *AWAY[4:8]], [0] * 4 + [99] * 4 + [0] * 4)  # the others are named, and have nothing to do
+IDLE = always(
+    [*AWAY[:4], *HERE, *AWAY[4:8]], [0] * 4 + [99] * 4 + [0] * 4
+)  # the others are named, and have nothing to do
 
 
 def digest(state):
@@ -75,7 +77,9 @@ def test_what_absent_clients_remember_stays_as_it_is(name, engine):
     before = history(name, engine)[-1][0]
     state, _ = resume(rig(name, engine), before, ALONE)
     close(rows(state.memory, AWAY), rows(before.memory, AWAY), 0)
-    for leaf, old in zip(jax.tree.leaves(state.memory), jax.tree.leaves(before.memory), strict=True):
+    for leaf, old in zip(
+        jax.tree.leaves(state.memory), jax.tree.leaves(before.memory), strict=True
+    ):
         assert len(leaf) == len(SIZES)
         assert all((leaf[i] != old[i]).any() for i in HERE)
 
@@ -86,7 +90,11 @@ def test_an_empty_cohort_leaves_everything_as_it_is(name, engine):
     before = history(name, engine)[-1][0]
     for nobody in (always([N] * C), always(range(C), [0] * C)):
         state, outcome = resume(rig(name, engine), before, nobody)
-        close((state.algorithm, state.memory, state.seed), (before.algorithm, before.memory, before.seed), 0)
+        close(
+            (state.algorithm, state.memory, state.seed),
+            (before.algorithm, before.memory, before.seed),
+            0,
+        )
         assert state.round == before.round + 1
         assert finite(outcome)
         assert outcome.metrics["cohort"] == 0
@@ -99,7 +107,11 @@ def test_rounds_and_seeds_draw_other_numbers(name, engine):
     """Otherwise the tests above could not see a key that is derived from a place."""
     it = rig(name, engine)
     zero = history(name, engine)[0][0]
-    again = zero.replace(round=np.int32(0)), zero.replace(round=np.int32(3)), zero.replace(seed=np.uint32(9))
+    again = (
+        zero.replace(round=np.int32(0)),
+        zero.replace(round=np.int32(3)),
+        zero.replace(seed=np.uint32(9)),
+    )
     models = [jax.tree.leaves(resume(it, state, COHORTS)[0].algorithm) for state in again]
     for other in models[1:]:
         assert any((a != b).any() for a, b in zip(models[0], other, strict=True))

@@ -6,15 +6,27 @@ import jax
 import numpy as np
 import pytest
 from federation import close, script
-from rigs import COHORTS, OBJECTIVE, PEOPLE, REGISTRY, ROUNDS, C, after, history, remembers, rig, spoiled
+from rigs import (
+    COHORTS,
+    OBJECTIVE,
+    PEOPLE,
+    REGISTRY,
+    ROUNDS,
+    C,
+    after,
+    history,
+    remembers,
+    rig,
+    spoiled,
+)
 from test_benchmarks import small
 
-from fedjax_sim.data.batching import batching, evenness
+from fedjax_sim.data.batching import evenness, local_work
 from fedjax_sim.engine import Engine, make_plan
 from fedjax_sim.engine.lanes.fixed_steps import MARCHING, STEPS
 from fedjax_sim.engine.lanes.platform import ACCELERATOR, choose_lanes, pace_of
 from fedjax_sim.engine.lanes.queue import OWN
-from fedjax_sim.engine.nonfinite import Guard
+from fedjax_sim.engine.nonfinite import NonFinitePolicy
 from fedjax_sim.engine.plan import Plan
 from fedjax_sim.engine.program import make_round
 from fedjax_sim.models import cnn
@@ -29,17 +41,27 @@ def accelerator(monkeypatch):
 
 @pytest.mark.parametrize(
     "engine",
-    [Engine(lanes=7, devices=1), Engine(lanes=1, devices=1, shards=2), Engine(devices=1, shards=6), Engine(lanes=3, devices=4, shards=4)],
+    [
+        Engine(lanes=7, devices=1),
+        Engine(lanes=1, devices=1, shards=2),
+        Engine(devices=1, shards=6),
+        Engine(lanes=3, devices=4, shards=4),
+    ],
     ids=["lanes", "one lane", "auto", "devices"],
 )
 def test_a_march_ends_where_the_padded_engine_does(engine, accelerator):
     same(history(FIRST, engine), history(FIRST, "padded"))
 
 
-@pytest.mark.parametrize("name", [FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in REGISTRY if name != FIRST)])
+@pytest.mark.parametrize(
+    "name",
+    [FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in REGISTRY if name != FIRST)],
+)
 def test_every_algorithm_marches_past_those_who_are_sent_away(name, accelerator):
-    drop = Guard("drop")
-    have = after(rig(name, Engine(lanes=4, devices=1, shards=3), guard=drop), COHORTS, spoiled([4, 11]))
+    drop = NonFinitePolicy("drop")
+    have = after(
+        rig(name, Engine(lanes=4, devices=1, shards=3), guard=drop), COHORTS, spoiled([4, 11])
+    )
     same(have, after(rig(name, "padded", guard=drop), COHORTS, spoiled([4, 11])))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(have[-1][0].algorithm))
 
@@ -52,7 +74,7 @@ def same(have, want):
 
 @pytest.mark.parametrize("steps", [2, STEPS, STEPS + 1, 2 * STEPS + 3])
 def test_a_march_may_end_anywhere_in_a_clients_steps(steps, monkeypatch):
-    workload = small(cohort=(0, 1, 2, 2), work=batching(4, steps=steps))
+    workload = small(cohort=(0, 1, 2, 2), work=local_work(4, steps=steps))
     expected = round_of(workload, 2)
     monkeypatch.setattr(Plan, "platform", property(lambda plan: "gpu"))
     close(round_of(workload, 2), expected)
@@ -69,13 +91,25 @@ def test_a_round_of_convolutions_as_products_is_one_of_convolutions(lanes, monke
 
 
 def round_of(workload, lanes):
-    program = make_round(workload.federated(), workload.sampler, workload.data, workload.work, Engine(lanes=lanes, devices=1))
+    program = make_round(
+        workload.federated(),
+        workload.sampler,
+        workload.data,
+        workload.work,
+        Engine(lanes=lanes, devices=1),
+    )
     state, outcome = program.run(program.init(workload.init()))
     return jax.tree.map(np.asarray, (program.logical(state).algorithm, outcome))
 
 
 def convolutions(workload, lanes):
-    program = make_round(workload.federated(), workload.sampler, workload.data, workload.work, Engine(lanes=lanes, devices=1))
+    program = make_round(
+        workload.federated(),
+        workload.sampler,
+        workload.data,
+        workload.work,
+        Engine(lanes=lanes, devices=1),
+    )
     state = program.init(workload.init())
     return program.lower(state).as_text().count("stablehlo.convolution")
 
@@ -107,21 +141,31 @@ def test_lanes_of_an_accelerator(clients, nbytes, share, lanes, accelerator):
 
 def test_lanes_of_a_cpu_do_not_hang_on_how_even_clients_are():
     plan = make_plan(Engine(devices=1), 10)
-    assert choose_lanes(plan, 400, 50, 10) == choose_lanes(plan._replace(evenness=0.01), 400, 50, 10) == 8
+    assert (
+        choose_lanes(plan, 400, 50, 10)
+        == choose_lanes(plan._replace(evenness=0.01), 400, 50, 10)
+        == 8
+    )
 
 
 def test_a_round_knows_how_even_its_clients_are():
-    work = batching(4)
-    program = make_round(REGISTRY[FIRST].factory(OBJECTIVE), script(C, ROUNDS), PEOPLE, work, Engine(devices=1))
+    work = local_work(4)
+    program = make_round(
+        REGISTRY[FIRST].factory(OBJECTIVE), script(C, ROUNDS), PEOPLE, work, Engine(devices=1)
+    )
     assert program.plan.evenness == evenness(work, PEOPLE.sizes, C) < 1
 
 
 def test_how_even_clients_are():
-    even = partial(evenness, batching(10))
+    even = partial(evenness, local_work(10))
     assert even(np.full(100, 30), 10) == 1
-    assert even(np.array([10] * 99 + [1000]), 1000) == pytest.approx((99 + 100) / 100 / 100, rel=0.15)
-    assert even(np.array([10] * 99_999 + [1000]), 10) == 1  # a cohort of ten hardly ever has the large one
-    assert evenness(batching(10, steps=7), np.array([1, 1000]), 2) == 1
+    assert even(np.array([10] * 99 + [1000]), 1000) == pytest.approx(
+        (99 + 100) / 100 / 100, rel=0.15
+    )
+    assert (
+        even(np.array([10] * 99_999 + [1000]), 10) == 1
+    )  # a cohort of ten hardly ever has the large one
+    assert evenness(local_work(10, steps=7), np.array([1, 1000]), 2) == 1
     assert even(np.zeros(3, int), 2) == 1
     many = np.random.default_rng(0).integers(1, 500, 300_000)
     assert even(many, 50) == pytest.approx(even(many[:60_000], 50), rel=0.02)

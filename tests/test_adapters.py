@@ -21,7 +21,10 @@ def close(a, b, **tolerance):
 
 
 def differ(a, b):
-    return any(not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return any(
+        not np.array_equal(x, y)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
 def loss_of(model, params, state, x, y, key):
@@ -36,7 +39,9 @@ def fit(model, x, y, keys):
     def step(carry, row):
         params, state = carry
         x, y, key = row
-        (loss, state), gradient = jax.value_and_grad(lambda p: loss_of(model, p, state, x, y, key), has_aux=True)(params)
+        (loss, state), gradient = jax.value_and_grad(
+            lambda p: loss_of(model, p, state, x, y, key), has_aux=True
+        )(params)
         return (jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient), state), loss
 
     def client(x, y, key):
@@ -151,10 +156,16 @@ def test_adapter_evaluates_without_chance_or_change(make):
     start = jax.jit(model.init)(KEY, x)
     params, state = start[0], jax.jit(lambda *v: model.apply(*v, x, train=True, key=KEY)[1])(*start)
     evaluate = jax.jit(lambda x, key: model.apply(params, state, x, train=False, key=key))
-    (out, kept), (again, _), (single, _) = evaluate(x, None), evaluate(x, jax.random.key(5)), evaluate(x[:1], None)
+    (out, kept), (again, _), (single, _) = (
+        evaluate(x, None),
+        evaluate(x, jax.random.key(5)),
+        evaluate(x[:1], None),
+    )
     assert out.shape == (BATCH, CLASSES)
     assert np.array_equal(out, again)
-    np.testing.assert_allclose(single, out[:1], rtol=1e-5, atol=1e-6)  # the running statistics, not the batch's own
+    np.testing.assert_allclose(
+        single, out[:1], rtol=1e-5, atol=1e-6
+    )  # the running statistics, not the batch's own
     assert not differ(kept, state)
 
 
@@ -166,9 +177,15 @@ def test_adapter_batch_statistics_are_the_running_mean(make):
     layers = {name.lower(): value for name, value in params.items()}
     first = layers.get("dense_0") or layers["first"]
     moved = jax.jit(lambda *v: model.apply(*v, x, train=True, key=KEY)[1])(params, state)
-    means = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(moved) if tree.name(path).endswith("mean")]
+    means = [
+        leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(moved)
+        if tree.name(path).endswith("mean")
+    ]
     assert len(means) == 1
-    np.testing.assert_allclose(means[0], 0.1 * np.mean(x @ first["kernel"] + first["bias"], axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        means[0], 0.1 * np.mean(x @ first["kernel"] + first["bias"], axis=0), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_linen_logistic_equals_a_bare_pair():
@@ -182,7 +199,12 @@ def test_linen_logistic_equals_a_bare_pair():
     _, (theirs, _), expected = fit(models.logistic(CLASSES), x, y, keys)
     assert state == {}
     np.testing.assert_allclose(losses, expected, rtol=1e-6)
-    close((mine["w"], mine["b"]), (theirs["head"]["kernel"], theirs["head"]["bias"]), rtol=1e-5, atol=1e-7)
+    close(
+        (mine["w"], mine["b"]),
+        (theirs["head"]["kernel"], theirs["head"]["bias"]),
+        rtol=1e-5,
+        atol=1e-7,
+    )
 
 
 def test_bare_pair_is_given_what_it_asks_for():
@@ -203,11 +225,16 @@ def test_stateless_modules_of_every_library_agree():
     ]
     for model in made:
         params, state = model.init(KEY, x)
-        ramp = jax.tree.map(lambda leaf: jnp.ones_like(leaf) * (jnp.arange(CLASSES) if leaf.ndim == 1 else 1), params)
+        ramp = jax.tree.map(
+            lambda leaf: jnp.ones_like(leaf) * (jnp.arange(CLASSES) if leaf.ndim == 1 else 1),
+            params,
+        )
         out, after = model.apply(ramp, state, x, train=True, key=None)
         assert tree.size(params) == (WIDTH + 1) * CLASSES
         assert not jax.tree.leaves((state, after))
-        np.testing.assert_allclose(out, x.sum(-1, keepdims=True) + np.arange(CLASSES), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            out, x.sum(-1, keepdims=True) + np.arange(CLASSES), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_linen_serves_any_stream_and_drops_what_is_sown():

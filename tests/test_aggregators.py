@@ -5,14 +5,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_sim.aggregators import REGISTRY, chain, clip, mean, median, stage, total, uniform
+from fedjax_sim.aggregators import (
+    REGISTRY,
+    chain,
+    clip,
+    mean,
+    median,
+    scaled_sum,
+    stage,
+    unweighted_mean,
+)
 from fedjax_sim.core import tree
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.core.types import Upload, Variables
 
 C = 6
 RNG = np.random.default_rng(0)
-DELTA = {"w": RNG.normal(size=(C, 3, 2)).astype(np.float32), "b": RNG.normal(size=(C, 2)).astype(np.float32)}
+DELTA = {
+    "w": RNG.normal(size=(C, 3, 2)).astype(np.float32),
+    "b": RNG.normal(size=(C, 2)).astype(np.float32),
+}
 STATE = {"seen": RNG.normal(size=(C, 2)).astype(np.float32)}
 EXTRA = {"c": RNG.normal(size=(C, 4)).astype(np.float32)}
 SIZES = np.array([3, 1, 7, 2, 5, 4], np.float32)
@@ -25,15 +37,22 @@ def aggregate(aggregator, here, state=None, delta=DELTA):
     key, state = jax.random.key(0), aggregator.init(START) if state is None else state
     present = np.isin(np.arange(C), here)
     uploads = Upload(delta, STATE, EXTRA, SIZES, np.ones(C, np.float32))
-    lifted, stats = jax.vmap(lambda i, upload: aggregator.lift(jax.random.fold_in(key, i), state, upload))(np.arange(C), uploads)
-    lifted, stats = (tree.where(present, value, tree.zeros_like(jax.tree.map(jnp.asarray, value))) for value in (lifted, stats))
+    lifted, stats = jax.vmap(
+        lambda i, upload: aggregator.lift(jax.random.fold_in(key, i), state, upload)
+    )(np.arange(C), uploads)
+    lifted, stats = (
+        tree.where(present, value, tree.zeros_like(jax.tree.map(jnp.asarray, value)))
+        for value in (lifted, stats)
+    )
     reduced = tree.total(lifted) if aggregator.reduce == "sum" else lifted
     return jax.device_get(aggregator.finalize(key, state, reduced, tree.total(stats)))
 
 
 def average(values, weights, divisor=None):
     divisor = weights.sum() if divisor is None else divisor
-    return jax.tree.map(lambda leaf: np.einsum("i,i...->...", weights, leaf) / max(divisor, 1e-9), values)
+    return jax.tree.map(
+        lambda leaf: np.einsum("i,i...->...", weights, leaf) / max(divisor, 1e-9), values
+    )
 
 
 def same(have, want):
@@ -42,7 +61,12 @@ def same(have, want):
 
 @COHORTS
 @pytest.mark.parametrize(
-    ("aggregator", "weights", "divisor"), [(mean(), SIZES, None), (uniform(), np.ones(C), None), (total(4.0), np.ones(C), 4.0)]
+    ("aggregator", "weights", "divisor"),
+    [
+        (mean(), SIZES, None),
+        (unweighted_mean(), np.ones(C), None),
+        (scaled_sum(4.0), np.ones(C), 4.0),
+    ],
 )
 def test_weighted_means(aggregator, weights, divisor, here):
     present = np.isin(np.arange(C), here)
@@ -69,7 +93,7 @@ def test_the_median_of_each_coordinate_over_those_present(here):
 def test_clip_bounds_the_norm_over_all_leaves_and_counts_whom_it_changed(here):
     norms = np.sqrt((DELTA["w"] ** 2).sum((1, 2)) + (DELTA["b"] ** 2).sum(1))
     bound = float(np.median(norms))
-    upload, _, metrics = aggregate(chain(clip(bound), uniform()), here)
+    upload, _, metrics = aggregate(chain(clip(bound), unweighted_mean()), here)
     present = np.isin(np.arange(C), here).astype(float)
     factor = np.minimum(1, bound / norms)
     shrunk = jax.tree.map(lambda leaf: leaf * factor.reshape(-1, *[1] * (leaf.ndim - 1)), DELTA)
@@ -80,7 +104,9 @@ def test_clip_bounds_the_norm_over_all_leaves_and_counts_whom_it_changed(here):
 
 
 def test_clip_leaves_zero_alone():
-    upload, _, metrics = aggregate(chain(clip(0.5), uniform()), range(C), delta=jax.tree.map(np.zeros_like, DELTA))
+    upload, _, metrics = aggregate(
+        chain(clip(0.5), unweighted_mean()), range(C), delta=jax.tree.map(np.zeros_like, DELTA)
+    )
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(upload.delta))
     assert metrics["clipped"].value == 0
 
@@ -89,7 +115,9 @@ def test_one_bad_upload_moves_the_median_little_and_the_mean_far():
     bad = jax.tree.map(np.copy, DELTA)
     for leaf in jax.tree.leaves(bad):
         leaf[2] = 1e6
-    steady, moved = (aggregate(rule, range(C), delta=bad)[0].delta for rule in (median(), uniform()))
+    steady, moved = (
+        aggregate(rule, range(C), delta=bad)[0].delta for rule in (median(), unweighted_mean())
+    )
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(steady)) < 5
     assert min(np.abs(leaf).min() for leaf in jax.tree.leaves(moved)) > 1e5
 
@@ -111,20 +139,31 @@ def affine(name, factor, shift, undo=False):
     """``factor x + shift`` on the client; on the server, where asked, the way back. Counts its rounds."""
 
     def lift(key, state, upload):
-        return upload._replace(delta=jax.tree.map(lambda leaf: factor * leaf + shift, upload.delta)), {name: jnp.float32(state)}
+        return upload._replace(
+            delta=jax.tree.map(lambda leaf: factor * leaf + shift, upload.delta)
+        ), {name: jnp.float32(state)}
 
     def finalize(key, state, upload, stats):
         back = jax.tree.map(lambda leaf: (leaf - shift) / factor if undo else leaf, upload.delta)
-        return upload._replace(delta=back), state + 1, {name: stats[name], f"{name}_key": jax.random.key_data(key)}
+        return (
+            upload._replace(delta=back),
+            state + 1,
+            {name: stats[name], f"{name}_key": jax.random.key_data(key)},
+        )
 
     return stage(lift, finalize, lambda variables: jnp.float32(len(name)))
 
 
 def test_lifts_run_left_to_right_and_finalizers_right_to_left():
     plain = average(DELTA, np.full(C, 1 / C), 1)
-    upload, _, _ = aggregate(chain(affine("a", 2, 0), affine("b", 1, 3), uniform()), range(C))
+    upload, _, _ = aggregate(
+        chain(affine("a", 2, 0), affine("b", 1, 3), unweighted_mean()), range(C)
+    )
     same(upload.delta, jax.tree.map(lambda leaf: 2 * leaf + 3, plain))
-    upload, _, _ = aggregate(chain(affine("a", 2, 1, undo=True), affine("b", 5, 3, undo=True), uniform()), range(C))
+    upload, _, _ = aggregate(
+        chain(affine("a", 2, 1, undo=True), affine("b", 5, 3, undo=True), unweighted_mean()),
+        range(C),
+    )
     same(upload.delta, plain)
 
 
@@ -140,7 +179,10 @@ def test_every_stage_has_its_own_state_stats_and_key():
 
 
 def test_a_chain_is_an_aggregator_and_may_end_another_chain():
-    nested, whole = chain(affine("a", 2, 0), chain(clip(0.7), mean())), chain(affine("a", 2, 0), clip(0.7), mean())
+    nested, whole = (
+        chain(affine("a", 2, 0), chain(clip(0.7), mean())),
+        chain(affine("a", 2, 0), clip(0.7), mean()),
+    )
     same(aggregate(nested, [0, 1, 4])[0], aggregate(whole, [0, 1, 4])[0])
     assert chain(clip(1.0), median()).reduce == "stack"
     assert chain(clip(1.0), mean()).reduce == "sum"
@@ -152,7 +194,7 @@ def test_a_chain_is_an_aggregator_and_may_end_another_chain():
         ([], r"reducers at places \[\] of 0"),
         ([clip(1.0)], r"reducers at places \[\] of 1"),
         ([mean(), clip(1.0)], r"reducers at places \[0\] of 2"),
-        ([mean(), uniform()], r"reducers at places \[0, 1\] of 2"),
+        ([mean(), unweighted_mean()], r"reducers at places \[0, 1\] of 2"),
         ([clip(1.0), median(), mean()], r"reducers at places \[1, 2\] of 3"),
     ],
 )
@@ -161,7 +203,7 @@ def test_a_chain_ends_with_its_one_reducer(stages, said):
         chain(*stages)
 
 
-@pytest.mark.parametrize("make", [lambda: clip(0.0), lambda: clip(-1.0), lambda: total(0.0)])
+@pytest.mark.parametrize("make", [lambda: clip(0.0), lambda: clip(-1.0), lambda: scaled_sum(0.0)])
 def test_bounds_and_divisors_must_be_positive(make):
     with pytest.raises(FedError, match="must be positive"):
         make()

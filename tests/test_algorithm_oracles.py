@@ -12,27 +12,35 @@ from oracles import ORACLES, STATES, VARIANTS, quadratics, softmax
 from oracles.theory import instance
 
 from fedjax_sim import samplers
-from fedjax_sim.aggregators import uniform
+from fedjax_sim.aggregators import unweighted_mean
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.core.types import Census
-from fedjax_sim.data.batching import batching
+from fedjax_sim.data.batching import local_work
 
 ROUNDS, COHORT = 4, 3
 RAGGED = {"batch_size": 4, "epochs": 2}
 REPEATED = {"batch_size": 2, "steps": 5}
-TRIED = [pytest.param(*name.values, settings, marks=name.marks) for name in EVERY for settings in VARIANTS.get(name.values[0], [])]
+TRIED = [
+    pytest.param(*name.values, settings, marks=name.marks)
+    for name in EVERY
+    for settings in VARIANTS.get(name.values[0], [])
+]
 
 
 def ours(name, settings):
     """Settings of a transcription as those of the factory."""
     known = inspect.signature(REGISTRY[name].factory).parameters
-    defaults = {key: p.default for key, p in inspect.signature(ORACLES[name]).parameters.items() if p.default is not p.empty}
+    defaults = {
+        key: p.default
+        for key, p in inspect.signature(ORACLES[name]).parameters.items()
+        if p.default is not p.empty
+    }
     wanted, told = defaults | settings, {}
     for key, value in wanted.items():
         if key in known:
             told[key] = value
         elif key == "weighting":
-            told |= {"aggregator": uniform()} if value == "uniform" else {}
+            told |= {"aggregator": unweighted_mean()} if value == "uniform" else {}
         elif key == "server_lr":
             told |= {"server_optimizer": optax.sgd(value)}
         else:
@@ -43,7 +51,7 @@ def ours(name, settings):
 def compare(name, problem, work, settings):
     it = case(problem)
     algorithm = REGISTRY[name].factory(it.objective, **ours(name, settings))
-    made = machine(algorithm, samplers.cyclic(COHORT), it.data, batching(**work, shuffle=False))
+    made = machine(algorithm, samplers.cyclic(COHORT), it.data, local_work(**work, shuffle=False))
     said = ORACLES[name](problem, rounds=ROUNDS, **settings)
     for t, (state, _) in enumerate(play(made, it.start, it.data, ROUNDS)):
         same(algorithm.variables(state.algorithm).params, said.params[t], f"params after round {t}")
@@ -56,7 +64,9 @@ def compare(name, problem, work, settings):
 def same(have, want, what):
     assert have.keys() == want.keys(), what
     for leaf, value in want.items():
-        np.testing.assert_allclose(have[leaf], value, rtol=2e-5, atol=2e-6, err_msg=f"{what}: {leaf}")
+        np.testing.assert_allclose(
+            have[leaf], value, rtol=2e-5, atol=2e-6, err_msg=f"{what}: {leaf}"
+        )
 
 
 def theirs():

@@ -13,7 +13,9 @@ SOURCE = ast.parse(Path(fs.__file__ or "").read_text())
 
 def python(code: str) -> str:
     """What a fresh interpreter prints."""
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
 
 
 @pytest.mark.parametrize("name", fs.__all__)
@@ -32,7 +34,12 @@ def test_names_are_the_objects_of_their_modules():
 
 def test_what_editors_see_is_what_there_is():
     (block,) = (node for node in SOURCE.body if isinstance(node, ast.If))
-    typed = {alias.asname or alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    typed = {
+        alias.asname or alias.name
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     assert typed | {"__version__"} == set(fs.__all__)
     for node in block.body:
         if isinstance(node, ast.ImportFrom):
@@ -54,7 +61,9 @@ def test_unknown_names_are_missing_in_the_usual_way():
         exec("from fedjax_sim import nobody")
 
 
-def test_an_error_inside_a_submodule_is_not_taken_for_a_missing_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_error_inside_a_submodule_is_not_taken_for_a_missing_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     (tmp_path / "broken.py").write_text("import no_such_library")
     monkeypatch.setattr(fs, "__path__", [*fs.__path__, str(tmp_path)])
     with pytest.raises(ModuleNotFoundError, match="no_such_library"):
@@ -64,12 +73,16 @@ def test_an_error_inside_a_submodule_is_not_taken_for_a_missing_name(tmp_path: P
 def test_importing_the_package_imports_nothing_else():
     code = "import sys, fedjax_sim; print(*sorted(m for m in sys.modules if m.partition('.')[0] not in sys.stdlib_module_names))"
     loaded = {
-        module for module in python(code).split() if module.startswith(("fedjax", "jax", "numpy", "flax", "optax", "rich", "pydantic"))
+        module
+        for module in python(code).split()
+        if module.startswith(("fedjax", "jax", "numpy", "flax", "optax", "rich", "pydantic"))
     }
     assert loaded == {"fedjax_sim"}
 
 
 def test_no_submodule_hides_a_function_of_its_name():
     package = Path(fs.__file__).parent
-    modules = {path.stem for path in package.glob("*.py")} | {path.name for path in package.iterdir() if path.is_dir()}
+    modules = {path.stem for path in package.glob("*.py")} | {
+        path.name for path in package.iterdir() if path.is_dir()
+    }
     assert not {name for name in fs.__all__ if name in modules and callable(getattr(fs, name))}

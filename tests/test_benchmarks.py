@@ -10,7 +10,7 @@ from benchmarks import contest, floor, workloads
 from benchmarks.measure import Timing, interleave
 from benchmarks.tables import main_rows
 from fedjax_sim.core.types import Variables
-from fedjax_sim.data.batching import batching
+from fedjax_sim.data.batching import local_work
 from fedjax_sim.engine import Engine
 from fedjax_sim.engine.program import make_round
 from fedjax_sim.models import cnn, logistic
@@ -23,7 +23,16 @@ def small(cohort=(2,), sizes=(5, 9, 23), model=None, work=None, shape=(6,)):
     network = model or logistic(3)
     init = lambda: Variables(*network.init(jax.random.key(0), data.x[:1]))  # noqa: E731
     return workloads.Workload(
-        "X", "small", "logistic", data, network, classification(network), init, work or batching(4), np.array(cohort, np.int32), 0.1
+        "X",
+        "small",
+        "logistic",
+        data,
+        network,
+        classification(network),
+        init,
+        work or local_work(4),
+        np.array(cohort, np.int32),
+        0.1,
     )
 
 
@@ -32,10 +41,16 @@ def close(a, b):
 
 
 def test_the_floor_takes_the_steps_of_a_round():
-    workload = small(work=batching(4, shuffle=False))
+    workload = small(work=local_work(4, shuffle=False))
     run, steps = floor.scan_floor(workload, canonically=True)
     assert steps == 6
-    program = make_round(workload.federated(), workload.sampler, workload.data, workload.work, Engine(devices=1))
+    program = make_round(
+        workload.federated(),
+        workload.sampler,
+        workload.data,
+        workload.local_work,
+        Engine(devices=1),
+    )
     state, _ = program.run(program.init(workload.init()))
     close(run(), workload.federated().variables(program.logical(state).algorithm))
 
@@ -49,16 +64,32 @@ def test_the_floor_sees_every_example_of_the_cohort_once():
 
 
 def test_the_vmapped_floor_is_a_round_of_one_step_each():
-    workload = small(cohort=(0, 1, 2), work=batching(None))
-    equal = workload._replace(data=workloads.images(np.random.default_rng(0), np.full(3, 7), (6,), 3))
-    program = make_round(equal.federated(), equal.sampler, equal.data, equal.work, Engine(devices=1))
+    workload = small(cohort=(0, 1, 2), work=local_work(None))
+    equal = workload._replace(
+        data=workloads.images(np.random.default_rng(0), np.full(3, 7), (6,), 3)
+    )
+    program = make_round(
+        equal.federated(), equal.sampler, equal.data, equal.local_work, Engine(devices=1)
+    )
     state, _ = program.run(program.init(equal.init()))
     close(floor.vmap_floor(equal)(), equal.federated().variables(program.logical(state).algorithm))
 
 
 def test_a_line_says_what_it_promises():
     line = contest.time_workload(small(), devices=2, lanes="auto", repeats=2)
-    assert {"workload", "says", "steps", "devices", "lanes", "floor_s", "one_device_s", "ours_s", "ratio", "spread", "cores"} <= set(line)
+    assert {
+        "workload",
+        "says",
+        "steps",
+        "devices",
+        "lanes",
+        "floor_s",
+        "one_device_s",
+        "ours_s",
+        "ratio",
+        "spread",
+        "cores",
+    } <= set(line)
     assert line["steps"] == 6
     assert isinstance(line["lanes"], int)
     assert "trap_s" not in line

@@ -26,14 +26,29 @@ def test_round_trip_keeps_every_leaf_type_and_bit(tmp_path):
     back = filled(tmp_path).restore(blank())
     assert same(back.state, tiny.after(2))
     assert type(back.state.algorithm[0]) is type(tiny.variables())
-    assert {str(leaf.dtype) for leaf in jax.tree.leaves(back.state)} == {"float32", "float16", "bfloat16", "int32", "uint32", "bool"}
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(back.state)} == {
+        "float32",
+        "float16",
+        "bfloat16",
+        "int32",
+        "uint32",
+        "bool",
+    }
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(back.state))
     assert (back.step, back.notes) == (2, ())
 
 
 def test_special_values_survive(tmp_path):
-    odd = np.array([np.nan, -np.nan, np.inf, -0.0, 1e-45, np.uint32(0x7FC00123).view(np.float32)], np.float32)
-    state = tiny.after(1).replace(memory={"odd": odd, "wide": np.arange(3, dtype=np.int64), "eight": jnp.ones(2, jnp.float8_e4m3fn)})
+    odd = np.array(
+        [np.nan, -np.nan, np.inf, -0.0, 1e-45, np.uint32(0x7FC00123).view(np.float32)], np.float32
+    )
+    state = tiny.after(1).replace(
+        memory={
+            "odd": odd,
+            "wide": np.arange(3, dtype=np.int64),
+            "eight": jnp.ones(2, jnp.float8_e4m3fn),
+        }
+    )
     store = open_store(tmp_path)
     store.save(state)
     assert same(store.restore(state).state, state)
@@ -54,7 +69,15 @@ def test_metadata_tells_config_versions_and_round(tmp_path):
     assert found["config"] == {"rounds": 9}
     assert found["round"] == 2
     assert found["versions"]["jax"] == jax.__version__
-    assert {"flax", "optax", "orbax-checkpoint", "numpy", "fedjax-sim", "python", "platform"} <= found["versions"].keys()
+    assert {
+        "flax",
+        "optax",
+        "orbax-checkpoint",
+        "numpy",
+        "fedjax-sim",
+        "python",
+        "platform",
+    } <= found["versions"].keys()
 
 
 def test_metadata_can_be_read_without_the_state(tmp_path):
@@ -114,7 +137,12 @@ def test_sharded_state_restores_on_another_number_of_devices(tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "kept"),
-    [({"keep": 1}, (7,)), ({"keep": 2}, (6, 7)), ({"keep": 2, "every": 3}, (3, 6, 7)), ({"keep": None}, (1, 2, 3, 4, 5, 6, 7))],
+    [
+        ({"keep": 1}, (7,)),
+        ({"keep": 2}, (6, 7)),
+        ({"keep": 2, "every": 3}, (3, 6, 7)),
+        ({"keep": None}, (1, 2, 3, 4, 5, 6, 7)),
+    ],
 )
 def test_keep_policies(tmp_path, settings, kept):
     assert filled(tmp_path, range(1, 8), **settings).steps() == kept
@@ -175,7 +203,9 @@ def test_failed_save_is_reported_once_and_poisons_nothing(tmp_path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr("orbax.checkpoint.experimental.v1.save_async", lambda *_, **__: Broken())
         store.save(tiny.after(2))
-    with pytest.raises(SaveError, match=r"round 2 could not be written.*no space left on device.*make room"):
+    with pytest.raises(
+        SaveError, match=r"round 2 could not be written.*no space left on device.*make room"
+    ):
         store.wait()
     store.wait()
     assert store.steps() == (1,)
@@ -222,7 +252,10 @@ def test_unwritable_folder_is_reported_by_the_save_itself(tmp_path):
 def test_what_is_no_folder_is_refused_at_once(kind, tmp_path):
     path = tmp_path / "checkpoints"
     path.write_text("in the way") if kind == "file" else path.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(FedError, match=r"checkpoints are kept in a folder: got something else called .*checkpoints; move it away"):
+    with pytest.raises(
+        FedError,
+        match=r"checkpoints are kept in a folder: got something else called .*checkpoints; move it away",
+    ):
         open_store(path)
 
 
@@ -230,8 +263,8 @@ FULL = """
 import resource, signal, sys
 sys.path.insert(0, sys.argv[2])
 import numpy as np
-from fedjax_sim.checkpoint import SaveError, open_store, state_hash
-from fedjax_sim.types import RoundState
+from fedjax_sim.persistence.checkpoint import SaveError, open_store, state_hash
+from fedjax_sim.core.types import RoundState
 
 def state(r):
     w = np.random.default_rng(r).normal(size=50_000)
@@ -264,7 +297,11 @@ def test_full_disk(tmp_path):
 
 def test_hash_is_of_the_values_wherever_they_are():
     state = tiny.after(2)
-    assert state_hash(state) == state_hash(jax.tree.map(jnp.asarray, state)) == state_hash(tiny.after(2))
+    assert (
+        state_hash(state)
+        == state_hash(jax.tree.map(jnp.asarray, state))
+        == state_hash(tiny.after(2))
+    )
     assert len(state_hash(state)) == 64
 
 
@@ -289,7 +326,12 @@ def test_hash_is_by_names_not_by_fields_order():
         a: np.ndarray
 
     state = Pair(np.arange(3, dtype=np.float32), np.uint32(1))
-    words = b"a\nuint32\n[]\n" + struct.pack("<I", 1) + b"z\nfloat32\n[3]\n" + struct.pack("<3f", 0, 1, 2)
+    words = (
+        b"a\nuint32\n[]\n"
+        + struct.pack("<I", 1)
+        + b"z\nfloat32\n[3]\n"
+        + struct.pack("<3f", 0, 1, 2)
+    )
     assert state_hash(state) == hashlib.sha256(words).hexdigest()
 
 

@@ -28,12 +28,24 @@ def reseal(step: Path) -> None:
 
 def damages():
     yield "flipped", flip_all
-    yield "truncated", lambda step: [path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]) for path in data_files(step)]
-    yield "emptied", lambda step: [path.write_bytes(b"") for path in step.rglob("*") if path.is_file()]
+    yield (
+        "truncated",
+        lambda step: [
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+            for path in data_files(step)
+        ],
+    )
+    yield (
+        "emptied",
+        lambda step: [path.write_bytes(b"") for path in step.rglob("*") if path.is_file()],
+    )
     yield "data removed", lambda step: [path.unlink() for path in data_files(step)]
     yield "state removed", lambda step: shutil.rmtree(step / "state")
     yield "no metadata", lambda step: (step / "_CHECKPOINT_METADATA").unlink()
-    yield "garbage metadata", lambda step: (step / "_CHECKPOINT_METADATA").write_bytes(b"\x00garbage")
+    yield (
+        "garbage metadata",
+        lambda step: (step / "_CHECKPOINT_METADATA").write_bytes(b"\x00garbage"),
+    )
     yield "no tree metadata", lambda step: (step / "state" / "_METADATA").unlink()
     yield "index truncated", lambda step: (step / "state" / "manifest.ocdbt").write_bytes(b"\x01")
     yield "manifest edited", reseal
@@ -53,7 +65,9 @@ def test_damaged_newest_is_passed_over_with_a_note(tmp_path, damage):
 
 def test_a_flipped_bit_anywhere_never_loads_wrong_values(tmp_path):
     """Large enough that Orbax keeps the values apart from its index; it does not guard them."""
-    states = [tiny.after(r).replace(memory=np.random.default_rng(r).normal(size=4000)) for r in (1, 2)]
+    states = [
+        tiny.after(r).replace(memory=np.random.default_rng(r).normal(size=4000)) for r in (1, 2)
+    ]
     store = open_store(tmp_path)
     for state in states:
         store.save(state)
@@ -74,7 +88,9 @@ def test_nothing_usable_is_said_with_reasons(tmp_path):
     store = filled(tmp_path)
     flip_all(tmp_path / "1")
     shutil.rmtree(tmp_path / "2" / "state")
-    with pytest.raises(FedError, match=r"no usable checkpoint.*round 2 is damaged.*round 1 is damaged"):
+    with pytest.raises(
+        FedError, match=r"no usable checkpoint.*round 2 is damaged.*round 1 is damaged"
+    ):
         store.restore(blank())
     with pytest.raises(FedError, match="an empty folder"):
         open_store(tmp_path / "elsewhere").restore(blank())
@@ -105,18 +121,34 @@ def test_leftovers_of_a_killed_save_are_ignored_and_removed(tmp_path):
 
 def misfits():
     state = tiny.first(tiny.variables())
-    yield "shape", state.replace(memory={**state.memory, "c": jnp.zeros((9, 3))}), ["memory.c", "float32[5, 3]", "float32[9, 3]"]
+    yield (
+        "shape",
+        state.replace(memory={**state.memory, "c": jnp.zeros((9, 3))}),
+        ["memory.c", "float32[5, 3]", "float32[9, 3]"],
+    )
     yield "dtype", state.replace(seed=jnp.int32(0)), ["seed", "uint32[]", "int32[]"]
-    yield "missing", state.replace(sampler=(*state.sampler, jnp.zeros(2))), ["sampler.2", "nothing in the checkpoint", "float32[2]"]
-    yield "extra", state.replace(sampler=()), ["sampler.0", "int32[5]", "nothing in this configuration"]
+    yield (
+        "missing",
+        state.replace(sampler=(*state.sampler, jnp.zeros(2))),
+        ["sampler.2", "nothing in the checkpoint", "float32[2]"],
+    )
+    yield (
+        "extra",
+        state.replace(sampler=()),
+        ["sampler.0", "int32[5]", "nothing in this configuration"],
+    )
 
 
-@pytest.mark.parametrize(("like", "words"), [pytest.param(*rest, id=name) for name, *rest in misfits()])
+@pytest.mark.parametrize(
+    ("like", "words"), [pytest.param(*rest, id=name) for name, *rest in misfits()]
+)
 def test_misfit_names_leaf_both_shapes_and_what_to_do(tmp_path, like, words):
     store = filled(tmp_path)
     with pytest.raises(FedError, match="does not fit this configuration") as caught:
         store.restore(like)
-    assert all(word in str(caught.value) for word in [*words, "round 2", "resume with the configuration"])
+    assert all(
+        word in str(caught.value) for word in [*words, "round 2", "resume with the configuration"]
+    )
     assert "\n" not in str(caught.value)
 
 

@@ -27,7 +27,21 @@ def small(tmp_path: Path) -> str:
 # ------------------------------------------------------------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("words", [[], ["run"], ["resume"], ["evaluate"], ["list"], ["describe"], ["check"], ["schema"], ["demo"]], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["run"],
+        ["resume"],
+        ["evaluate"],
+        ["list"],
+        ["describe"],
+        ["check"],
+        ["schema"],
+        ["demo"],
+    ],
+    ids=str,
+)
 def test_every_verb_has_help(words: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit, match="0"):
         main([*words, "--help"])
@@ -47,7 +61,9 @@ def test_without_a_verb_there_is_help_and_an_error(capsys: pytest.CaptureFixture
 
 
 def test_the_module_is_the_command():
-    done = subprocess.run([sys.executable, "-m", "fedjax_sim", "--help"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "fedjax_sim", "--help"], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0
     assert done.stdout.startswith("usage: fedjax-sim")
 
@@ -60,19 +76,36 @@ def test_the_module_is_the_command():
     [
         (["run", "absent.toml"], "absent.toml: (file): cannot be read"),
         (["run", "{small}", "algorithm.lrr=1"], "command line: algorithm.lrr: unknown key"),
-        (["run", "{small}", "--out", "{folder}/x", "rounds=0", "seed=-1"], "2 problems; nothing was run."),
+        (
+            ["run", "{small}", "--out", "{folder}/x", "rounds=0", "seed=-1"],
+            "2 problems; nothing was run.",
+        ),
         (["check", "{small}", "sampler.cohort=99"], "sampler.cohort"),
-        (["run", "{small}", "--out", "{folder}/x", "model.name=char_lstm"], "command line: model: a sequence model takes"),
-        (["run", "{small}", "--out", "{folder}/x", "stop={{metric='loss/test', at_least=1}}"], "command line: stop.metric: nobody"),
-        (["run", "{small}", "--out", "{folder}/x", "checkpoint.keep_every=0"], "command line: checkpoint.keep_every: must be"),
-        (["run", "{small}", "--out", "{folder}/x", "task.seed=-1"], "command line: task.seed: seed must not be negative"),
+        (
+            ["run", "{small}", "--out", "{folder}/x", "model.name=char_lstm"],
+            "command line: model: a sequence model takes",
+        ),
+        (
+            ["run", "{small}", "--out", "{folder}/x", "stop={{metric='loss/test', at_least=1}}"],
+            "command line: stop.metric: nobody",
+        ),
+        (
+            ["run", "{small}", "--out", "{folder}/x", "checkpoint.keep_every=0"],
+            "command line: checkpoint.keep_every: must be",
+        ),
+        (
+            ["run", "{small}", "--out", "{folder}/x", "task.seed=-1"],
+            "command line: task.seed: seed must not be negative",
+        ),
         (["describe", "scafold"], "did you mean 'scaffold'?"),
         (["resume", "{folder}"], "no run in this folder"),
         (["evaluate", "{folder}"], "no run in this folder"),
     ],
     ids=lambda words: words[0] if isinstance(words, list) else "",
 )
-def test_what_the_user_can_mend_is_said_in_words(words, said, small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_the_user_can_mend_is_said_in_words(
+    words, said, small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     assert main([word.format(small=small, folder=tmp_path) for word in words]) == 2
     streams = capsys.readouterr()
     assert said in streams.err
@@ -81,7 +114,15 @@ def test_what_the_user_can_mend_is_said_in_words(words, said, small: str, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "words", [["run"], ["dance"], ["list", "cats"], ["check", "{small}", "--fast"], ["describe", "mlp", "a=b"]], ids=str
+    "words",
+    [
+        ["run"],
+        ["dance"],
+        ["list", "cats"],
+        ["check", "{small}", "--fast"],
+        ["describe", "mlp", "a=b"],
+    ],
+    ids=str,
 )
 def test_wrong_words_are_refused(words, small: str):
     with pytest.raises(SystemExit, match="2"):
@@ -103,11 +144,17 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize("kind", KINDS)
 def test_list_of_one_kind_names_only_that(kind: str, capsys: pytest.CaptureFixture[str]):
     assert main(["list", kind]) == 0
-    headings = [line.strip() for line in capsys.readouterr().out.splitlines() if line and not line.startswith(" ")]
+    headings = [
+        line.strip()
+        for line in capsys.readouterr().out.splitlines()
+        if line and not line.startswith(" ")
+    ]
     assert headings == [kind]
 
 
-@pytest.mark.parametrize("name", sorted({name for registry in kinds().values() for name in registry}))
+@pytest.mark.parametrize(
+    "name", sorted({name for registry in kinds().values() for name in registry})
+)
 def test_describe_shows_the_card_and_the_settings(name: str, capsys: pytest.CaptureFixture[str]):
     assert main(["describe", name]) == 0
     out = capsys.readouterr().out
@@ -118,15 +165,36 @@ def test_describe_shows_the_card_and_the_settings(name: str, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("name", registries().algorithms)
-def test_check_tells_costs_of_every_algorithm(name: str, small: str, capsys: pytest.CaptureFixture[str]):
+def test_check_tells_costs_of_every_algorithm(
+    name: str, small: str, capsys: pytest.CaptureFixture[str]
+):
     assert main(["check", small, f"algorithm={{name='{name}'}}"]) == 0
     out = capsys.readouterr().out
-    for word in ("parameters", "down per round", "up per round", "steps per round", "lanes", "devices", "memory, estimated"):
+    for word in (
+        "parameters",
+        "down per round",
+        "up per round",
+        "steps per round",
+        "lanes",
+        "devices",
+        "memory, estimated",
+    ):
         assert word in out
 
 
 def test_costs_are_those_of_the_shapes(small: str):
-    ready = build(load(small, ["task.model=logistic", "local.batch_size=none", "local.epochs=3", "engine.devices=2", "engine.lanes=1"]))
+    ready = build(
+        load(
+            small,
+            [
+                "task.model=logistic",
+                "local_work.batch_size=none",
+                "local_work.epochs=3",
+                "engine.devices=2",
+                "engine.lanes=1",
+            ],
+        )
+    )
     costs = estimate(ready)
     assert costs.parameters == 64 * 10 + 10
     (leg,) = costs.legs
@@ -139,14 +207,25 @@ def test_costs_are_those_of_the_shapes(small: str):
 
 
 def test_sizes_in_words():
-    assert [size(n) for n in (0, 999, 1500, 2.5e6, 3e9, 4e13)] == ["0 B", "999 B", "1.5 kB", "2.5 MB", "3 GB", "40.0 TB"]
+    assert [size(n) for n in (0, 999, 1500, 2.5e6, 3e9, 4e13)] == [
+        "0 B",
+        "999 B",
+        "1.5 kB",
+        "2.5 MB",
+        "3 GB",
+        "40.0 TB",
+    ]
 
 
 def test_schema_is_printed_or_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["schema"]) == 0
     printed = capsys.readouterr().out
     assert main(["schema", "--out", str(tmp_path / "s.json")]) == 0
-    assert (tmp_path / "s.json").read_text() == printed == (CONFIGS / "fedjax_sim.schema.json").read_text()
+    assert (
+        (tmp_path / "s.json").read_text()
+        == printed
+        == (CONFIGS / "fedjax_sim.schema.json").read_text()
+    )
 
 
 def test_versions(capsys: pytest.CaptureFixture[str]):
@@ -167,15 +246,32 @@ assert len(jax.devices()) > 1
 
 
 def test_cores_become_devices_unless_something_else_was_said():
-    assert cores() == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    assert cores() == (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    )
     assert int(python(CORES % "", JAX_PLATFORMS="cpu")) == cores()
     assert int(python(CORES % "7", JAX_PLATFORMS="cpu")) == 7
     assert int(python(CORES % "9", JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="3")) == 3
-    assert int(python(CORES % "9", JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_force_host_platform_device_count=2")) == 2
+    assert (
+        int(
+            python(
+                CORES % "9",
+                JAX_PLATFORMS="cpu",
+                XLA_FLAGS="--xla_force_host_platform_device_count=2",
+            )
+        )
+        == 2
+    )
 
 
 @pytest.mark.parametrize(
-    ("engine", "count"), [({}, cores()), ({"devices": cores() + 3}, cores() + 3), ({"devices": "x"}, cores()), (3, cores())]
+    ("engine", "count"),
+    [
+        ({}, cores()),
+        ({"devices": cores() + 3}, cores() + 3),
+        ({"devices": "x"}, cores()),
+        (3, cores()),
+    ],
 )
 def test_a_configuration_may_ask_for_more_devices_than_cores(engine, count):
     tables = {"engine": engine}

@@ -26,7 +26,9 @@ def said(capsys):
     return " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
-@pytest.mark.parametrize("words", [["data"], ["data", "prepare"], ["data", "describe"], ["data", "formats"]], ids=str)
+@pytest.mark.parametrize(
+    "words", [["data"], ["data", "prepare"], ["data", "describe"], ["data", "formats"]], ids=str
+)
 def test_every_verb_has_help(words, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([*words, "--help"])
@@ -56,12 +58,17 @@ def test_help_imports_nothing_slow():
 
 def test_prepare_and_describe(tmp_path, capsys):
     source, out = files.leaf(tmp_path / "leaf"), tmp_path / "out"
-    assert main(["data", "prepare", str(source), "shape=2,2", "--out", str(out), "--name", "letters"]) == 0
+    assert (
+        main(["data", "prepare", str(source), "shape=2,2", "--out", str(out), "--name", "letters"])
+        == 0
+    )
     text = said(capsys)
     assert f"wrote {out}: 3 clients, 9 training examples, 3 test, 4 central; " in text
     assert f"fedjax-sim data describe {out}" in text
     assert open_prepared(out).train.x.shape == (9, 2, 2)
-    assert main(["data", "describe", str(out), "--verify", "--out", str(tmp_path / "pictures")]) == 0
+    assert (
+        main(["data", "describe", str(out), "--verify", "--out", str(tmp_path / "pictures")]) == 0
+    )
     text = said(capsys)
     for words in (
         "name letters",
@@ -75,19 +82,49 @@ def test_prepare_and_describe(tmp_path, capsys):
         "all files have the hashes",
     ):
         assert words in text, words
-    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["labels.png", "sizes.png"]
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
+        "labels.png",
+        "sizes.png",
+    ]
 
 
 def test_options_may_stand_anywhere(tmp_path, capsys):
     source, held = files.table(tmp_path / "t.csv"), files.table(tmp_path / "h.csv", "test")
-    words = ["data", "prepare", str(source), "label=kind", "--out", str(tmp_path / "out"), "client=who", f"test={held}"]
+    words = [
+        "data",
+        "prepare",
+        str(source),
+        "label=kind",
+        "--out",
+        str(tmp_path / "out"),
+        "client=who",
+        f"test={held}",
+    ]
     assert main(words) == 0
     assert tuple(open_prepared(tmp_path / "out").train.names) == ("abe", "kim", "zoe")
-    dealt = [*words[:4], "--out", str(tmp_path / "dealt"), "--clients", "2", "--partition", "dirichlet", "alpha=5", "--seed", "3"]
-    assert main([*dealt, "--test-fraction", "0.3", "client=who", "--central-fraction", "0.2"]) == 0
+    dealt = [
+        *words[:4],
+        "--out",
+        str(tmp_path / "dealt"),
+        "--clients",
+        "2",
+        "--partition",
+        "dirichlet",
+        "alpha=5",
+        "--seed",
+        "3",
+    ]
+    assert (
+        main([*dealt, "--test-fraction", "0.3", "client=who", "--global-test-fraction", "0.2"]) == 0
+    )
     made = read_card(tmp_path / "dealt")["about"]["made"]
     assert made["partition_options"] == {"alpha": 5}
-    assert (made["clients"], made["seed"], made["test_fraction"], made["central_fraction"]) == (2, 3, 0.3, 0.2)
+    assert (made["clients"], made["seed"], made["test_fraction"], made["global_test_fraction"]) == (
+        2,
+        3,
+        0.3,
+        0.2,
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,16 +132,25 @@ def test_options_may_stand_anywhere(tmp_path, capsys):
     [
         (["prepare", "{root}/none", "--out", "{root}/x"], "the source must exist"),
         (["prepare", "{root}/t.csv", "--out", "{root}/x"], "the format csv needs the option label"),
-        (["prepare", "{root}/t.csv", "label=kind", "features=a,b", "--out", "{root}/x"], "does not say whose an example is"),
+        (
+            ["prepare", "{root}/t.csv", "label=kind", "features=a,b", "--out", "{root}/x"],
+            "does not say whose an example is",
+        ),
         (["prepare", "{root}/t.csv", "label=kind", "--out", "{root}"], "must not exist yet"),
-        (["prepare", "{root}/t.csv", "label=kind", "--out", "{root}/x", "--format", "cvs"], "did you mean 'csv'"),
+        (
+            ["prepare", "{root}/t.csv", "label=kind", "--out", "{root}/x", "--format", "cvs"],
+            "did you mean 'csv'",
+        ),
         (["describe", "{root}"], "no prepared data set: got no card.json"),
         (["describe", "{root}/set"], "train.y.npy must have"),
     ],
 )
 def test_what_the_user_can_mend_is_said_in_one_sentence(words, wrong, tmp_path, capsys):
     files.table(tmp_path / "t.csv")
-    assert main(["data", "prepare", "generated", "--clients", "3", "--out", str(tmp_path / "set")]) == 0
+    assert (
+        main(["data", "prepare", "generated", "--clients", "3", "--out", str(tmp_path / "set")])
+        == 0
+    )
     os.truncate(tmp_path / "set" / "train.y.npy", 600)
     before = sorted(tmp_path.rglob("*"))
     capsys.readouterr()
@@ -116,7 +162,9 @@ def test_what_the_user_can_mend_is_said_in_one_sentence(words, wrong, tmp_path, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("words", [["prepare"], ["prepare", "x"], ["dance"], ["describe", "x", "a=b"]], ids=str)
+@pytest.mark.parametrize(
+    "words", [["prepare"], ["prepare", "x"], ["dance"], ["describe", "x", "a=b"]], ids=str
+)
 def test_wrong_words_are_refused(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="2"):
@@ -136,7 +184,9 @@ def test_formats_are_listed_with_their_options(capsys):
 def test_text_is_described_without_labels(tmp_path, capsys):
     source = files.tff(tmp_path / "t.sqlite", anne=[b"To be"], bob=[b"or not"])
     assert main(["data", "prepare", str(source), "x=snippets", "--out", str(tmp_path / "out")]) == 0
-    assert main(["data", "describe", str(tmp_path / "out"), "--out", str(tmp_path / "pictures")]) == 0
+    assert (
+        main(["data", "describe", str(tmp_path / "out"), "--out", str(tmp_path / "pictures")]) == 0
+    )
     assert "labels none: a client's examples are the characters of a text" in said(capsys)
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["sizes.png"]
 
@@ -147,7 +197,9 @@ def test_text_is_described_without_labels(tmp_path, capsys):
 def some(clients=50, classes=7, seed=0):
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, 30, clients)
-    y = np.concatenate([rng.choice(classes, n, p=rng.dirichlet(np.full(classes, 0.3))) for n in sizes]).astype(np.int32)
+    y = np.concatenate(
+        [rng.choice(classes, n, p=rng.dirichlet(np.full(classes, 0.3))) for n in sizes]
+    ).astype(np.int32)
     return population(np.zeros(len(y)), y, np.cumsum([0, *sizes]))
 
 
@@ -176,7 +228,9 @@ def test_many_clients_are_sorted_and_grouped():
     assert found.grouped
     assert found.shares.shape == (20, 7)
     np.testing.assert_allclose(found.shares.sum(1), 1)
-    every = np.stack([np.bincount(y, minlength=7) / len(y) for y in np.split(data.y, data.offsets[1:-1])])
+    every = np.stack(
+        [np.bincount(y, minlength=7) / len(y) for y in np.split(data.y, data.offsets[1:-1])]
+    )
     np.testing.assert_allclose(found.shares.mean(0), every.mean(0))  # groups are equally large
     top = found.shares.argmax(1)
     assert list(top) == sorted(top)
@@ -200,11 +254,18 @@ def colours(path):
 def test_pictures_are_drawn(tmp_path, clients, classes):
     data = some(clients, classes)
     assert colours(plot_labels(label_spread(data, classes), tmp_path / "deep" / "labels.png")) > 10
-    for name, sizes in {"same": np.full(9, 4), "wide": np.array([1, 10, 1000]), "one": np.array([1]), "some": data.sizes}.items():
+    for name, sizes in {
+        "same": np.full(9, 4),
+        "wide": np.array([1, 10, 1000]),
+        "one": np.array([1]),
+        "some": data.sizes,
+    }.items():
         assert colours(plot_sizes(sizes, tmp_path / f"{name}.png")) > 10
 
 
-@pytest.mark.parametrize(("name", "clients"), [("mnist.npz", 539), ("uci_har.npz", 21), ("shakespeare_roles.npz", 1344)])
+@pytest.mark.parametrize(
+    ("name", "clients"), [("mnist.npz", 539), ("uci_har.npz", 21), ("shakespeare_roles.npz", 1344)]
+)
 def test_the_commands_that_tasks_suggest(name, clients, tmp_path, capsys):
     from shared_data import shared
 

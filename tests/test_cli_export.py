@@ -28,7 +28,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two rounds with a checkpoint of each."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "small.toml").write_text(SMALL)
-    assert main(["run", str(folder / "small.toml"), "checkpoint.every=1", "evaluation.every=1", "--out", str(folder / "run")]) == 0
+    assert (
+        main(
+            [
+                "run",
+                str(folder / "small.toml"),
+                "checkpoint.every=1",
+                "evaluation.every=1",
+                "--out",
+                str(folder / "run"),
+            ]
+        )
+        == 0
+    )
     return folder / "run"
 
 
@@ -47,7 +59,9 @@ def test_the_parser_knows_the_formats():
 
 @pytest.mark.parametrize("form", OF_WEIGHTS)
 @pytest.mark.parametrize("step", [1, None])
-def test_exported_weights_are_those_of_the_checkpoint(form: str, step, run: Path, made: Experiment, tmp_path: Path, capsys):
+def test_exported_weights_are_those_of_the_checkpoint(
+    form: str, step, run: Path, made: Experiment, tmp_path: Path, capsys
+):
     path = tmp_path / "m"
     words = [] if step is None else ["--round", str(step)]
     assert main(["export", str(run), "--format", form, "--out", str(path), *words]) == 0
@@ -55,18 +69,22 @@ def test_exported_weights_are_those_of_the_checkpoint(form: str, step, run: Path
     loaded = export.load_weights(path, jax.eval_shape(made.task.init, jax.random.key(0)))
     wanted = model(made, run, step)
     assert same(loaded, wanted)
-    x = made.task.data.central.x[:9]
-    assert same(*(made.task.model.apply(*held, x, train=False, key=None)[0] for held in (loaded, wanted)))
+    x = made.task.data.global_test.x[:9]
+    assert same(
+        *(made.task.model.apply(*held, x, train=False, key=None)[0] for held in (loaded, wanted))
+    )
 
 
-def test_an_exported_program_predicts_what_the_model_does(run: Path, made: Experiment, tmp_path: Path):
+def test_an_exported_program_predicts_what_the_model_does(
+    run: Path, made: Experiment, tmp_path: Path
+):
     path = tmp_path / "m.stablehlo"
     assert main(["export", str(run), "--format", "stablehlo", "--out", str(path)]) == 0
-    x = made.task.data.central.x
+    x = made.task.data.global_test.x
     wanted = made.task.model.apply(*model(made, run), x, train=False, key=None)[0]
     predicted = np.asarray(export.load_program(path)(x))
     np.testing.assert_allclose(predicted, wanted, rtol=1e-5, atol=1e-5)
-    hits = np.mean(predicted.argmax(-1) == made.task.data.central.y)
+    hits = np.mean(predicted.argmax(-1) == made.task.data.global_test.y)
     assert hits == pytest.approx(export.read_card(path)["metrics"]["test/accuracy"], abs=0.01)
 
 
@@ -82,17 +100,25 @@ def test_a_program_is_called_without_the_algorithms_and_tasks(run: Path, tmp_pat
     assert main(["export", str(run), "--format", "stablehlo", "--out", str(path)]) == 0
     out = python(ALONE.format(path=str(path)), JAX_PLATFORMS="cpu")
     assert "(3, 10)" in out
-    assert not {"fedjax_sim.algorithms", "fedjax_sim.tasks", "fedjax_sim.engine"} & set(re.findall(r"fedjax_sim\.\w+", out))
+    assert not {"fedjax_sim.algorithms", "fedjax_sim.tasks", "fedjax_sim.engine"} & set(
+        re.findall(r"fedjax_sim\.\w+", out)
+    )
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_card_says_what_it_is(form: str, run: Path, made: Experiment, tmp_path: Path):
     assert main(["export", str(run), "--format", form, "--out", str(tmp_path / "m")]) == 0
     card, said = export.read_card(tmp_path / "m"), summary(run)
-    assert {name: card[name] for name in ("task", "algorithm", "seed", "rounds", "state_hash", "versions")} == {
-        name: said[name] for name in ("task", "algorithm", "seed", "rounds", "state_hash", "versions")
+    assert {
+        name: card[name]
+        for name in ("task", "algorithm", "seed", "rounds", "state_hash", "versions")
+    } == {
+        name: said[name]
+        for name in ("task", "algorithm", "seed", "rounds", "state_hash", "versions")
     }
-    assert card["metrics"] == {name: value for name, value in said["metrics"].items() if "/" in name}
+    assert card["metrics"] == {
+        name: value for name, value in said["metrics"].items() if "/" in name
+    }
     assert card["input"] == {"dtype": "float32", "shape": [8, 8, 1]}
     assert card["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(model(made, run).params))
     assert card["config_hash"] == hash_of(tables(load(run / "config.toml").run))
@@ -101,7 +127,10 @@ def test_the_card_says_what_it_is(form: str, run: Path, made: Experiment, tmp_pa
 
 def test_the_card_of_an_earlier_round_has_its_numbers(run: Path, tmp_path: Path):
     for step in (1, 2):
-        assert main(["export", str(run), "--round", str(step), "--out", str(tmp_path / str(step))]) == 0
+        assert (
+            main(["export", str(run), "--round", str(step), "--out", str(tmp_path / str(step))])
+            == 0
+        )
     cards = [export.read_card(tmp_path / str(step)) for step in (1, 2)]
     assert [card["rounds"] for card in cards] == [1, 2]
     for name in ("state_hash", "weights_hash", "metrics"):
@@ -109,7 +138,11 @@ def test_the_card_of_an_earlier_round_has_its_numbers(run: Path, tmp_path: Path)
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_nothing_else_in_the_folder_changes(run: Path, capsys):
@@ -120,7 +153,9 @@ def test_nothing_else_in_the_folder_changes(run: Path, capsys):
     assert {name: after[name] for name in before} == before
     capsys.readouterr()
     assert main(["export", str(run)]) == 2
-    assert capsys.readouterr().err.startswith(f"there is a file already: got {run / 'model-2.safetensors'}; replace it with --force")
+    assert capsys.readouterr().err.startswith(
+        f"there is a file already: got {run / 'model-2.safetensors'}; replace it with --force"
+    )
     assert main(["export", str(run), "--force"]) == 0
     os.unlink(run / "model-2.safetensors")
 
@@ -128,10 +163,19 @@ def test_nothing_else_in_the_folder_changes(run: Path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["{run}", "--round", "7"], "no checkpoint of round 7 in {run}/checkpoints: got (1, 2); choose"),
+        (
+            ["{run}", "--round", "7"],
+            "no checkpoint of round 7 in {run}/checkpoints: got (1, 2); choose",
+        ),
         (["{run}", "--round", "-1"], "no checkpoint of round -1"),
-        (["{run}", "--out", "{run}"], "an exported model is a file: got the folder {run}; name a file"),
-        (["{run}", "--out", "{run}/config.toml/x"], "{run}/config.toml/x could not be written: got "),
+        (
+            ["{run}", "--out", "{run}"],
+            "an exported model is a file: got the folder {run}; name a file",
+        ),
+        (
+            ["{run}", "--out", "{run}/config.toml/x"],
+            "{run}/config.toml/x could not be written: got ",
+        ),
         (["{run}/config.toml"], "no run in this folder"),
         (["{run}/checkpoints"], "no run in this folder"),
     ],
@@ -151,7 +195,9 @@ def test_a_run_of_another_machine_is_exported_on_this_one(run: Path, tmp_path: P
     (there / "checkpoints").symlink_to(run / "checkpoints")
     text = (run / "config.toml").read_text()
     assert "[engine]" in text
-    (there / "config.toml").write_text(text.replace("[engine]", "[engine]\ndevices = 64\nshards = 64"))
+    (there / "config.toml").write_text(
+        text.replace("[engine]", "[engine]\ndevices = 64\nshards = 64")
+    )
     assert main(["export", str(there), "--out", str(tmp_path / "m")]) == 0
     assert export.read_card(tmp_path / "m")["metrics"] == {}
     assert main(["evaluate", str(there)]) == 2
@@ -160,22 +206,41 @@ def test_a_run_of_another_machine_is_exported_on_this_one(run: Path, tmp_path: P
 def test_memory_on_the_host_is_left_alone(tmp_path: Path):
     (tmp_path / "small.toml").write_text(SMALL)
     folder = tmp_path / "run"
-    assert main(["run", str(tmp_path / "small.toml"), "checkpoint.every=1", "engine.keep=host", "--out", str(folder)]) == 0
+    assert (
+        main(
+            [
+                "run",
+                str(tmp_path / "small.toml"),
+                "checkpoint.every=1",
+                "engine.client_memory=host",
+                "--out",
+                str(folder),
+            ]
+        )
+        == 0
+    )
     before = files(folder)
     assert main(["export", str(folder), "--round", "1", "--out", str(tmp_path / "m")]) == 0
     assert files(folder) == before
 
 
 def test_a_task_without_a_model_has_weights_alone(tmp_path: Path, capsys):
-    (tmp_path / "q.toml").write_text('rounds=1\ntask.name="quadratic"\nalgorithm.name="fedavg"\nsampler.kind="full"\n')
+    (tmp_path / "q.toml").write_text(
+        'rounds=1\ntask.name="quadratic"\nalgorithm.name="fedavg"\nsampler.kind="full"\n'
+    )
     assert main(["run", str(tmp_path / "q.toml"), "--out", str(tmp_path / "run")]) == 0
     capsys.readouterr()
     assert main(["export", str(tmp_path / "run"), "--format", "stablehlo"]) == 2
-    assert "the task 'quadratic' has parameters, but no model that predicts: got --format stablehlo; export" in capsys.readouterr().err
+    assert (
+        "the task 'quadratic' has parameters, but no model that predicts: got --format stablehlo; export"
+        in capsys.readouterr().err
+    )
     assert main(["export", str(tmp_path / "run")]) == 0
 
 
-def test_nothing_is_pickled(run: Path, made: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_pickled(
+    run: Path, made: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """A run of a stranger's can be exported and evaluated: no file of it is code."""
 
     def refuse(*arguments, **more):
@@ -196,5 +261,11 @@ def test_nothing_is_pickled(run: Path, made: Experiment, tmp_path: Path, monkeyp
 def test_the_package_has_no_pickle_in_it():
     package = Path(fedjax_sim.__file__).parent
     lines = [line for path in package.rglob("*.py") for line in path.read_text().splitlines()]
-    found = [line for line in lines if re.search(r"pickle|marshal|\bshelve\b|(?<![.\w])(eval|exec)\(", line)]
-    assert [line for line in found if "allow_pickle=False" not in line and "pickled" not in line] == []
+    found = [
+        line
+        for line in lines
+        if re.search(r"pickle|marshal|\bshelve\b|(?<![.\w])(eval|exec)\(", line)
+    ]
+    assert [
+        line for line in found if "allow_pickle=False" not in line and "pickled" not in line
+    ] == []

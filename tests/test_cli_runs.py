@@ -31,7 +31,9 @@ def small(tmp_path: Path) -> str:
 # ----------------------------------------------------------------------------------------------------------------- running
 
 
-def test_a_run_leaves_everything_in_its_folder(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_run_leaves_everything_in_its_folder(
+    small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     folder = tmp_path / "run"
     assert main(["run", small, "--out", str(folder), "algorithm.lr=0.05"]) == 0
     made = summary(folder)
@@ -50,7 +52,9 @@ def test_a_run_leaves_everything_in_its_folder(small: str, tmp_path: Path, capsy
     assert str(folder) in capsys.readouterr().out
 
 
-def test_a_folder_that_holds_a_run_is_left_alone(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_folder_that_holds_a_run_is_left_alone(
+    small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     folder = tmp_path / "run"
     assert main(["run", small, "--out", str(folder)]) == 0
     before = (folder / "summary.json").read_bytes()
@@ -65,7 +69,10 @@ def test_a_resumed_run_is_the_run_that_never_stopped(small: str, tmp_path: Path)
     assert main(["run", small, "rounds=6", "--out", str(whole)]) == 0
     assert main(["run", small, "--out", str(parts)]) == 0
     assert main(["resume", str(parts), "--rounds", "4"]) == 0
-    assert main(["resume", str(parts), "rounds=6", "engine.devices=4", "engine.rounds_per_call=2"]) == 0
+    assert (
+        main(["resume", str(parts), "rounds=6", "engine.devices=4", "engine.rounds_per_call=2"])
+        == 0
+    )
     assert summary(parts)["state_hash"] == summary(whole)["state_hash"]
     assert list(from_jsonl(parts / "metrics.jsonl").rows) == [1, 2, 3, 4, 5, 6]
     assert load(parts / "config.toml").run.rounds == 6
@@ -75,24 +82,40 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_resume_that_cannot_be_is_refused_in_words(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_resume_that_cannot_be_is_refused_in_words(
+    small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     folder = tmp_path / "run"
     assert main(["run", small, "--out", str(folder)]) == 0
     before = files(folder)
-    for change, said in [("seed=7", "got 7 in place of 0"), ("task.partition.alpha=1.0", "got 1.0"), ("task.clients=13", "got 13")]:
+    for change, said in [
+        ("seed=7", "got 7 in place of 0"),
+        ("task.partition.alpha=1.0", "got 1.0"),
+        ("task.clients=13", "got 13"),
+    ]:
         capsys.readouterr()
         assert main(["resume", str(folder), change, "--rounds", "3"]) == 2
-        assert capsys.readouterr().err.startswith(f"a resumed run keeps its {change.partition('=')[0]}: {said}")
+        assert capsys.readouterr().err.startswith(
+            f"a resumed run keeps its {change.partition('=')[0]}: {said}"
+        )
     assert main(["resume", str(folder)]) == 2
     assert "ask for more, such as --rounds 4" in capsys.readouterr().err
     assert files(folder) == before
 
 
-def test_a_rate_may_change_and_the_run_says_so(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_rate_may_change_and_the_run_says_so(
+    small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     folder = tmp_path / "run"
     assert main(["run", small, "--out", str(folder)]) == 0
     assert "resumed with" not in capsys.readouterr().out
-    more = ["--rounds", "3", "evaluation.every=3", "checkpoint.keep=1", "stop={metric='loss', at_most=0.0}"]
+    more = [
+        "--rounds",
+        "3",
+        "evaluation.every=3",
+        "checkpoint.keep=1",
+        "stop={metric='loss', at_most=0.0}",
+    ]
     assert main(["resume", str(folder), "algorithm.lr=0.02", *more]) == 0
     note = "resumed with algorithm.lr = 0.02, which was 0.1"
     assert f"note: {note}\n" in capsys.readouterr().out
@@ -100,7 +123,9 @@ def test_a_rate_may_change_and_the_run_says_so(small: str, tmp_path: Path, capsy
     assert load(folder / "config.toml").run.algorithm.lr == 0.02
 
 
-def test_what_a_run_is_resumed_with_is_compared_with_its_checkpoint(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_a_run_is_resumed_with_is_compared_with_its_checkpoint(
+    small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     """And not with the file beside it, which anybody can edit."""
     folder = tmp_path / "run"
     assert main(["run", small, "--out", str(folder)]) == 0
@@ -117,13 +142,16 @@ def test_what_a_run_is_resumed_with_is_compared_with_its_checkpoint(small: str, 
         ("task.partition.kind", "'dirichlet'", "'iid'"),
         ("sampler.cohort", "4", "5"),
         ("sampler.dropout.rate", "'nothing'", "0.5"),
-        ("local.epochs", "1", "2"),
+        ("local_work.epochs", "1", "2"),
         ("algorithm.option", "'II'", "'I'"),
     ],
 )
 def test_what_a_resumed_run_keeps(key: str, old: str, new: str, small: str):
     before = tables(load(small).run)
-    with pytest.raises(FedError, match=f"^a resumed run keeps its {key}: got {new} in place of {old}; leave {key} as it was"):
+    with pytest.raises(
+        FedError,
+        match=f"^a resumed run keeps its {key}: got {new} in place of {old}; leave {key} as it was",
+    ):
         changed_rates(load(small, [f"{key}={new}"]).run, before)
 
 
@@ -133,7 +161,7 @@ def test_settings_that_are_newer_than_a_checkpoint_had_their_defaults(small: str
     del before["local"]["shuffle"]
     assert changed_rates(run, before) == ()
     before["local"]["epochs"] = 7
-    with pytest.raises(FedError, match=r"its local.epochs: got 1 in place of 7"):
+    with pytest.raises(FedError, match=r"its local_work.epochs: got 1 in place of 7"):
         changed_rates(run, before)
     before["nonsense"] = 1
     with pytest.raises(FedError):
@@ -148,19 +176,49 @@ def test_evaluate_repeats_the_numbers_of_the_run(small: str, tmp_path: Path):
     again = json.loads((folder / "evaluation.json").read_text())
     assert again["rounds"] == 2
     assert again["metrics"].keys() == summary(folder)["metrics"].keys()
-    np.testing.assert_allclose(*([m[name] for name in again["metrics"]] for m in (again["metrics"], summary(folder)["metrics"])))
+    np.testing.assert_allclose(
+        *(
+            [m[name] for name in again["metrics"]]
+            for m in (again["metrics"], summary(folder)["metrics"])
+        )
+    )
 
 
 def test_a_run_stops_at_its_target(small: str, tmp_path: Path):
     folder = tmp_path / "run"
-    assert main(["run", small, "rounds=8", "stop.metric=test/accuracy", "stop.at_least=0.0", "--out", str(folder)]) == 0
+    assert (
+        main(
+            [
+                "run",
+                small,
+                "rounds=8",
+                "stop.metric=test/accuracy",
+                "stop.at_least=0.0",
+                "--out",
+                str(folder),
+            ]
+        )
+        == 0
+    )
     assert summary(folder)["rounds"] == 2
     assert "test/accuracy reached 0" in summary(folder)["stopped"]
 
 
 def test_a_run_stops_on_the_way_down(small: str, tmp_path: Path):
     folder = tmp_path / "run"
-    assert main(["run", small, "rounds=8", "stop={metric='test/loss', at_most=100.0}", "--out", str(folder)]) == 0
+    assert (
+        main(
+            [
+                "run",
+                small,
+                "rounds=8",
+                "stop={metric='test/loss', at_most=100.0}",
+                "--out",
+                str(folder),
+            ]
+        )
+        == 0
+    )
     assert summary(folder)["rounds"] == 2
     assert "test/loss came down to 100" in summary(folder)["stopped"]
 
@@ -173,7 +231,17 @@ def test_folders_of_runs_are_numbered(small: str, tmp_path: Path):
 
 def test_an_interrupted_run_saves_and_goes_on(small: str, tmp_path: Path):
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "fedjax_sim", "run", small, "rounds=1000000", "evaluation.every=1000000", "--out", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "fedjax_sim",
+        "run",
+        small,
+        "rounds=1000000",
+        "evaluation.every=1000000",
+        "--out",
+        str(folder),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     begun = time.monotonic()
     while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_text():
@@ -193,9 +261,14 @@ def test_an_interrupted_run_saves_and_goes_on(small: str, tmp_path: Path):
 # ----------------------------------------------------------------------------------------------------------- shipped files
 
 
-@pytest.mark.parametrize("name", ["digits_fedavg", "digits_scaffold", "digits_fedadam", "synthetic_fedprox"])
+@pytest.mark.parametrize(
+    "name", ["digits_fedavg", "digits_scaffold", "digits_fedadam", "synthetic_fedprox"]
+)
 def test_shipped_files_run(name: str, tmp_path: Path):
-    assert main(["run", str(CONFIGS / f"{name}.toml"), "rounds=2", "--out", str(tmp_path / "run")]) == 0
+    assert (
+        main(["run", str(CONFIGS / f"{name}.toml"), "rounds=2", "--out", str(tmp_path / "run")])
+        == 0
+    )
     assert summary(tmp_path / "run")["rounds"] == 2
     assert 0 < summary(tmp_path / "run")["metrics"]["test/accuracy"] <= 1
 
@@ -211,11 +284,23 @@ def test_shipped_files_run(name: str, tmp_path: Path):
 def test_files_of_prepared_data_run(name: str, source: str, words: list[str], tmp_path: Path):
     """After the command that their first lines give."""
     text = (CONFIGS / f"{name}.toml").read_text()
-    (said,) = re.findall(rf"^#   fedjax-sim (data prepare {source} --out (data/\w+))$", text, flags=re.MULTILINE)
+    (said,) = re.findall(
+        rf"^#   fedjax-sim (data prepare {source} --out (data/\w+))$", text, flags=re.MULTILINE
+    )
     assert f'source = "{said[1]}"' in text
     data = str(tmp_path / "data")
-    assert main(said[0].replace(said[1], data).replace(f" {source}", f" {shared(source)}").split()) == 0
-    more = ["rounds=2", f"task.source={data}", "sampler.cohort=2", "evaluation.every=2", "--out", str(tmp_path / "run")]
+    assert (
+        main(said[0].replace(said[1], data).replace(f" {source}", f" {shared(source)}").split())
+        == 0
+    )
+    more = [
+        "rounds=2",
+        f"task.source={data}",
+        "sampler.cohort=2",
+        "evaluation.every=2",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert main(["run", str(CONFIGS / f"{name}.toml"), *words, *more]) == 0
     assert summary(tmp_path / "run")["rounds"] == 2
 
@@ -238,13 +323,33 @@ def test_files_of_the_demo_differ_in_the_algorithm_alone():
     assert pair[0]["task"]["clients"] >= 50
 
 
-def test_a_profile_is_written_where_asked(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_profile_is_written_where_asked(
+    small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     traces = tmp_path / "traces"
-    assert main(["run", small, "rounds=5", "--out", str(tmp_path / "run"), "--profile", str(traces)]) == 0
+    assert (
+        main(["run", small, "rounds=5", "--out", str(tmp_path / "run"), "--profile", str(traces)])
+        == 0
+    )
     (trace,) = traces.rglob("*.trace.json.gz")
     assert str(trace) in capsys.readouterr().out
 
 
-def test_a_run_too_short_for_a_profile_says_so(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["run", small, "rounds=1", "--out", str(tmp_path / "run"), "--profile", str(tmp_path / "traces")]) == 0
+def test_a_run_too_short_for_a_profile_says_so(
+    small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert (
+        main(
+            [
+                "run",
+                small,
+                "rounds=1",
+                "--out",
+                str(tmp_path / "run"),
+                "--profile",
+                str(tmp_path / "traces"),
+            ]
+        )
+        == 0
+    )
     assert "no profile: the run was too short" in capsys.readouterr().out

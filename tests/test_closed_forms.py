@@ -9,7 +9,7 @@ from federation import machine, play, script, scripted
 from oracles.theory import power
 
 from fedjax_sim.algorithms import REGISTRY
-from fedjax_sim.data.batching import batching
+from fedjax_sim.data.batching import local_work
 from fedjax_sim.tasks import quadratic
 from fedjax_sim.tasks.quadratic import averaging_fixed_point, contractions, optimum, parts
 
@@ -20,18 +20,30 @@ EYE = np.eye(D)
 OPTIONS = pytest.mark.parametrize("option", ["I", "II"])
 
 # Clients hold 1, 2, 3, 1, 2, 3 equal examples, so that weights by examples differ from weights by head.
-OWN, SHARED = (quadratic(clients=N, dimension=D, condition=4.0, seed=2, copies=3, curvature=kind) for kind in ("own", "shared"))
+OWN, SHARED = (
+    quadratic(clients=N, dimension=D, condition=4.0, seed=2, copies=3, curvature=kind)
+    for kind in ("own", "shared")
+)
 START = OWN.init(jax.random.key(0))
 
 # Six cohorts of four, of which some rows are absent: every client has its turns.
 EVERYBODY = scripted([range(N)] * 6)
-SOME = scripted([[0, 1, 2, 3, N, N], [4, N, 5, 0, N, N], [1, 2, N, 3, 4, N], [5, N, N, 0, N, N], [2, 3, 4, 5, N, N], [N, 1, 0, N, N, 5]])
+SOME = scripted(
+    [
+        [0, 1, 2, 3, N, N],
+        [4, N, 5, 0, N, N],
+        [1, 2, N, 3, 4, N],
+        [5, N, N, 0, N, N],
+        [2, 3, 4, 5, N, N],
+        [N, 1, 0, N, N, 5],
+    ]
+)
 
 
 @cache
 def made(name, work=(("steps", K),), **settings):
     algorithm = REGISTRY[name].factory(OWN.objective, **settings)
-    return machine(algorithm, script(N, 6), OWN.data.train, batching(**dict(work)))
+    return machine(algorithm, script(N, 6), OWN.data.train, local_work(**dict(work)))
 
 
 def run(program, data, rounds, cohorts=EVERYBODY):
@@ -77,7 +89,9 @@ def test_t1_fedavg_is_unbiased_where_hessians_are_equal():
 
 def test_t2_fedavg_favours_clients_that_take_more_steps():
     data = SHARED.data.train
-    there = models(run(made("fedavg", lr=LR, work=(("batch_size", 1), ("epochs", 2))), data, 60))[-1]
+    there = models(run(made("fedavg", lr=LR, work=(("batch_size", 1), ("epochs", 2))), data, 60))[
+        -1
+    ]
     near(there, averaging_fixed_point(data, LR, 2 * data.sizes))
     assert np.linalg.norm(there - optimum(data)) > 0.03
 
@@ -104,7 +118,9 @@ def test_t7_fedavg_of_identical_clients_is_one_machine():
 
 @OPTIONS
 @pytest.mark.parametrize(("cohorts", "rounds"), [(EVERYBODY, 150), (SOME, 600)])
-def test_t3a_scaffold_reaches_the_optimum_of_the_plain_mean_whatever_the_hessians(option, cohorts, rounds):
+def test_t3a_scaffold_reaches_the_optimum_of_the_plain_mean_whatever_the_hessians(
+    option, cohorts, rounds
+):
     data = OWN.data.train
     A, b, _ = parts(data)
     star = solution(data, ALIKE)
@@ -137,7 +153,10 @@ def test_t3c_c_is_the_mean_of_all_c_i_also_where_rows_of_the_cohort_are_absent(o
 def test_t3d_with_one_local_step_scaffold_is_plain_gradient_descent(option):
     data = OWN.data.train
     star, rate = solution(data, ALIKE), EYE - LR * parts(data)[0].mean(0)
-    near(models(run(one_step(option), data, 8)), [star + power(rate, t + 1) @ (0 - star) for t in range(8)])
+    near(
+        models(run(one_step(option), data, 8)),
+        [star + power(rate, t + 1) @ (0 - star) for t in range(8)],
+    )
 
 
 def test_t3d_with_one_local_step_the_options_agree_under_sampling():
@@ -157,11 +176,17 @@ def test_t4_fedprox_goes_to_the_fixed_point_of_its_inexact_proximal_steps():
     data, mu = OWN.data.train, 1.0
     A, b, p = parts(data)
     inverse = np.linalg.inv(A + mu * EYE)
-    rest = np.stack([power(EYE - LR * (a + mu * EYE), K) for a in A])  # y_i = prox_i + rest (x - prox_i)
-    toward = np.einsum("i,ijk,ikl,il->j", p, EYE - rest, inverse @ A, b)  # prox_i = inverse (A_i b_i + mu x)
+    rest = np.stack(
+        [power(EYE - LR * (a + mu * EYE), K) for a in A]
+    )  # y_i = prox_i + rest (x - prox_i)
+    toward = np.einsum(
+        "i,ijk,ikl,il->j", p, EYE - rest, inverse @ A, b
+    )  # prox_i = inverse (A_i b_i + mu x)
     kept = np.einsum("i,ijk->jk", p, (EYE - rest) @ inverse * mu + rest)
     fixed = np.linalg.solve(EYE - kept, toward)
-    exact = np.linalg.solve(np.einsum("i,ijk->jk", p, inverse @ A), np.einsum("i,ijk,ik->j", p, inverse @ A, b))
+    exact = np.linalg.solve(
+        np.einsum("i,ijk->jk", p, inverse @ A), np.einsum("i,ijk,ik->j", p, inverse @ A, b)
+    )
     near(models(run(made("fedprox", lr=LR, mu=mu), data, 100))[-1], fixed)
     for other in (exact, optimum(data), averaging_fixed_point(data, LR, K)):
         assert np.linalg.norm(other - fixed) > 1e-3
@@ -180,7 +205,10 @@ def test_t10_what_error_feedback_sent_and_kept_is_what_was_wanted():
     data = OWN.data.train
     _, b, p = parts(data)
     states = run(made("error_feedback", lr=LR, fraction=0.3), data, 10)
-    x, kept = np.stack([np.zeros(D), *models(states)]), np.stack([np.zeros(D), *(p @ state.memory.own["x"] for state in states)])
+    x, kept = (
+        np.stack([np.zeros(D), *models(states)]),
+        np.stack([np.zeros(D), *(p @ state.memory.own["x"] for state in states)]),
+    )
     moved = EYE - contractions(data, LR, K)
     wanted = [np.einsum("i,ijk,ik->j", p, moved, x[t] - b) for t in range(10)]
     near(x[:-1] - x[1:] + kept[1:] - kept[:-1], wanted)
@@ -191,4 +219,10 @@ def test_t13_ditto_interpolates_between_the_federation_and_the_client():
     data, lam = SHARED.data.train, 0.7
     A, b, p = parts(data)
     own = run(made("ditto", lr=LR, lam=lam), data, 100)[-1].memory.own.params["x"]
-    near(own, [np.linalg.solve(a + lam * EYE, a @ b_i + lam * (p @ b)) for a, b_i in zip(A, b, strict=True)])
+    near(
+        own,
+        [
+            np.linalg.solve(a + lam * EYE, a @ b_i + lam * (p @ b))
+            for a, b_i in zip(A, b, strict=True)
+        ],
+    )

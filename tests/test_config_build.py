@@ -51,12 +51,17 @@ def test_the_setting_that_an_error_blames_goes_before_its_words():
     assert blame("task", ["partition", "alpha"], error) == "task.alpha"
     assert blame("task", ["partition", "clients"], error) == "task.partition"
     assert blame("task", [], error) == "task"
-    assert blame("task", ["partition"], error, {"alpha": "partition.alpha"}) == "task.partition.alpha"
+    assert (
+        blame("task", ["partition"], error, {"alpha": "partition.alpha"}) == "task.partition.alpha"
+    )
 
 
 def test_a_complaint_about_the_whole_finds_its_table(good: Path):
     run = load(good).run
-    assert blame_any(run, errors.FedError("uniform.cohort is odd: got 1; do", "engine.shards")) == "engine.shards"
+    assert (
+        blame_any(run, errors.FedError("uniform.cohort is odd: got 1; do", "engine.shards"))
+        == "engine.shards"
+    )
     assert blame_any(run, errors.FedError("uniform.cohort is odd: got 1; do")) == "sampler.cohort"
     assert blame_any(run, errors.FedError("odd: got 1; do", "uniform.cohort")) == "sampler.cohort"
     assert blame_any(run, errors.FedError("odd: got 1; do")) == "algorithm"
@@ -65,7 +70,9 @@ def test_a_complaint_about_the_whole_finds_its_table(good: Path):
 def test_an_override_is_blamed_for_a_partition_that_cannot_be(good: Path):
     with pytest.raises(ConfigErrors) as caught:
         build(load(good, ["task.partition={kind='dirichlet', alpha=1e-9}"]))
-    assert str(caught.value).startswith("command line: task.partition.alpha: no Dirichlet(1e-09) partition")
+    assert str(caught.value).startswith(
+        "command line: task.partition.alpha: no Dirichlet(1e-09) partition"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------------- proof
@@ -88,7 +95,9 @@ def test_what_another_library_says_is_told_in_words_and_kept_as_the_cause(good: 
     with pytest.raises(ConfigErrors) as caught:
         build(load(good, ["model.name=foreign"], known))
     (line,) = caught.value.problems
-    assert line.startswith("command line: model: the model does not fit the task's data: got TypeError: ")
+    assert line.startswith(
+        "command line: model: the model does not fit the task's data: got TypeError: "
+    )
     assert isinstance(caught.value.__cause__, TypeError)
     assert build(load(good, ["model={name='foreign', wide=true}"], known)).task.name == "digits"
 
@@ -105,13 +114,28 @@ def test_a_build_knows_every_name_that_a_run_reports(good: Path):
     from fedjax_sim.simulation.simulate import simulate
 
     made = build(load(good, ["evaluation.clients=true"]))
-    result = simulate(made.program, starting_variables(made), rounds=1, evaluate=evaluation(made), progress=False)
+    result = simulate(
+        made.program, starting_variables(made), rounds=1, evaluate=evaluation(made), progress=False
+    )
     assert set(result.history.names()) == {"seconds", *of_round(made), *evaluated(made)}
 
 
-@pytest.mark.parametrize("metric", ["loss", "cohort", "clipped", "seconds", "test/loss", "clients/accuracy_worst10", "clients/loss_d9"])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "loss",
+        "cohort",
+        "clipped",
+        "seconds",
+        "test/loss",
+        "clients/accuracy_worst10",
+        "clients/loss_d9",
+    ],
+)
 def test_whatever_is_reported_can_end_a_run(good: Path, metric: str):
-    made = build(load(good, [f"stop={{metric='{metric}', at_most=0.5}}", "evaluation.clients=true"]))
+    made = build(
+        load(good, [f"stop={{metric='{metric}', at_most=0.5}}", "evaluation.clients=true"])
+    )
     assert made.config.run.stop.metric == metric
 
 

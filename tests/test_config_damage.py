@@ -58,7 +58,9 @@ def test_bytes_may_be_any(path: Path):
         damaged = bytearray(text)
         for _ in range(random_.choice([1, 1, 2, 5, 20])):
             place = random_.randrange(len(damaged))
-            damaged[place : place + random_.choice([0, 1, 1, 4])] = random_.randbytes(random_.choice([0, 1, 1, 3]))
+            damaged[place : place + random_.choice([0, 1, 1, 4])] = random_.randbytes(
+                random_.choice([0, 1, 1, 3])
+            )
         path.write_bytes(damaged)
         check(path)
 
@@ -102,7 +104,9 @@ def test_windows_line_ends_are_fine(path: Path):
     assert check(path)
 
 
-@pytest.mark.parametrize("kind", ["folder", "absent", "below a file", "long", "loop", "endless", "forbidden"])
+@pytest.mark.parametrize(
+    "kind", ["folder", "absent", "below a file", "long", "loop", "endless", "forbidden"]
+)
 def test_what_is_no_file_is_told(kind: str, path: Path):
     place = path
     if kind == "folder":
@@ -126,15 +130,49 @@ def test_what_is_no_file_is_told(kind: str, path: Path):
 
 # ------------------------------------------------------------------------------------------------------------------- overrides
 
-KEYS = [*sorted(SCHEMA["properties"]), "algorithm.lr", "algorithm.name", "sampler.kind", "sampler.cohort", "task.clients", "stop.metric"]
-SAID = ["1", "0.1", "true", "none", "[]", "[1", "{", "{a=1}", "'x'", '"', "nan", "-inf", "1979-05-27"]
+KEYS = [
+    *sorted(SCHEMA["properties"]),
+    "algorithm.lr",
+    "algorithm.name",
+    "sampler.kind",
+    "sampler.cohort",
+    "task.clients",
+    "stop.metric",
+]
+SAID = [
+    "1",
+    "0.1",
+    "true",
+    "none",
+    "[]",
+    "[1",
+    "{",
+    "{a=1}",
+    "'x'",
+    '"',
+    "nan",
+    "-inf",
+    "1979-05-27",
+]
 SAID += ["0x" + "f" * 5000, "9" * 5000, "[" * 2000]
 values = st.one_of(st.sampled_from(SAID), words, st.text(max_size=20))
-keys = st.one_of(st.sampled_from(KEYS), st.lists(words, min_size=1, max_size=4).map(".".join), st.just("a." * 3000 + "b"))
+keys = st.one_of(
+    st.sampled_from(KEYS),
+    st.lists(words, min_size=1, max_size=4).map(".".join),
+    st.just("a." * 3000 + "b"),
+)
 
 
-@settings(max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(said=st.lists(st.one_of(st.tuples(keys, values).map("=".join), words), min_size=1, max_size=3))
+@settings(
+    max_examples=40,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+@given(
+    said=st.lists(st.one_of(st.tuples(keys, values).map("=".join), words), min_size=1, max_size=3)
+)
 def test_overrides_may_be_any_words(said: list[str], tmp_path_factory: pytest.TempPathFactory):
     path = tmp_path_factory.getbasetemp() / "overridden.toml"
     path.write_text(SMALL)
@@ -153,7 +191,11 @@ def test_overrides_may_be_any_words(said: list[str], tmp_path_factory: pytest.Te
     ],
 )
 def test_keys_that_name_no_place(word: str, path: Path):
-    path.write_text(SMALL.replace('name = "quadratic"', 'name = "digits"\npartition = { kind = "sized", sizes = [9, 9] }'))
+    path.write_text(
+        SMALL.replace(
+            'name = "quadratic"', 'name = "digits"\npartition = { kind = "sized", sizes = [9, 9] }'
+        )
+    )
     assert not check(path, word)
 
 
@@ -176,7 +218,7 @@ def test_no_terminal_obeys_what_a_file_says(text: str, good: Path):
     (line,) = complaint(good)
     assert line.isprintable()
     with pytest.raises(errors.FedError) as caught:
-        errors.fail(text, text, "mend it")
+        errors.fail(text, got=text, fix="mend it")
     assert str(caught.value).isprintable()
 
 
@@ -189,8 +231,8 @@ def test_long_words_are_cut(good: Path):
 @pytest.mark.parametrize(
     ("override", "key"),
     [
-        ("local.batch_size=2147483648", "local.batch_size"),
-        ("local.epochs=9223372036854775807", "local.epochs"),
+        ("local_work.batch_size=2147483648", "local_work.batch_size"),
+        ("local_work.epochs=9223372036854775807", "local_work.epochs"),
         ("sampler.step_budget=1000000000000", "sampler.step_budget"),
         ("algorithm.lr={kind='exponential', start=0.9, steps=4294967296}", "algorithm.lr.steps"),
         ("task.clients=-4294967296", "task.clients"),
@@ -200,26 +242,51 @@ def test_long_words_are_cut(good: Path):
 )
 def test_whole_numbers_are_those_of_a_device(override: str, key: str, good: Path):
     lines = complaint(good, [override])
-    assert any(line.startswith(f"command line: {key}: whole numbers go up to 2147483647: got ") for line in lines), lines
+    assert any(
+        line.startswith(f"command line: {key}: whole numbers go up to 2147483647: got ")
+        for line in lines
+    ), lines
 
 
 def test_seeds_and_bytes_may_be_larger(good: Path):
-    run = load(good, [f"task.seed={2**62}", f"engine.memory={2**62}"]).run
-    assert run.task.seed == run.engine.memory == 2**62
+    run = load(good, [f"task.seed={2**62}", f"engine.memory_limit={2**62}"]).run
+    assert run.task.seed == run.engine.memory_limit == 2**62
 
 
 @pytest.mark.parametrize(
     ("override", "key", "said"),
     [
-        ("sampler={kind='poisson', expected=1e30}", "sampler.expected", "poisson.expected must not exceed any population"),
-        ("task={name='synthetic', clients=2147483647}", "task.clients", "the clients' examples must fit in memory"),
-        ("task={name='quadratic', dimension=2147483647}", "task.dimension", "the clients' matrices must fit in memory"),
-        ("task={name='quadratic', clients=2147483647}", "task.clients", "the clients' matrices must fit in memory"),
-        ("local={epochs=2147483647, batch_size=1}", "local.epochs", "a client's steps in a round are counted with 32 bits"),
+        (
+            "sampler={kind='poisson', expected=1e30}",
+            "sampler.expected",
+            "poisson.expected must not exceed any population",
+        ),
+        (
+            "task={name='synthetic', clients=2147483647}",
+            "task.clients",
+            "the clients' examples must fit in memory",
+        ),
+        (
+            "task={name='quadratic', dimension=2147483647}",
+            "task.dimension",
+            "the clients' matrices must fit in memory",
+        ),
+        (
+            "task={name='quadratic', clients=2147483647}",
+            "task.clients",
+            "the clients' matrices must fit in memory",
+        ),
+        (
+            "local={epochs=2147483647, batch_size=1}",
+            "local_work.epochs",
+            "a client's steps in a round are counted with 32 bits",
+        ),
     ],
 )
-def test_what_is_larger_than_the_machine_is_told_with_its_key(override: str, key: str, said: str, good: Path):
-    good.write_text(GOOD.replace("[local]\nbatch_size = 8\n", ""))
+def test_what_is_larger_than_the_machine_is_told_with_its_key(
+    override: str, key: str, said: str, good: Path
+):
+    good.write_text(GOOD.replace("[local_work]\nbatch_size = 8\n", ""))
     lines = complaint(good, [override], made=True)
     assert any(line.startswith(f"command line: {key}: {said}") for line in lines), lines
 
@@ -230,7 +297,10 @@ def test_a_part_that_needs_more_memory_than_there_is_is_told(good: Path):
 
     known = registries()._replace(tasks={"hungry": hungry, "digits": registries().tasks["digits"]})
     config = load(good, ["task={name='hungry'}"], known)
-    with pytest.raises(errors.FedError, match=r"task: this is larger than the machine can hold: got Unable to allocate 16.0 GiB; lower"):
+    with pytest.raises(
+        errors.FedError,
+        match=r"task: this is larger than the machine can hold: got Unable to allocate 16.0 GiB; lower",
+    ):
         build(config)
 
 

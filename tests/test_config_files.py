@@ -38,7 +38,13 @@ def test_every_shipped_file_is_valid_and_survives_being_written(path: Path, tmp_
 def test_only_what_was_written_reaches_the_factory(good: Path):
     seen, plain = {}, optax.sgd(1.0)
 
-    def factory(objective: Objective, *, lr: float = 0.5, b: int = 2, server: optax.GradientTransformation = plain) -> Algorithm:
+    def factory(
+        objective: Objective,
+        *,
+        lr: float = 0.5,
+        b: int = 2,
+        server: optax.GradientTransformation = plain,
+    ) -> Algorithm:
         seen.update(lr=lr, b=b, server=server)
         return registries().algorithms["fedavg"].factory(objective, lr=lr)
 
@@ -48,7 +54,11 @@ def test_only_what_was_written_reaches_the_factory(good: Path):
     assert seen["b"] == 2
     assert seen["server"] is plain
     assert config.run.algorithm.b == 2
-    load(good, ["algorithm={name='mine', server=[{kind='clip', max_norm=1.0}, {kind='adam'}]}"], known)
+    load(
+        good,
+        ["algorithm={name='mine', server=[{kind='clip', max_norm=1.0}, {kind='adam'}]}"],
+        known,
+    )
     assert seen["server"] is not plain
     assert "unknown key of 'mine'" in complaint_of(good, ["algorithm={name='mine', x=2}"], known)
 
@@ -56,9 +66,11 @@ def test_only_what_was_written_reaches_the_factory(good: Path):
 def test_a_partition_is_made_with_its_settings_and_called_by_the_task(good: Path):
     seen = {}
 
-    def mine(labels: Any, clients: int, *, seed: int = 0, share: float = 0.5, tags: tuple[str, ...] = ()) -> list[np.ndarray]:
+    def mine(
+        labels: Any, clients: int, *, seed: int = 0, share: float = 0.5, tags: tuple[str, ...] = ()
+    ) -> list[np.ndarray]:
         seen.update(clients=clients, seed=seed, share=share, tags=tags)
-        errors.require(share < 0.9, "too much", share, "lower it", "share")
+        errors.require(share < 0.9, "too much", got=share, fix="lower it", setting="share")
         return np.array_split(np.arange(len(labels)), clients)
 
     known = registries()
@@ -66,7 +78,9 @@ def test_a_partition_is_made_with_its_settings_and_called_by_the_task(good: Path
     said = ["task.seed=7", "task.partition={kind='mine', share=0.25, tags=['a']}"]
     assert build(load(good, said, known)).task.data.train.clients == 12
     assert seen == {"clients": 12, "seed": 7, "share": 0.25, "tags": ("a",)}
-    with pytest.raises(ConfigErrors, match=r"^command line: task.partition.share: too much: got 0.95; lower it$"):
+    with pytest.raises(
+        ConfigErrors, match=r"^command line: task.partition.share: too much: got 0.95; lower it$"
+    ):
         build(load(good, ["task.partition={kind='mine', share=0.95}"], known))
     build(load(good, ["task.partition=mine"], known))
     assert seen["share"] == 0.5
@@ -96,13 +110,18 @@ def test_every_registered_setting_can_be_said_or_is_wired():
         for name, entry in getattr(known, f"{kind}s").items():
             names = set(settings_of(getattr(entry, "factory", entry)))
             unsaid = names - set(properties[f"{kind}_{name}"]["properties"])
-            assert unsaid == names & of_partitions if kind == "partition" else unsaid <= wired, (kind, name)
+            assert unsaid == names & of_partitions if kind == "partition" else unsaid <= wired, (
+                kind,
+                name,
+            )
 
 
 def test_wrappers_apply_to_every_sampler(good: Path):
     for kind in registries().samplers:
         plain = build(load(good, [f"sampler={{kind='{kind}'}}"])).sampler
-        wrapped = build(load(good, [f"sampler={{kind='{kind}', dropout=0.5}}", "sampler.stragglers.share=0.5"])).sampler
+        wrapped = build(
+            load(good, [f"sampler={{kind='{kind}', dropout=0.5}}", "sampler.stragglers.share=0.5"])
+        ).sampler
         assert wrapped.sample is not plain.sample
         assert wrapped.cohort(12) == plain.cohort(12)
 
@@ -116,7 +135,9 @@ def test_the_committed_schema_is_current():
 
 
 def test_the_schema_tells_variants_apart_and_refuses_other_keys():
-    whole = json.loads(schema_text(), parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
+    whole = json.loads(
+        schema_text(), parse_constant=lambda text: pytest.fail(f"{text} is not JSON")
+    )
     for name in registries().algorithms:
         variant = whole["$defs"][f"algorithm_{name}"]
         assert variant["properties"]["name"]["const"] == name
@@ -129,7 +150,12 @@ def test_the_schema_tells_variants_apart_and_refuses_other_keys():
 def test_dotted_keys_follow_the_chosen_variants(good: Path):
     config = load(good)
     keys = set(dotted(type(config.run), config.document.tables))
-    assert {"algorithm.lr", "algorithm.aggregator.0.max_norm", "task.clients", "engine.lanes"} <= keys
+    assert {
+        "algorithm.lr",
+        "algorithm.aggregator.0.max_norm",
+        "task.clients",
+        "engine.lanes",
+    } <= keys
     assert "algorithm.mu" not in keys
 
 
@@ -146,7 +172,11 @@ def test_descriptions_come_from_docstrings():
           d: not an argument.
         """
 
-    assert arguments(factory) == {"a": "the first, told at length.", "b": "the rest.", "c": "the rest."}
+    assert arguments(factory) == {
+        "a": "the first, told at length.",
+        "b": "the rest.",
+        "c": "the rest.",
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------- optimizers

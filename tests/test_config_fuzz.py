@@ -73,7 +73,10 @@ def run_two_rounds(count: int, start: int, folder: Path) -> collections.Counter[
         if done.status == 2:  # of these nobody knows before
             last = Outcome(2, done.out, done.errors.splitlines()[-1])
             assert not judge(last)
-            assert re.search(r"does not fit into a device's memory|was refused, for it left something that is not", last.errors), done
+            assert re.search(
+                r"does not fit into a device's memory|was refused, for it left something that is not",
+                last.errors,
+            ), done
             tally["stopped"] += 1
             return
         assert done.status == 0, done
@@ -106,7 +109,9 @@ def test_the_schema_that_is_drawn_from_is_the_committed_one():
     assert schema() == SCHEMA
 
 
-def test_a_case_that_raises_or_takes_too_long_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_case_that_raises_or_takes_too_long_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     from fedjax_sim.cli import inspect
 
     path = written(BASES[0], tmp_path / "c.toml")
@@ -122,6 +127,8 @@ def test_a_case_that_raises_or_takes_too_long_is_a_failure(tmp_path: Path, monke
     monkeypatch.setattr(inspect, "check", lambda asked: [][1])
     with pytest.raises(IndexError):
         command("check", path)
-    monkeypatch.setattr(inspect, "check", lambda asked: (_ for _ in ()).throw(ConfigErrors("no three parts")))
+    monkeypatch.setattr(
+        inspect, "check", lambda asked: (_ for _ in ()).throw(ConfigErrors("no three parts"))
+    )
     with pytest.raises(AssertionError):
         judge(command("check", path))

@@ -78,7 +78,11 @@ def test_arrays_of_unequal_length_are_refused():
 
 
 @settings(max_examples=50, deadline=None)
-@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=12), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 99))
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(0, 99),
+)
 def test_a_split_divides_every_client(sizes, fraction, seed):
     x, y = labelled(sum(sizes))
     data = population(x, y, np.cumsum([0, *sizes]))
@@ -112,10 +116,10 @@ def test_a_federation_from_arrays():
     x, y = labelled(40)
     client = np.arange(40) % 4
     client[0] = 9  # a client of one example
-    data = from_arrays(x, y, client, test_fraction=0.25, central=Examples(x[:3], y[:3]), seed=1)
+    data = from_arrays(x, y, client, test_fraction=0.25, global_test=Examples(x[:3], y[:3]), seed=1)
     assert data.train.names == ("0", "1", "2", "3", "9") == data.test.names
     assert data.test.sizes.tolist() == [2, 2, 2, 2, 0]
-    assert len(data.central) == 3
+    assert len(data.global_test) == 3
     assert from_arrays(x, y, client).test is None
 
 
@@ -129,7 +133,12 @@ def test_a_federation_from_a_partition_keeps_its_rows_and_order():
 
 @pytest.mark.parametrize(
     ("parts", "words"),
-    [([[0, 1], [1, 2]], "one client only"), ([[0, 6]], "must exist"), ([[-1]], "must exist"), ([[0], []], "at least one")],
+    [
+        ([[0, 1], [1, 2]], "one client only"),
+        ([[0, 6]], "must exist"),
+        ([[-1]], "must exist"),
+        ([[0], []], "at least one"),
+    ],
 )
 def test_a_partition_of_something_else_is_refused(parts, words):
     with pytest.raises(FedError, match=words):
@@ -140,7 +149,7 @@ def test_parts_of_a_federation_must_fit():
     x, y = labelled(6)
     train = by_client(x, y, np.arange(6) % 2)
     with pytest.raises(FedError, match="like those of train"):
-        federation(train, central=Examples(x.astype(np.float64), y))
+        federation(train, global_test=Examples(x.astype(np.float64), y))
     with pytest.raises(FedError, match="like those of train"):
         federation(train, by_client(x[:, :1], y, np.arange(6) % 2))
     with pytest.raises(FedError, match="3 test and 2 training clients"):
@@ -159,7 +168,7 @@ def test_a_test_without_examples_is_none():
 def test_shares_out_of_range_are_refused(fraction):
     with pytest.raises(FedError, match="test_fraction"):
         from_arrays(*labelled(6), np.arange(6) % 2, test_fraction=fraction)
-    with pytest.raises(FedError, match="central_fraction"):
+    with pytest.raises(FedError, match="global_test_fraction"):
         hold_out(*labelled(6), fraction)
 
 

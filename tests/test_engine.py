@@ -6,7 +6,23 @@ import jax
 import numpy as np
 import pytest
 from federation import EVERY, close
-from rigs import COHORTS, ENGINES, OBJECTIVE, PEOPLE, QUEUES, ROUNDS, SIZES, START, WORK, C, N, history, remembers, rig, script
+from rigs import (
+    COHORTS,
+    ENGINES,
+    OBJECTIVE,
+    PEOPLE,
+    QUEUES,
+    ROUNDS,
+    SIZES,
+    START,
+    WORK,
+    C,
+    N,
+    history,
+    remembers,
+    rig,
+    script,
+)
 
 from fedjax_sim.aggregators import chain, clip, median
 from fedjax_sim.algorithms import REGISTRY
@@ -54,14 +70,22 @@ def test_the_queue_on_every_backend_is_the_padded_engine(name, engine):
 @pytest.mark.parametrize("engine", QUEUES[1:])
 @ALL
 def test_fixed_shards_give_the_same_bits_on_any_backend_and_number_of_devices(name, engine):
-    hashes = [[state_hash(state) for state, _ in history(name, where)] for where in (QUEUES[0], engine)]
+    hashes = [
+        [state_hash(state) for state, _ in history(name, where)] for where in (QUEUES[0], engine)
+    ]
     assert hashes[0] == hashes[1]
     assert len(set(hashes[0])) == ROUNDS
 
 
 @ALL
 def test_examples_from_the_host_give_the_same_bits(name):
-    program = make_round(REGISTRY[name].factory(OBJECTIVE), script(C, ROUNDS), PEOPLE, WORK, ENGINES["vmap"]._replace(data="host"))
+    program = make_round(
+        REGISTRY[name].factory(OBJECTIVE),
+        script(C, ROUNDS),
+        PEOPLE,
+        WORK,
+        ENGINES["vmap"]._replace(data="host"),
+    )
     state = program.place(program.logical(program.init(START)).replace(sampler=COHORTS))
     for expected, told in history(name, "vmap"):
         state, outcome = program.run(state)
@@ -78,7 +102,9 @@ def test_any_lanes_shards_and_devices_are_the_padded_engine(engine):
 @pytest.mark.xdist_group(FIRST)
 def test_the_order_of_the_examples_is_the_clients_own_on_every_engine():
     same(history(FIRST, "pmap", shuffle=True), history(FIRST, "padded", shuffle=True))
-    for (state, _), (other, _) in zip(history(FIRST, "padded", shuffle=True), history(FIRST, "padded"), strict=True):
+    for (state, _), (other, _) in zip(
+        history(FIRST, "padded", shuffle=True), history(FIRST, "padded"), strict=True
+    ):
         moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.algorithm, other.algorithm)
         assert max(jax.tree.leaves(moved)) > 1e-3
 
@@ -102,13 +128,18 @@ def test_a_rule_that_sees_all_uploads_at_once_does_so_on_every_engine(engine):
     have, want = (history(OPEN, where, aggregator=ROBUST) for where in (engine, "padded"))
     same(have, want)
     if engine != QUEUES[0]:
-        assert state_hash(have[-1][0]) == state_hash(history(OPEN, QUEUES[0], aggregator=ROBUST)[-1][0])
+        assert state_hash(have[-1][0]) == state_hash(
+            history(OPEN, QUEUES[0], aggregator=ROBUST)[-1][0]
+        )
     for t, (_, outcome) in enumerate(have):
         clipped = outcome.metrics["clipped"]
         assert clipped.weight == (COHORTS["ids"][t] < N).sum()
         assert 0 < clipped.total <= clipped.weight
         ids = COHORTS["ids"][t]
-        assert outcome.metrics["sizes"].tolist() == np.where(ids < N, np.append(SIZES, 0)[ids], 0).tolist()  # as in the roster
+        assert (
+            outcome.metrics["sizes"].tolist()
+            == np.where(ids < N, np.append(SIZES, 0)[ids], 0).tolist()
+        )  # as in the roster
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -130,7 +161,9 @@ def test_a_round_reports_its_cohort_in_the_order_of_the_roster(name, engine):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @ALL
-def test_a_round_is_traced_once_and_a_state_that_went_through_the_host_goes_on_as_it_was(name, engine):
+def test_a_round_is_traced_once_and_a_state_that_went_through_the_host_goes_on_as_it_was(
+    name, engine
+):
     it = rig(name, engine)
     made, table = it.machine, it.machine.data(PEOPLE)
     whole = history(name, engine)
@@ -138,11 +171,16 @@ def test_a_round_is_traced_once_and_a_state_that_went_through_the_host_goes_on_a
     state = made.place(whole[0][0])
     for t in range(1, ROUNDS):
         old, (state, outcome) = state, made.run(state, table)
-        assert all(leaf.is_deleted() for leaf in jax.tree.leaves((old.algorithm, old.memory, old.round)))
+        assert all(
+            leaf.is_deleted() for leaf in jax.tree.leaves((old.algorithm, old.memory, old.round))
+        )
         assert state_hash(made.logical(state)) == state_hash(whole[t][0])
     assert before == len(it.traces) > 0
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(START))
-    assert all(leaf.dtype == want.dtype for leaf, want in zip(jax.tree.leaves(state), jax.tree.leaves(whole[0][0]), strict=True))
+    assert all(
+        leaf.dtype == want.dtype
+        for leaf, want in zip(jax.tree.leaves(state), jax.tree.leaves(whole[0][0]), strict=True)
+    )
     assert outcome.clients["loss"].total.shape == (C,)
 
 
@@ -168,4 +206,9 @@ def test_an_engine_chooses_for_itself():
     assert make_plan(Engine(devices=1), 10).backend == "vmap"
     assert make_plan(Engine(backend="vmap"), 10).devices == tuple(jax.devices()[:1])
     fixed = make_plan(Engine(devices=2, shards=8), 10)
-    assert (fixed.shards, fixed.shards_per_device, fixed.ordered, fixed.platform) == (8, 4, True, "cpu")
+    assert (fixed.shards, fixed.shards_per_device, fixed.ordered, fixed.platform) == (
+        8,
+        4,
+        True,
+        "cpu",
+    )

@@ -15,7 +15,11 @@ from fedjax_sim.experiments.config import load
 from fedjax_sim.experiments.estimate import AHEAD, Estimate, estimate, lines
 from fedjax_sim.experiments.run import starting_variables
 
-PLACES = {"device": ("engine.data=device",), "data": ("engine.data=host",), "both": ("engine.keep=host",)}
+PLACES = {
+    "device": ("engine.data=device",),
+    "data": ("engine.data=host",),
+    "both": ("engine.client_memory=host",),
+}
 
 
 @pytest.fixture
@@ -24,7 +28,9 @@ def ready(tmp_path: Path):
     path.write_text(SMALL)
 
     def make(*words: str) -> tuple[Experiment, Estimate]:
-        experiment = build(load(str(path), ["sampler.cohort=5", "engine.lanes=1", "task.model=logistic", *words]))
+        experiment = build(
+            load(str(path), ["sampler.cohort=5", "engine.lanes=1", "task.model=logistic", *words])
+        )
         return experiment, estimate(experiment)
 
     return make
@@ -43,7 +49,9 @@ def arguments(experiment: Experiment) -> int:
 def test_a_round_is_given_what_is_predicted(place, devices, ready):
     experiment, costs = ready(*PLACES[place], f"engine.devices={devices}", "task.partition=iid")
     packed, lent = (1 if place == "device" else AHEAD), (AHEAD if place == "both" else 1)
-    passing = AHEAD * 3 * costs.memory // 12 if place != "both" and devices == 2 else 0  # no arguments, but buffers of the ring
+    passing = (
+        AHEAD * 3 * costs.memory // 12 if place != "both" and devices == 2 else 0
+    )  # no arguments, but buffers of the ring
     expected = costs.server + costs.data / packed + (costs.kept - passing) / lent
     assert arguments(experiment) == pytest.approx(expected, rel=0.03)
 
@@ -52,7 +60,9 @@ def test_a_round_is_given_what_is_predicted(place, devices, ready):
 @pytest.mark.parametrize("devices", [1, 2])
 def test_buffers_are_seldom_larger_than_predicted(devices, ready, monkeypatch):
     seen, pack = [], examples.pack
-    monkeypatch.setattr(examples, "pack", lambda *args: seen.append(tree.nbytes((made := pack(*args))[0])) or made)
+    monkeypatch.setattr(
+        examples, "pack", lambda *args: seen.append(tree.nbytes((made := pack(*args))[0])) or made
+    )
     experiment, costs = ready("engine.data=host", f"engine.devices={devices}")
     state = experiment.program.init(starting_variables(experiment))
     jax.block_until_ready(experiment.program.run(state, 40))
@@ -61,7 +71,10 @@ def test_buffers_are_seldom_larger_than_predicted(devices, ready, monkeypatch):
 
 
 def test_what_the_host_holds_grows_with_the_population_alone(ready):
-    few, many = (ready("engine.keep=host", "engine.devices=1", f"task.clients={count}")[1] for count in (30, 60))
+    few, many = (
+        ready("engine.client_memory=host", "engine.devices=1", f"task.clients={count}")[1]
+        for count in (30, 60)
+    )
     assert many.memory == 2 * few.memory
     assert many.kept == few.kept
     assert many.census == 2 * few.census == 8 * 60
@@ -69,7 +82,9 @@ def test_what_the_host_holds_grows_with_the_population_alone(ready):
 
 
 def test_places_are_told(ready):
-    said = {place: dict(lines(*ready(*words, "engine.devices=1"))) for place, words in PLACES.items()}
+    said = {
+        place: dict(lines(*ready(*words, "engine.devices=1"))) for place, words in PLACES.items()
+    }
     data, memory, host = "  of it data", "  of it client memory", "memory on the host"
     assert host not in said["device"]
     assert "host" not in said["device"][data]
@@ -85,9 +100,9 @@ def test_places_are_told(ready):
 @pytest.mark.parametrize(
     ("words", "warned"),
     [
-        (("engine.memory=10000",), True),
-        (("engine.memory=10000", "engine.keep=host"), False),
-        (("engine.memory=10000", "algorithm.name=fedavg"), False),
+        (("engine.memory_limit=10000",), True),
+        (("engine.memory_limit=10000", "engine.client_memory=host"), False),
+        (("engine.memory_limit=10000", "algorithm.name=fedavg"), False),
         ((), False),
     ],
     ids=str,
@@ -96,4 +111,7 @@ def test_a_table_that_is_too_large_is_told_with_its_remedy(words, warned, ready)
     said = dict(lines(*ready(*words, "engine.devices=1")))
     assert ("warning" in said) == warned
     if warned:
-        assert said["warning"] == 'client memory takes 31.2 kB where a device has 10 kB; set engine.keep = "host"'
+        assert (
+            said["warning"]
+            == 'client memory takes 31.2 kB where a device has 10 kB; set engine.client_memory = "host"'
+        )

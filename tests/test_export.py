@@ -18,15 +18,36 @@ from fedjax_sim.persistence import export, weights
 from fedjax_sim.persistence.manifest import state_hash
 
 OF_WEIGHTS = sorted(export.WEIGHTS)
-DTYPES = ("float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "int8", "uint8", "int32", "uint32", "bool", "complex64")
+DTYPES = (
+    "float32",
+    "bfloat16",
+    "float16",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "int8",
+    "uint8",
+    "int32",
+    "uint32",
+    "bool",
+    "complex64",
+)
 
 
 def variables() -> Variables:
     """Leaves of many dtypes and shapes, with bits of their own: not a number among them, and a negative zero."""
     rng = np.random.default_rng(0)
-    params = {name: jnp.asarray(rng.normal(size=(3, 2)).astype(np.float32)).astype(name) for name in DTYPES}
-    odd = {"nan": jnp.array([np.nan, -0.0, np.inf], jnp.bfloat16), "scalar": jnp.float32(3), "none": jnp.zeros((0, 4))}
-    return Variables({**params, "linear/~/w": jnp.ones((2, 2)).T, "odd": odd}, {"count": jnp.int32(7)})
+    params = {
+        name: jnp.asarray(rng.normal(size=(3, 2)).astype(np.float32)).astype(name)
+        for name in DTYPES
+    }
+    odd = {
+        "nan": jnp.array([np.nan, -0.0, np.inf], jnp.bfloat16),
+        "scalar": jnp.float32(3),
+        "none": jnp.zeros((0, 4)),
+    }
+    return Variables(
+        {**params, "linear/~/w": jnp.ones((2, 2)).T, "odd": odd}, {"count": jnp.int32(7)}
+    )
 
 
 def like() -> Variables:
@@ -48,7 +69,9 @@ def test_weights_go_there_and_back_to_the_bit():
 
 
 def test_a_list_is_in_the_order_of_the_tree_and_the_caller_s_own():
-    made = Variables({"b": np.arange(2.0), "a": {"c": np.ones((1, 2), np.float32)}}, {"n": np.int32(1)})
+    made = Variables(
+        {"b": np.arange(2.0), "a": {"c": np.ones((1, 2), np.float32)}}, {"n": np.int32(1)}
+    )
     arrays = weights.to_arrays(made)
     assert [array.tolist() for array in arrays] == [[[1.0, 1.0]], [0.0, 1.0], 1]
     assert list(weights.to_named(made)) == ["params.a.c", "params.b", "state.n"]
@@ -58,7 +81,10 @@ def test_a_list_is_in_the_order_of_the_tree_and_the_caller_s_own():
 
 
 def test_typed_keys_are_their_words():
-    made = Variables({"w": jnp.ones(2)}, {"key": jax.random.key(3), "many": jax.random.split(jax.random.key(1), 2)})
+    made = Variables(
+        {"w": jnp.ones(2)},
+        {"key": jax.random.key(3), "many": jax.random.split(jax.random.key(1), 2)},
+    )
     back = weights.from_bytes(jax.eval_shape(lambda: made), weights.to_bytes(made))
     assert state_hash(back) == state_hash(made)
     assert jax.random.bits(back.state["key"]) == jax.random.bits(made.state["key"])
@@ -81,15 +107,30 @@ def test_floats_that_numpy_files_do_not_know_may_come_as_bare_bytes():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda named: named.pop("params.int8"), r"at params.int8: got nothing, expected int8\[3, 2\]; give"),
-        (lambda named: named.update(more=np.zeros(2)), r"at more: got float64\[2\], expected nothing; give"),
+        (
+            lambda named: named.pop("params.int8"),
+            r"at params.int8: got nothing, expected int8\[3, 2\]; give",
+        ),
+        (
+            lambda named: named.update(more=np.zeros(2)),
+            r"at more: got float64\[2\], expected nothing; give",
+        ),
         (
             lambda named: named.update({"params.odd.scalar": np.zeros(1, np.float32)}),
             r"scalar: got float32\[1\], expected float32\[\]",
         ),
-        (lambda named: named.update({"state.count": np.int64(7)}), r"at state.count: got int64\[\], expected int32\[\]; give"),
-        (lambda named: named.update({"params.bfloat16": named["params.float16"]}), r"got float16\[3, 2\], expected bfloat16\[3, 2\]; give"),
-        (lambda named: named.update({"params.bool": [[True]]}), r"at params.bool: got list, expected bool\[3, 2\]; give"),
+        (
+            lambda named: named.update({"state.count": np.int64(7)}),
+            r"at state.count: got int64\[\], expected int32\[\]; give",
+        ),
+        (
+            lambda named: named.update({"params.bfloat16": named["params.float16"]}),
+            r"got float16\[3, 2\], expected bfloat16\[3, 2\]; give",
+        ),
+        (
+            lambda named: named.update({"params.bool": [[True]]}),
+            r"at params.bool: got list, expected bool\[3, 2\]; give",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_leaf(change, said):
@@ -100,7 +141,9 @@ def test_what_does_not_fit_is_refused_with_the_leaf(change, said):
 
 
 def test_a_list_of_another_length_is_refused():
-    with pytest.raises(FedError, match="the model has 16 leaves: got 3 arrays; give one array for each"):
+    with pytest.raises(
+        FedError, match="the model has 16 leaves: got 3 arrays; give one array for each"
+    ):
         weights.from_arrays(like(), weights.to_arrays(variables())[:3])
 
 
@@ -119,8 +162,15 @@ def survives(read, content: bytes) -> None:
 def damaged(content: bytes, count: int = 120) -> list[bytes]:
     rng = np.random.default_rng(0)
     places = rng.integers(len(content), size=count)
-    flipped = [content[:at] + bytes([content[at] ^ (1 << int(rng.integers(8)))]) + content[at + 1 :] for at in places]
-    return [content[:at] for at in (0, 1, 7, 8, 9, len(content) // 2, len(content) - 1)] + [content + b"x"] + flipped
+    flipped = [
+        content[:at] + bytes([content[at] ^ (1 << int(rng.integers(8)))]) + content[at + 1 :]
+        for at in places
+    ]
+    return (
+        [content[:at] for at in (0, 1, 7, 8, 9, len(content) // 2, len(content) - 1)]
+        + [content + b"x"]
+        + flipped
+    )
 
 
 def test_damaged_bytes_never_become_other_weights():
@@ -133,7 +183,9 @@ def test_damaged_bytes_never_become_other_weights():
 
 @pytest.mark.parametrize("form", OF_WEIGHTS)
 def test_files_of_weights_hold_the_bits_and_the_card(form: str, tmp_path: Path):
-    path = export.save_weights(tmp_path / "new" / "m", variables(), {"rounds": 3, "said": "é"}, form)
+    path = export.save_weights(
+        tmp_path / "new" / "m", variables(), {"rounds": 3, "said": "é"}, form
+    )
     assert same(export.load_weights(path, like()), variables())
     card = export.read_card(path)
     assert (card["rounds"], card["said"]) == (3, "é")
@@ -147,7 +199,10 @@ def test_files_are_what_their_libraries_read(tmp_path: Path):
     made = Variables({"dense": {"kernel": jnp.arange(6.0).reshape(3, 2)}})
     export.save_weights(tmp_path / "m.safetensors", made, {"rounds": 3})
     with safe_open(tmp_path / "m.safetensors", "np") as file:
-        assert file.get_tensor("params.dense.kernel").tolist() == made.params["dense"]["kernel"].tolist()
+        assert (
+            file.get_tensor("params.dense.kernel").tolist()
+            == made.params["dense"]["kernel"].tolist()
+        )
         assert json.loads(file.metadata()["card"])["rounds"] == 3
     with np.load(export.save_weights(tmp_path / "m.npz", made, form="npz")) as archive:
         assert archive["params.dense.kernel"].tolist() == made.params["dense"]["kernel"].tolist()
@@ -165,11 +220,26 @@ def test_a_damaged_file_is_told_and_never_other_weights(form: str, tmp_path: Pat
         survives(read, content)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"rounds = 3", b"\x80\x04K\x01.", b"\xff" * 100, b"{" * 100, b"\x00" * 8 + b"{}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK\x03\x04",
+        b"rounds = 3",
+        b"\x80\x04K\x01.",
+        b"\xff" * 100,
+        b"{" * 100,
+        b"\x00" * 8 + b"{}",
+    ],
+)
 def test_another_file_is_told(content: bytes, tmp_path: Path):
     path = tmp_path / "m"
     path.write_bytes(content)
-    for read in (lambda: export.load_weights(path, like()), lambda: export.load_program(path), lambda: export.read_card(path)):
+    for read in (
+        lambda: export.load_weights(path, like()),
+        lambda: export.load_program(path),
+        lambda: export.read_card(path),
+    ):
         with pytest.raises(FedError, match=r"; .+"):
             read()
 
@@ -256,7 +326,9 @@ def curious() -> Model:
 
 def test_a_model_that_looks_at_the_number_of_examples_is_a_program_too(tmp_path: Path):
     x = {"a": np.arange(8.0, dtype=np.float32).reshape(4, 2), "b": np.ones((4, 1), np.int64)}
-    predict = export.load_program(export.save_program(tmp_path / "m", curious(), Variables(jnp.ones((2, 3))), x))
+    predict = export.load_program(
+        export.save_program(tmp_path / "m", curious(), Variables(jnp.ones((2, 3))), x)
+    )
     assert predict(x).shape == (4, 3)
     np.testing.assert_array_equal(jax.jit(predict)(x), x["a"] @ np.ones((2, 3)) + 1)
 
@@ -273,16 +345,27 @@ def test_a_program_has_its_batch_statistics_and_draws_nothing(tmp_path: Path):
     x, model = jnp.arange(12.0).reshape(4, 3), from_linen(Net())
     params, state = model.init(jax.random.key(0), x)
     state = jax.tree.map(lambda leaf: leaf + 2.0, state)
-    predict = export.load_program(export.save_program(tmp_path / "m", model, Variables(params, state), x))
-    np.testing.assert_allclose(predict(x[:3]), model.apply(params, state, x[:3], train=False, key=None)[0], rtol=1e-6)
+    predict = export.load_program(
+        export.save_program(tmp_path / "m", model, Variables(params, state), x)
+    )
+    np.testing.assert_allclose(
+        predict(x[:3]), model.apply(params, state, x[:3], train=False, key=None)[0], rtol=1e-6
+    )
 
 
 def test_a_model_that_cannot_be_a_program_is_told(tmp_path: Path):
     def apply(params, state, x, *, train, key):
         return jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct(x.shape, x.dtype), x), state
 
-    with pytest.raises(FedError, match=r"cannot be written as a program: got .*; export its weights"):
-        export.save_program(tmp_path / "m", Model(lambda key, x: ((), ()), apply), Variables(()), np.ones((2, 2), np.float32))
+    with pytest.raises(
+        FedError, match=r"cannot be written as a program: got .*; export its weights"
+    ):
+        export.save_program(
+            tmp_path / "m",
+            Model(lambda key, x: ((), ()), apply),
+            Variables(()),
+            np.ones((2, 2), np.float32),
+        )
     assert list(tmp_path.iterdir()) == []
 
 

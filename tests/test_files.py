@@ -12,7 +12,12 @@ from fedjax_sim.core.errors import FedError
 def test_what_is_replaced_is_there_or_as_it_was(tmp_path):
     path = tmp_path / "deep" / "a.txt"
     files.save(path, "one")
-    with file_limit(2), pytest.raises(FedError, match=r"a\.txt could not be written: got File too large; make room there"):
+    with (
+        file_limit(2),
+        pytest.raises(
+            FedError, match=r"a\.txt could not be written: got File too large; make room there"
+        ),
+    ):
         files.save(path, "three")
     assert path.read_text() == "one"
     assert [each.name for each in path.parent.iterdir()] == ["a.txt"]
@@ -62,7 +67,10 @@ def test_a_link_is_not_written_through(tmp_path):
         (tmp_path / name).symlink_to(mine)
     with pytest.raises(OSError, match="symbolic links"):
         files.grow(tmp_path / "a", 0, b"x")
-    with pytest.raises(FedError, match=r"a is written to, and so must not be a link: got a link to .*mine; remove it"):
+    with pytest.raises(
+        FedError,
+        match=r"a is written to, and so must not be a link: got a link to .*mine; remove it",
+    ):
         files.own(tmp_path / "a")
     files.save(tmp_path / "a", "theirs")
     files.own(tmp_path / "a")
@@ -87,6 +95,10 @@ def test_of_a_link_the_link_alone_is_removed(tmp_path):
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
 def test_what_is_no_file_is_not_waited_for(kind, tmp_path):
     path = tmp_path / "a"
-    {"pipe": lambda: os.mkfifo(path), "folder": path.mkdir, "device": lambda: path.symlink_to("/dev/zero")}[kind]()
+    {
+        "pipe": lambda: os.mkfifo(path),
+        "folder": path.mkdir,
+        "device": lambda: path.symlink_to("/dev/zero"),
+    }[kind]()
     with pytest.raises(OSError, match="it is no file"):
         files.content(path)

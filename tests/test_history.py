@@ -6,9 +6,22 @@ import numpy as np
 import pytest
 
 from fedjax_sim.core.errors import FedError
-from fedjax_sim.simulation.history import csv_writer, from_jsonl, history, jsonl_writer, record, tensorboard_writer, to_jsonl
+from fedjax_sim.simulation.history import (
+    csv_writer,
+    from_jsonl,
+    history,
+    jsonl_writer,
+    record,
+    tensorboard_writer,
+    to_jsonl,
+)
 
-ROWS = {1: {"loss": 2.5}, 2: {"loss": 1.25, "test/accuracy": 0.5}, 3: {"loss": 0.1}, 4: {"loss": 1e-9, "test/accuracy": 0.75}}
+ROWS = {
+    1: {"loss": 2.5},
+    2: {"loss": 1.25, "test/accuracy": 0.5},
+    3: {"loss": 0.1},
+    4: {"loss": 1e-9, "test/accuracy": 0.75},
+}
 
 
 def filled(rows=ROWS):
@@ -132,7 +145,11 @@ def test_tensorboard_files_hold_the_rows(tmp_path):
 
     fill(tensorboard_writer(tmp_path, after=0))
     (file,) = tmp_path.glob("events*")
-    found = [(event.step, value.tag, round(value.simple_value, 6)) for event in events(file, Event) for value in event.summary.value]
+    found = [
+        (event.step, value.tag, round(value.simple_value, 6))
+        for event in events(file, Event)
+        for value in event.summary.value
+    ]
     assert (2, "test/accuracy", 0.5) in found
     assert (3, "loss", 0.1) in found
     assert len(found) == 6

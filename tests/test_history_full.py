@@ -13,7 +13,14 @@ from tiny_runs import accuracy, go
 
 from fedjax_sim.persistence.checkpoint import open_store, state_hash
 from fedjax_sim.simulation.callbacks import callback
-from fedjax_sim.simulation.history import WriteError, Writer, csv_writer, from_jsonl, jsonl_writer, tensorboard_writer
+from fedjax_sim.simulation.history import (
+    WriteError,
+    Writer,
+    csv_writer,
+    from_jsonl,
+    jsonl_writer,
+    tensorboard_writer,
+)
 from fedjax_sim.simulation.progress import open_progress
 
 MAKERS = {"m.jsonl": jsonl_writer, "m.csv": csv_writer}
@@ -29,7 +36,10 @@ def test_rows_wait_for_room(tmp_path, name, room):
     before = path.read_bytes()
     with file_limit(room):
         for round_ in (2, 3):
-            with pytest.raises(WriteError, match=rf"{name} could not be written from round 2 on, .*: got File too large; make room"):
+            with pytest.raises(
+                WriteError,
+                match=rf"{name} could not be written from round 2 on, .*: got File too large; make room",
+            ):
                 writer.write(round_, ROWS[round_])
         assert path.read_bytes() == before
     writer.write(4, ROWS[4])
@@ -45,7 +55,9 @@ def test_rows_are_written_at_the_end_if_not_before(tmp_path, name):
         for round_, row in ROWS.items():
             with pytest.raises(WriteError):
                 writer.write(round_, row)
-        with pytest.raises(WriteError, match=r"lacks rounds 1 to 4, which could not be written: got File too large"):
+        with pytest.raises(
+            WriteError, match=r"lacks rounds 1 to 4, which could not be written: got File too large"
+        ):
             writer.close()
     writer.close()
     assert (tmp_path / name).read_bytes() == (tmp_path / "whole").read_bytes()
@@ -79,18 +91,28 @@ def test_a_run_goes_on_says_it_once_and_has_all_rows(tmp_path):
 
     paths = [tmp_path / "m.jsonl", tmp_path / "m.csv"]
     writers = [jsonl_writer(paths[0]), csv_writer(paths[1])]
-    result = go(rounds=9, writers=writers, callbacks=[callback(on_round_end=limit)], console=Console(file=shown, width=1000))
+    result = go(
+        rounds=9,
+        writers=writers,
+        callbacks=[callback(on_round_end=limit)],
+        console=Console(file=shown, width=1000),
+    )
     assert result.stopped == "finished"
     (note,) = result.notes
     assert "m.jsonl could not be written from round 4 on" in note
     assert shown.getvalue().count("could not be written") == 1
     assert from_jsonl(paths[0]) == result.history
-    assert [line.split(",")[0] for line in paths[1].read_text().splitlines()] == ["round", *map(str, range(1, 10))]
+    assert [line.split(",")[0] for line in paths[1].read_text().splitlines()] == [
+        "round",
+        *map(str, range(1, 10)),
+    ]
     assert state_hash(tiny.program().logical(result.state)) == state_hash(tiny.after(9))
 
 
 def test_rows_that_never_found_room_are_told_of_and_no_error(tmp_path):
-    writer = Writer(lambda *_: None, lambda: (_ for _ in ()).throw(WriteError("lacks rounds 1 to 2")))
+    writer = Writer(
+        lambda *_: None, lambda: (_ for _ in ()).throw(WriteError("lacks rounds 1 to 2"))
+    )
     result = go(rounds=2, writers=[writer], evaluate=accuracy)
     assert result.notes == ("lacks rounds 1 to 2",)
 

@@ -4,7 +4,20 @@ import jax
 import numpy as np
 import pytest
 from federation import close
-from rigs import COHORTS, ENGINES, OBJECTIVE, PEOPLE, ROUNDS, START, WORK, C, N, history, remembers, script
+from rigs import (
+    COHORTS,
+    ENGINES,
+    OBJECTIVE,
+    PEOPLE,
+    ROUNDS,
+    START,
+    WORK,
+    C,
+    N,
+    history,
+    remembers,
+    script,
+)
 
 from fedjax_sim import samplers
 from fedjax_sim.algorithms import REGISTRY
@@ -34,18 +47,27 @@ PERSONAL = next(filter(personalises, REMEMBER))
 
 
 def program(name=REMEMBER[0], sampler=None, keep="host", devices=1, backend="auto", work=WORK):
-    engine = Engine(lanes=2, devices=devices, backend=backend, shards=4, keep=keep)
-    return make_round(REGISTRY[name].factory(OBJECTIVE), sampler or samplers.uniform(5), PEOPLE, work, engine)
+    engine = Engine(lanes=2, devices=devices, backend=backend, shards=4, client_memory=keep)
+    return make_round(
+        REGISTRY[name].factory(OBJECTIVE), sampler or samplers.uniform(5), PEOPLE, work, engine
+    )
 
 
 def remembered(made, state):
     """Everybody's rows ``[N, ...]``, wherever they are."""
-    if made.keeping is None:
+    if made.host_memory is None:
         return made.logical(state).memory
     devices = len(made.plan.devices)
     ids = np.arange(-(-N // devices) * devices)
-    shown = made.keeping.show(ids)
-    flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(len(ids), *leaf.shape[2:]) if made.plan.backend == "pmap" else leaf, shown)
+    shown = made.host_memory.fetch_to_devices(ids)
+    flat = jax.tree.map(
+        lambda leaf: (
+            np.asarray(leaf).reshape(len(ids), *leaf.shape[2:])
+            if made.plan.backend == "pmap"
+            else leaf
+        ),
+        shown,
+    )
     return jax.tree.map(lambda leaf: np.asarray(leaf)[:N], flat)
 
 
@@ -73,17 +95,17 @@ def test_every_layout_keeps_the_same_rows_when_cohorts_overlap(backend):
 
 def test_a_snapshot_brings_back_what_everybody_remembered(tmp_path):
     made = program()
-    made.keeping.use(tmp_path / "memory")
+    made.host_memory.use(tmp_path / "memory")
     state, _ = made.run(made.init(START, 5), 2)
-    saved, described = made.logical(state), made.keeping.snapshot()
+    saved, described = made.logical(state), made.host_memory.snapshot()
     then = remembered(made, state)
     state, _ = made.run(state, 3)
     last, rows = state_hash(made.logical(state)), remembered(made, state)
     again = program()
-    made.keeping.use(tmp_path / "elsewhere")  # lets go of the folder
-    again.keeping.use(tmp_path / "memory")
+    made.host_memory.use(tmp_path / "elsewhere")  # lets go of the folder
+    again.host_memory.use(tmp_path / "memory")
     again.init(START, 5)
-    again.keeping.restore(described)
+    again.host_memory.restore(described)
     close(remembered(again, saved), then, 0)
     state, _ = again.run(again.place(saved), 3)
     assert state_hash(again.logical(state)) == last
@@ -94,7 +116,9 @@ def test_a_state_of_another_round_is_refused():
     made = program()
     first = made.logical(made.init(START))
     made.run(made.place(first))
-    with pytest.raises(FedError, match=r"another round: got that of round 1 for a state of round 0; "):
+    with pytest.raises(
+        FedError, match=r"another round: got that of round 1 for a state of round 0; "
+    ):
         made.run(made.place(first))
 
 
@@ -114,26 +138,42 @@ def test_who_remembers_nothing_needs_no_vault():
     name = next(name for name in REGISTRY if not remembers(name))
     made, expected = program(name), program(name, keep="device")
     state, _ = made.run(made.init(START), 3)
-    assert made.keeping.snapshot()["round"] == 3
+    assert made.host_memory.snapshot()["round"] == 3
     other, _ = expected.run(expected.init(START), 3)
     assert state_hash(made.logical(state)) == state_hash(expected.logical(other))
 
 
 def test_examples_on_the_devices_are_refused():
     with pytest.raises(FedError, match=r"got .*leave engine.data out"):
-        make_round(REGISTRY[REMEMBER[0]].factory(OBJECTIVE), samplers.uniform(5), PEOPLE, WORK, Engine(data="device", keep="host"))
+        make_round(
+            REGISTRY[REMEMBER[0]].factory(OBJECTIVE),
+            samplers.uniform(5),
+            PEOPLE,
+            WORK,
+            Engine(data="device", client_memory="host"),
+        )
 
 
 @pytest.mark.parametrize("portion", [1, 2**26], ids=["client by client", "all at once"])
-@pytest.mark.parametrize("engine", [{"data": "host"}, {"keep": "host"}], ids=["examples", "memory"])
+@pytest.mark.parametrize(
+    "engine", [{"data": "host"}, {"client_memory": "host"}], ids=["examples", "memory"]
+)
 def test_clients_are_judged_the_same_wherever_their_things_are(engine, portion, monkeypatch):
     monkeypatch.setattr(evaluate, "PORTION", portion)
-    held_out = PEOPLE._replace(x=PEOPLE.x[:30], y=PEOPLE.y[:30], offsets=np.cumsum([0, 2, 0, 3, 1, 0, 2, 5, 1, 1, 4, 2, 6, 3]))
+    held_out = PEOPLE._replace(
+        x=PEOPLE.x[:30],
+        y=PEOPLE.y[:30],
+        offsets=np.cumsum([0, 2, 0, 3, 1, 0, 2, 5, 1, 1, 4, 2, 6, 3]),
+    )
     task = Task("people", Federation(PEOPLE, held_out), None, OBJECTIVE, lambda key: START)
     numbers = []
     for place in ({}, engine):
         made = make_round(
-            REGISTRY[PERSONAL].factory(OBJECTIVE), samplers.uniform(5), PEOPLE, WORK, Engine(lanes=2, devices=2, shards=4, **place)
+            REGISTRY[PERSONAL].factory(OBJECTIVE),
+            samplers.uniform(5),
+            PEOPLE,
+            WORK,
+            Engine(lanes=2, devices=2, shards=4, **place),
         )
         judged = make_evaluation(REGISTRY[PERSONAL].factory(OBJECTIVE), task, made, batch_size=2)
         state, _ = made.run(made.init(START, 5), 3)

@@ -7,7 +7,7 @@ from rigs import PEOPLE, N
 
 from fedjax_sim.aggregators import stage
 from fedjax_sim.core.types import Learner, Member, Message, Upload
-from fedjax_sim.data.batching import batching
+from fedjax_sim.data.batching import local_work
 from fedjax_sim.data.population import to_table
 from fedjax_sim.engine.work import bind
 
@@ -32,16 +32,30 @@ def learner():
 def told(key):
     """Words of all keys of a round: four for every client, and one for each of three steps."""
     rule = stage(lift=lambda key, state, upload: (upload, {"lift": data(key)}), reduce="sum")
-    work = bind(learner(), rule, key, lambda member: Message({}), (), to_table(PEOPLE), batching(4), 12, 3)
+    work = bind(
+        learner(), rule, key, lambda member: Message({}), (), to_table(PEOPLE), local_work(4), 12, 3
+    )
 
     def one(i):
         client = work.enrol(Member(i, jnp.int32(3), jnp.int32(12), jnp.int32(0)))
         left = work.finish(client, (), ())
-        fixed = [work.start(client, ()), left.metrics["finish"], left.stats["lift"], client.shuffle[:2]]
-        return jnp.stack(fixed), jnp.stack([work.step(client, (), (), jnp.int32(k), work.draw(client, jnp.int32(k)))[0] for k in range(3)])
+        fixed = [
+            work.start(client, ()),
+            left.metrics["finish"],
+            left.stats["lift"],
+            client.shuffle[:2],
+        ]
+        return jnp.stack(fixed), jnp.stack(
+            [
+                work.step(client, (), (), jnp.int32(k), work.draw(client, jnp.int32(k)))[0]
+                for k in range(3)
+            ]
+        )
 
     fixed, steps = jax.jit(jax.vmap(one))(jnp.arange(N, dtype=jnp.int32))
-    return {tuple(words) for words in np.concatenate([fixed, steps], axis=1).reshape(-1, 2).tolist()}
+    return {
+        tuple(words) for words in np.concatenate([fixed, steps], axis=1).reshape(-1, 2).tolist()
+    }
 
 
 def test_every_client_purpose_and_step_has_a_key_of_its_own_in_every_round():

@@ -9,7 +9,7 @@ from federation import EVERY, Linear, close, linear, machine, play, ragged, weig
 
 from fedjax_sim import samplers
 from fedjax_sim.algorithms import REGISTRY
-from fedjax_sim.data.batching import batching
+from fedjax_sim.data.batching import local_work
 from fedjax_sim.models.objectives import classification
 
 DATA = ragged((7, 3, 12, 5, 1))
@@ -23,7 +23,7 @@ HELD = [name for name, entry in REGISTRY.items() if entry.law.conserved]
 def models(name, settings, work, rounds):
     """The global model after every round, under partial participation."""
     algorithm = REGISTRY[name].factory(OBJECTIVE, **dict(settings))
-    made = machine(algorithm, samplers.cyclic(3), DATA, batching(**dict(work), shuffle=False))
+    made = machine(algorithm, samplers.cyclic(3), DATA, local_work(**dict(work), shuffle=False))
     return [algorithm.variables(state.algorithm) for state, _ in play(made, START, DATA, rounds)]
 
 
@@ -34,8 +34,11 @@ def items(settings):
 @pytest.mark.parametrize("name", EVERY)
 def test_an_algorithm_with_the_settings_of_its_law_is_the_other_one(name):
     law = REGISTRY[name].law
-    work = items(law.batching or USUAL)
-    ours, other = (models(*what, work, law.rounds) for what in [(name, items(law.when)), (law.equals, items(law.given))])
+    work = items(law.local_work or USUAL)
+    ours, other = (
+        models(*what, work, law.rounds)
+        for what in [(name, items(law.when)), (law.equals, items(law.given))]
+    )
     assert name != law.equals
     for a, b in zip(ours, other, strict=True):
         close(a, b, law.tolerance)
@@ -47,7 +50,7 @@ def test_an_algorithm_with_the_settings_of_its_law_is_the_other_one(name):
 def test_what_a_law_conserves_stays_so_under_partial_participation(name):
     algorithm = REGISTRY[name].factory(OBJECTIVE)
     sampler = samplers.dropout(samplers.uniform(4), 0.3)
-    made = machine(algorithm, sampler, DATA, batching(**USUAL, shuffle=False))
+    made = machine(algorithm, sampler, DATA, local_work(**USUAL, shuffle=False))
     cohorts = set()
     for state, outcome in play(made, START, DATA, 6):
         a, b = REGISTRY[name].law.conserved(state.algorithm, state.memory)

@@ -16,7 +16,7 @@ from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.core import tree
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.core.types import Variables
-from fedjax_sim.data.batching import batching
+from fedjax_sim.data.batching import local_work
 from fedjax_sim.data.population import Examples, population
 from fedjax_sim.engine import Engine, make_plan
 from fedjax_sim.engine.devices.memory_limit import footprint
@@ -28,7 +28,9 @@ from fedjax_sim.persistence.checkpoint import open_store
 from fedjax_sim.persistence.manifest import state_hash
 from fedjax_sim.simulation.evaluate import on_clients, on_examples
 
-PLAIN, KEEPER = (next(name for name in REGISTRY if remembers(name) is wanted) for wanted in (False, True))
+PLAIN, KEEPER = (
+    next(name for name in REGISTRY if remembers(name) is wanted) for wanted in (False, True)
+)
 WORDS, PLACES, WIDTH, LAYERS = 64, 6, 64, 2
 
 
@@ -37,17 +39,23 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        query, key, value = jnp.split(nn.Dense(3 * WIDTH, use_bias=False, name="look")(x), 3, axis=-1)
+        query, key, value = jnp.split(
+            nn.Dense(3 * WIDTH, use_bias=False, name="look")(x), 3, axis=-1
+        )
         seen = jnp.tril(jnp.ones((PLACES, PLACES), bool))
         scores = jax.nn.softmax(jnp.where(seen, query @ key.swapaxes(-1, -2) / WIDTH**0.5, -1e9))
         x = x + nn.Dense(WIDTH, use_bias=False, name="tell")(scores @ value)
-        return x + nn.Dense(WIDTH, use_bias=False, name="narrow")(nn.relu(nn.Dense(4 * WIDTH, use_bias=False, name="widen")(x)))
+        return x + nn.Dense(WIDTH, use_bias=False, name="narrow")(
+            nn.relu(nn.Dense(4 * WIDTH, use_bias=False, name="widen")(x))
+        )
 
 
 class Transformer(nn.Module):
     @nn.compact
     def __call__(self, x):
-        x = nn.Embed(WORDS, WIDTH, name="words")(x) + self.param("places", nn.initializers.normal(0.1), (PLACES, WIDTH))
+        x = nn.Embed(WORDS, WIDTH, name="words")(x) + self.param(
+            "places", nn.initializers.normal(0.1), (PLACES, WIDTH)
+        )
         for layer in range(LAYERS):
             x = Block(name=f"block_{layer}")(x)
         return nn.Dense(WORDS, use_bias=False, name="head")(x)
@@ -64,8 +72,16 @@ FIRST = jax.tree.map(np.asarray, Variables(*MODEL.init(jax.random.key(0), TOKENS
 @cache
 def program(name, model, devices=4, memory=None, split="model"):
     """Clients of one to five steps, so that devices have unequal work."""
-    engine = Engine(lanes=1, devices=devices, model=model, memory=memory, split=split)
-    return make_round(REGISTRY[name].factory(LOSS), samplers.full(), TEXTS, batching(2, 1, shuffle=False), engine)
+    engine = Engine(
+        lanes=1, devices=devices, devices_per_client=model, memory_limit=memory, split=split
+    )
+    return make_round(
+        REGISTRY[name].factory(LOSS),
+        samplers.full(),
+        TEXTS,
+        local_work(2, 1, shuffle=False),
+        engine,
+    )
 
 
 @cache
@@ -96,26 +112,43 @@ def test_a_device_holds_its_part_of_the_model_before_and_after_a_round(model):
     whole = sum(leaf.nbytes for leaf in jax.tree.leaves(begun.algorithm))
     for state in (begun, made.run(made.init(FIRST))[0]):
         mine = sum(held(leaf) for leaf in jax.tree.leaves(state.algorithm))
-        assert whole / model <= mine == nbytes(made.plan, "algorithm", state.algorithm) < 1.05 * whole / model
-        kernels = [leaf for leaf in jax.tree.leaves(state.algorithm) if leaf.shape == (WIDTH, 3 * WIDTH)]
+        assert (
+            whole / model
+            <= mine
+            == nbytes(made.plan, "algorithm", state.algorithm)
+            < 1.05 * whole / model
+        )
+        kernels = [
+            leaf for leaf in jax.tree.leaves(state.algorithm) if leaf.shape == (WIDTH, 3 * WIDTH)
+        ]
         assert len(kernels) >= LAYERS
-        assert {part.data.shape for leaf in kernels for part in leaf.addressable_shards} == {(WIDTH, 3 * WIDTH // model)}
+        assert {part.data.shape for leaf in kernels for part in leaf.addressable_shards} == {
+            (WIDTH, 3 * WIDTH // model)
+        }
 
 
 def test_a_device_holds_its_part_of_its_groups_clients_memory():
     made = program(KEEPER, 2)
     memory = made.init(FIRST).memory
-    rows = -(-len(SIZES) // made.plan.groups)
-    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(memory)) / (made.plan.groups * rows)
-    assert made.plan.groups == 2
-    assert whole * rows / 2 <= sum(held(leaf) for leaf in jax.tree.leaves(memory)) < 1.05 * whole * rows / 2
+    rows = -(-len(SIZES) // made.plan.replicas)
+    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(memory)) / (made.plan.replicas * rows)
+    assert made.plan.replicas == 2
+    assert (
+        whole * rows / 2
+        <= sum(held(leaf) for leaf in jax.tree.leaves(memory))
+        < 1.05 * whole * rows / 2
+    )
 
 
 @pytest.mark.parametrize(("name", "model"), [(PLAIN, 4), (KEEPER, 2)])
 def test_the_numbers_are_those_of_a_model_on_one_device(name, model):
     for have, want in zip(played(name, model), played(name, 1), strict=True):
         close(have, want)
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(initial=0), played(name, model)[0].algorithm, played(name, model)[-1].algorithm)
+    moved = jax.tree.map(
+        lambda a, b: np.abs(a - b).max(initial=0),
+        played(name, model)[0].algorithm,
+        played(name, model)[-1].algorithm,
+    )
     assert max(jax.tree.leaves(moved)) > 1e-2
 
 
@@ -124,7 +157,11 @@ def test_devices_that_share_a_batch_have_all_of_the_model_and_its_numbers():
         close(have, want)
     made = program(KEEPER, 2, split="batch")
     state = made.init(FIRST)
-    for leaf, whole in zip(jax.tree.leaves(state.algorithm), jax.tree.leaves(program(KEEPER, 1).init(FIRST).algorithm), strict=True):
+    for leaf, whole in zip(
+        jax.tree.leaves(state.algorithm),
+        jax.tree.leaves(program(KEEPER, 1).init(FIRST).algorithm),
+        strict=True,
+    ):
         assert held(leaf) == held(whole)
 
 
@@ -133,11 +170,13 @@ def test_devices_that_share_a_batch_do_a_part_of_its_arithmetic_each():
         made = program(PLAIN, model, devices=2, split="batch")
         return made.lower(made.init(FIRST)).compile().cost_analysis()["flops"]
 
-    assert flops(2) < 0.7 * flops(1)  # two devices, as one group or as two: the step's products are half as long
+    assert flops(2) < 0.7 * flops(
+        1
+    )  # two devices, as one group or as two: the step's products are half as long
 
 
 def test_a_batch_that_devices_do_not_divide_is_everybodys():
-    plan = make_plan(Engine(devices=4, model=4, split="batch"), 10)
+    plan = make_plan(Engine(devices=4, devices_per_client=4, split="batch"), 10)
     assert spec_of(plan, "batch.rows", (8,)) == P("model")
     assert spec_of(plan, "batch.rows", (6,)) == spec_of(plan, "local.head.kernel", (64, 64)) == P()
 
@@ -157,7 +196,10 @@ def test_a_checkpoint_goes_on_over_another_number_of_devices(tmp_path):
 
 def test_what_is_too_large_for_a_device_fits_into_a_quarter_of_it_on_each_of_four():
     rooms = {model: program(PLAIN, model) for model in (1, 4)}
-    takes = {model: footprint(made.lower(made.init(FIRST)).compile().memory_analysis()) for model, made in rooms.items()}
+    takes = {
+        model: footprint(made.lower(made.init(FIRST)).compile().memory_analysis())
+        for model, made in rooms.items()
+    }
     assert takes[4] < 0.4 * takes[1]
     budget = (takes[1] + takes[4]) // 2
     small = program(PLAIN, 1, memory=budget)
@@ -176,11 +218,21 @@ def halves(path, shape):
     return P() if place is None else P(*[None] * place, "model")
 
 
-ALONE, PAIR, PAIRS = {"devices": 1}, {"devices": 2, "model": 2, "layout": halves}, {"devices": 4, "model": 2, "layout": halves}
+ALONE, PAIR, PAIRS = (
+    {"devices": 1},
+    {"devices": 2, "model": 2, "layout": halves},
+    {"devices": 4, "model": 2, "layout": halves},
+)
 
 
 def people(name, work=WORK, **engine):
-    return make_round(REGISTRY[name].factory(OBJECTIVE), script(C, ROUNDS), PEOPLE, work, Engine(**{"lanes": 2, **engine}))
+    return make_round(
+        REGISTRY[name].factory(OBJECTIVE),
+        script(C, ROUNDS),
+        PEOPLE,
+        work,
+        Engine(**{"lanes": 2, **engine}),
+    )
 
 
 def after(made):
@@ -195,14 +247,17 @@ def expected():
 
 
 def test_fixed_shards_give_the_same_bits_on_any_number_of_groups_and_with_examples_and_memory_on_the_host():
-    states = [after(people(KEEPER, shards=4, **more)) for more in (PAIR, PAIRS, PAIRS | {"keep": "host"})]
+    states = [
+        after(people(KEEPER, shards=4, **more))
+        for more in (PAIR, PAIRS, PAIRS | {"client_memory": "host"})
+    ]
     close(states[0], expected())
     assert state_hash(states[0]) == state_hash(states[1])
     assert state_hash(states[0].replace(memory=())) == state_hash(states[2].replace(memory=()))
 
 
 def test_groups_with_unequal_numbers_of_blocks_sweep_together():
-    once = batching(None, 1, shuffle=False)
+    once = local_work(None, 1, shuffle=False)
     close(after(people(PLAIN, once, **PAIRS | {"lanes": 1})), after(people(PLAIN, once, **ALONE)))
 
 
@@ -215,7 +270,9 @@ def test_evaluation_sees_the_whole_model():
     for made in (people(KEEPER, **ALONE), people(KEEPER, **PAIRS)):
         state, algorithm = made.place(expected()), REGISTRY[KEEPER].factory(OBJECTIVE)
         numbers.append(on_clients(algorithm, OBJECTIVE, PEOPLE, made, 4)(state))
-        numbers[-1] |= on_examples(algorithm, OBJECTIVE, Examples(PEOPLE.x, PEOPLE.y), 8, made.plan)(state)
+        numbers[-1] |= on_examples(
+            algorithm, OBJECTIVE, Examples(PEOPLE.x, PEOPLE.y), 8, made.plan
+        )(state)
     assert {"test/loss", "clients/accuracy_std"} <= numbers[0].keys()
     assert numbers[1] == pytest.approx(numbers[0], rel=1e-5)
 
@@ -239,8 +296,10 @@ def test_the_users_rule_is_followed_by_path():
         asked[path] = shape
         return P("model") if path.endswith("head.kernel") else P()
 
-    engine = Engine(devices=4, model=2, layout=rule)
-    made = make_round(REGISTRY[KEEPER].factory(LOSS), samplers.full(), TEXTS, batching(2, 1), engine)
+    engine = Engine(devices=4, devices_per_client=2, layout=rule)
+    made = make_round(
+        REGISTRY[KEEPER].factory(LOSS), samplers.full(), TEXTS, local_work(2, 1), engine
+    )
     state = made.init(FIRST)
     for path, leaf in jax.tree_util.tree_leaves_with_path((state.algorithm, state.memory)):
         assert ("model" in tuple(leaf.sharding.spec)) == tree.name(path).endswith("head.kernel")
@@ -258,22 +317,39 @@ def test_the_users_rule_is_followed_by_path():
 )
 def test_a_rule_that_makes_no_sense_is_refused(rule, said):
     with pytest.raises(FedError, match=said) as caught:
-        spec_of(make_plan(Engine(devices=4, model=2, layout=rule), 10), "local.b", (3,))
+        spec_of(
+            make_plan(Engine(devices=4, devices_per_client=2, layout=rule), 10), "local.b", (3,)
+        )
     assert caught.value.setting == "engine.layout"
 
 
 @pytest.mark.parametrize(
     ("engine", "said"),
     [
-        (Engine(devices=4, model=3), "engine.model must divide the devices: got 3 of 4"),
-        (Engine(devices=2, model=4), "4 of 2"),
-        (Engine(model=0), "engine.model must divide"),
-        (Engine(devices=4, model=2, split="bach"), "did you mean 'batch'"),
-        (Engine(devices=4, model=2, split="batch", layout=lambda path, shape: P()), "leave one of them out"),
-        (Engine(devices=4, model=2, backend="pmap"), "takes the backend 'shard_map': got 'pmap'"),
-        (Engine(devices=1, model=1, backend="vmap", shards=0), "0 shards on 1 devices"),
-        (Engine(devices=4, model=2, shards=3), "3 shards on 2 groups of 2 devices; use 2 or 4 shards"),
-        (Engine(model=2, backend="vmap"), "engine.model"),
+        (
+            Engine(devices=4, devices_per_client=3),
+            "engine.devices_per_client must divide the devices: got 3 of 4",
+        ),
+        (Engine(devices=2, devices_per_client=4), "4 of 2"),
+        (Engine(devices_per_client=0), "engine.devices_per_client must divide"),
+        (Engine(devices=4, devices_per_client=2, split="bach"), "did you mean 'batch'"),
+        (
+            Engine(devices=4, devices_per_client=2, split="batch", layout=lambda path, shape: P()),
+            "leave one of them out",
+        ),
+        (
+            Engine(devices=4, devices_per_client=2, backend="pmap"),
+            "takes the backend 'shard_map': got 'pmap'",
+        ),
+        (
+            Engine(devices=1, devices_per_client=1, backend="vmap", shards=0),
+            "0 shards on 1 devices",
+        ),
+        (
+            Engine(devices=4, devices_per_client=2, shards=3),
+            "3 shards on 2 groups of 2 devices; use 2 or 4 shards",
+        ),
+        (Engine(devices_per_client=2, backend="vmap"), "engine.devices_per_client"),
     ],
 )
 def test_an_engine_whose_devices_cannot_share_a_model_is_refused(engine, said):
@@ -282,6 +358,6 @@ def test_an_engine_whose_devices_cannot_share_a_model_is_refused(engine, said):
 
 
 def test_a_plan_counts_its_groups():
-    plan = make_plan(Engine(model=2), 10)
-    assert (plan.groups, plan.shards, plan.backend, len(plan.devices)) == (2, 2, "shard_map", 4)
-    assert make_plan(Engine(model=2, shards=8), 10).shards_per_device == 4
+    plan = make_plan(Engine(devices_per_client=2), 10)
+    assert (plan.replicas, plan.shards, plan.backend, len(plan.devices)) == (2, 2, "shard_map", 4)
+    assert make_plan(Engine(devices_per_client=2, shards=8), 10).shards_per_device == 4

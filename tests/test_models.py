@@ -20,7 +20,10 @@ def close(a, b, **tolerance):
 
 
 def differ(a, b):
-    return any(not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return any(
+        not np.array_equal(x, y)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,14 +63,20 @@ def sample(name):
     rng = np.random.default_rng(3)
     sequences = name in ("char_lstm", "transformer", "word_mean")
     shape = (2, 16, 4) if name == "series_cnn" else (2, 8, 8)
-    return rng.integers(0, 7, (2, 6)).astype(np.int32) if sequences else rng.integers(0, 256, shape).astype(np.uint8)
+    return (
+        rng.integers(0, 7, (2, 6)).astype(np.int32)
+        if sequences
+        else rng.integers(0, 256, shape).astype(np.uint8)
+    )
 
 
 @pytest.mark.parametrize("name", sorted(models.REGISTRY))
 def test_zoo_shapes_and_names(name):
     model, x = models.REGISTRY[name](**SMALL[name]), sample(name)
     params, state = jax.eval_shape(model.init, KEY, x)
-    out, after = jax.eval_shape(lambda p, s, x, key: model.apply(p, s, x, train=True, key=key), params, state, x, KEY)
+    out, after = jax.eval_shape(
+        lambda p, s, x, key: model.apply(p, s, x, train=True, key=key), params, state, x, KEY
+    )
     assert out.shape == ((2, 6, 7) if name in ("char_lstm", "transformer") else (2, CLASSES))
     assert {leaf.dtype for leaf in jax.tree.leaves((params, out))} == {jnp.dtype("float32")}
     assert (state, after) == ({}, {})
@@ -87,12 +96,17 @@ def test_bytes_are_scaled_and_a_channel_axis_is_optional(name):
 
 def test_emnist_dropout_is_on_only_in_training():
     x = sample("emnist_cnn")
-    model, dry = models.emnist_cnn(CLASSES), models.emnist_cnn(CLASSES, dropout_convolution=0.0, dropout_dense=0.0)
+    model, dry = (
+        models.emnist_cnn(CLASSES),
+        models.emnist_cnn(CLASSES, dropout_convolution=0.0, dropout_dense=0.0),
+    )
     params, state = jax.jit(model.init)(KEY, x)
     wet = jax.jit(lambda key: model.apply(params, state, x, train=True, key=key)[0])
     still = jax.jit(lambda: model.apply(params, state, x, train=False, key=None)[0])()
     assert differ(wet(jax.random.key(1)), wet(jax.random.key(2)))
-    np.testing.assert_allclose(jax.jit(lambda: dry.apply(params, state, x, train=True, key=None)[0])(), still, rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(lambda: dry.apply(params, state, x, train=True, key=None)[0])(), still, rtol=1e-6
+    )
 
 
 def test_resnet_batch_statistics_move():
@@ -107,10 +121,15 @@ def test_words_that_are_padding_count_for_nothing():
     model = models.word_mean(CLASSES, vocabulary=9, width=4)
     x = np.array([[3, 5, 0, 0], [0, 0, 0, 0]], np.int32)
     params, state = model.init(KEY, x)
-    out, short = (np.asarray(model.apply(params, state, tokens, train=False, key=None)[0]) for tokens in (x, x[:, :2]))
+    out, short = (
+        np.asarray(model.apply(params, state, tokens, train=False, key=None)[0])
+        for tokens in (x, x[:, :2])
+    )
     np.testing.assert_allclose(out, short, rtol=1e-6)
     table, head = params["embedding_of_words"]["embedding"], params["head"]
-    np.testing.assert_allclose(out[0], (table[3] + table[5]) / 2 @ head["kernel"] + head["bias"], rtol=1e-5)
+    np.testing.assert_allclose(
+        out[0], (table[3] + table[5]) / 2 @ head["kernel"] + head["bias"], rtol=1e-5
+    )
     np.testing.assert_allclose(out[1], head["bias"])
 
 
@@ -122,10 +141,18 @@ def test_the_layers_over_time_are_convolutions():
     for layer in ("conv_0", "conv_1"):
         kernel = np.asarray(params[layer]["kernel"]).reshape(3, y.shape[-1], 4)
         wide = np.pad(y, ((0, 0), (1, 1), (0, 0)))
-        y = np.maximum(sum(wide[:, k : k + y.shape[1]] @ kernel[k] for k in range(3)) + params[layer]["bias"], 0)
+        y = np.maximum(
+            sum(wide[:, k : k + y.shape[1]] @ kernel[k] for k in range(3)) + params[layer]["bias"],
+            0,
+        )
         y = y.reshape(2, -1, 4, 4).max(axis=2)
     out, _ = model.apply(params, {}, x, train=False, key=None)
-    np.testing.assert_allclose(out, y.reshape(2, -1) @ params["head"]["kernel"] + params["head"]["bias"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        out,
+        y.reshape(2, -1) @ params["head"]["kernel"] + params["head"]["bias"],
+        rtol=1e-4,
+        atol=1e-5,
+    )
     with pytest.raises(FedError, match=r"T of 16 or more: got \[2, 15, 3\]"):
         model.init(KEY, x[:, :15])
     with pytest.raises(FedError, match="span must be odd"):
@@ -141,7 +168,9 @@ def test_sequence_models_do_not_look_ahead(name):
     predict = jax.jit(lambda tokens: model.apply(params, state, tokens, train=False, key=None)[0])
     before, after = np.asarray(predict(x)), np.asarray(predict(later))
     np.testing.assert_allclose(before[:, :3], after[:, :3], rtol=1e-5, atol=1e-6)
-    assert (np.abs(before[:, 3:] - after[:, 3:]).max(-1) > 1e-6).all()  # and every later place has seen the change
+    assert (
+        np.abs(before[:, 3:] - after[:, 3:]).max(-1) > 1e-6
+    ).all()  # and every later place has seen the change
 
 
 @pytest.mark.parametrize(
@@ -171,19 +200,29 @@ def operands(jaxpr):
             yield from (variable.aval.dtype for variable in equation.invars)
         for value in equation.params.values():
             for inner in value if isinstance(value, (tuple, list)) else [value]:
-                yield from operands(inner.jaxpr) if hasattr(inner, "jaxpr") else operands(inner) if hasattr(inner, "eqns") else ()
+                yield from (
+                    operands(inner.jaxpr)
+                    if hasattr(inner, "jaxpr")
+                    else operands(inner)
+                    if hasattr(inner, "eqns")
+                    else ()
+                )
 
 
 LONG = {"transformer", "resnet", "cnn", "emnist_cnn", "series_cnn"}
 """Models whose two programs take ten seconds and more to compile."""
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in SMALL])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in SMALL]
+)
 def test_mixed_precision_computes_narrowly_and_keeps_its_parameters_wide(name):
     plain = models.REGISTRY[name](**SMALL[name])
     mixed, x = models.mixed_precision(plain), sample(name)
     params, state = mixed.init(KEY, x)
-    params = jax.tree.map(lambda leaf: leaf + 0.0123, params)  # some begin at zero, which every float can tell
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.0123, params
+    )  # some begin at zero, which every float can tell
 
     def total(model, params):
         out, after = model.apply(params, state, x, train=False, key=None)
@@ -191,7 +230,9 @@ def test_mixed_precision_computes_narrowly_and_keeps_its_parameters_wide(name):
         close(after, state)
         return jnp.sum(jnp.square(out))
 
-    wide, narrow = (jax.value_and_grad(lambda p, m=model: total(m, p))(params) for model in (plain, mixed))
+    wide, narrow = (
+        jax.value_and_grad(lambda p, m=model: total(m, p))(params) for model in (plain, mixed)
+    )
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(narrow[1]))
     assert narrow[0] != wide[0]
     np.testing.assert_allclose(narrow[0], wide[0], rtol=0.1)

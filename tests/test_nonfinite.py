@@ -10,28 +10,49 @@ import numpy as np
 import optax
 import pytest
 from federation import EVERY, close, machine, scripted
-from rigs import ENGINES, OBJECTIVE, PEOPLE, QUEUES, ROUNDS, SIZES, START, WORK, C, N, after, always, remembers, rig, script, spoiled
+from rigs import (
+    ENGINES,
+    OBJECTIVE,
+    PEOPLE,
+    QUEUES,
+    ROUNDS,
+    SIZES,
+    START,
+    WORK,
+    C,
+    N,
+    after,
+    always,
+    remembers,
+    rig,
+    script,
+    spoiled,
+)
 
 from fedjax_sim import samplers
-from fedjax_sim.aggregators import chain, clip, median, uniform
+from fedjax_sim.aggregators import chain, clip, median, unweighted_mean
 from fedjax_sim.algorithms import REGISTRY
-from fedjax_sim.clients.learner import descend
+from fedjax_sim.clients.learner import gradient_learner
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.core.types import Sampler, Upload
 from fedjax_sim.engine import Engine
 from fedjax_sim.engine.federate import federate
 from fedjax_sim.engine.nonfinite import guard
 from fedjax_sim.engine.program import make_round
-from fedjax_sim.optimizers.corrections import descent
+from fedjax_sim.optimizers.corrections import local_optimizer
 from fedjax_sim.persistence.checkpoint import open_store
-from fedjax_sim.servers.optimizer import optimizing
+from fedjax_sim.servers.optimizer import optimizer_server
 from fedjax_sim.simulation.callbacks import callback, until_diverged
 from fedjax_sim.simulation.history import History
 from fedjax_sim.simulation.nonfinite_report import NonFinite
 from fedjax_sim.simulation.simulate import simulate
 
 REMEMBERS = next(name for name in REGISTRY if remembers(name))
-OWN_ROUNDS = [name for name in REGISTRY if "def round(" in inspect.getsource(sys.modules[REGISTRY[name].factory.__module__])]
+OWN_ROUNDS = [
+    name
+    for name in REGISTRY
+    if "def round(" in inspect.getsource(sys.modules[REGISTRY[name].factory.__module__])
+]
 """Algorithms of more than one trip, in which a client may be lost before the end."""
 DROP = guard("drop")
 ONE_LANE = Engine("queue", lanes=1, backend="vmap", devices=1, shards=1)
@@ -70,7 +91,10 @@ def test_who_is_dropped_is_absent(name):
     assert [int(outcome.metrics["dropped"]) for _, outcome in want] == [0] * ROUNDS
 
 
-@pytest.mark.parametrize(("name", "engine"), [*((REMEMBERS, engine) for engine in QUEUES), *((name, "vmap") for name in OWN_ROUNDS)])
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [*((REMEMBERS, engine) for engine in QUEUES), *((name, "vmap") for name in OWN_ROUNDS)],
+)
 def test_on_every_engine(name, engine):
     have = after(rig(name, engine, guard=DROP), EVERYBODY, spoiled(BAD, np.inf))
     same(have, after(rig(name, "padded"), OTHERS), 1e-5)
@@ -83,21 +107,43 @@ def test_to_the_last_bit_where_additions_have_one_order():
 
 
 def test_a_stack_has_zeros_for_them_and_statistics_nothing():
-    algorithm = federate(descend(OBJECTIVE, descent(0.1)), chain(clip(0.5), median()), optimizing(optax.sgd(1.0)))
-    it = rig(REMEMBERS, "vmap")._replace(machine=machine(algorithm, script(C, ROUNDS), PEOPLE, WORK, ENGINES["vmap"], DROP))
+    algorithm = federate(
+        gradient_learner(OBJECTIVE, local_optimizer(0.1)),
+        chain(clip(0.5), median()),
+        optimizer_server(optax.sgd(1.0)),
+    )
+    it = rig(REMEMBERS, "vmap")._replace(
+        machine=machine(algorithm, script(C, ROUNDS), PEOPLE, WORK, ENGINES["vmap"], DROP)
+    )
     have, want = after(it, EVERYBODY, spoiled(BAD)), after(it, OTHERS)
     same(have, want, 1e-5)
     assert have[0][1].metrics["clipped"].weight == C - len(BAD)
 
 
 def test_who_sends_too_much_is_dropped_as_well():
-    learner = descend(OBJECTIVE, descent(0.1))
+    learner = gradient_learner(OBJECTIVE, local_optimizer(0.1))
 
     def finish(key, message, memory, local):
-        return Upload(jax.tree.map(lambda leaf: jnp.full_like(leaf, local.steps), message.params), message.state), memory, {}
+        return (
+            Upload(
+                jax.tree.map(lambda leaf: jnp.full_like(leaf, local.steps), message.params),
+                message.state,
+            ),
+            memory,
+            {},
+        )
 
-    algorithm = federate(learner._replace(finish=finish), uniform(), optimizing(optax.sgd(1.0)))
-    made = machine(algorithm, script(C, 1), PEOPLE, WORK, ENGINES["vmap"], guard("drop", max_norm=4.5 * 15**0.5))
+    algorithm = federate(
+        learner._replace(finish=finish), unweighted_mean(), optimizer_server(optax.sgd(1.0))
+    )
+    made = machine(
+        algorithm,
+        script(C, 1),
+        PEOPLE,
+        WORK,
+        ENGINES["vmap"],
+        guard("drop", max_norm=4.5 * 15**0.5),
+    )
     state, outcome = made.run(made.first(START, PEOPLE), made.data(PEOPLE))
     steps = np.array([2 * -(-size // 4) for size in SIZES[:C]])  # and 15 parameters
     assert outcome.clients["nonfinite"].tolist() == [i if steps[i] > 4 else -1 for i in range(C)]
@@ -112,8 +158,12 @@ def test_samplers_that_look_see_them_as_absent():
     def observe(losses, roster, metrics):
         return losses.at[roster.id].set(metrics["loss"].value, mode="drop")
 
-    sampler = Sampler(lambda population: C, lambda census: jnp.full(len(census.size), 9.0), sample, observe)
-    made = make_round(REGISTRY[REMEMBERS].factory(OBJECTIVE), sampler, spoiled(BAD), WORK, ENGINES["vmap"], DROP)
+    sampler = Sampler(
+        lambda population: C, lambda census: jnp.full(len(census.size), 9.0), sample, observe
+    )
+    made = make_round(
+        REGISTRY[REMEMBERS].factory(OBJECTIVE), sampler, spoiled(BAD), WORK, ENGINES["vmap"], DROP
+    )
     losses = np.asarray(made.run(made.init(START))[0].sampler)
     assert (losses[BAD] == 9).all()
     assert (np.delete(losses, [*BAD, *range(C, N)]) != 9).all()
@@ -126,7 +176,7 @@ PLACES = {
     "shard_map": Engine(devices=2, shards=4, lanes=2),
     "pmap": Engine(devices=4, shards=4, lanes=2, backend="pmap"),
     "data on the host": Engine(devices=2, shards=4, lanes=2, data="host"),
-    "all on the host": Engine(devices=2, shards=4, lanes=2, keep="host"),
+    "all on the host": Engine(devices=2, shards=4, lanes=2, client_memory="host"),
 }
 SECOND = scripted([range(C), [12, 4, 2, N, 0, 3, 11, N, 7, N, 9, N], range(C)])
 """Client 12 first takes part in the second round."""
@@ -139,11 +189,15 @@ def started(made, cohorts=SECOND):
 def everything(made, state):
     """All that a run leaves, wherever it is."""
     logical = made.logical(state)
-    return logical.replace(memory=made.keeping.read(np.arange(N))) if made.keeping else logical
+    return (
+        logical.replace(memory=made.host_memory.read(np.arange(N))) if made.host_memory else logical
+    )
 
 
 def program(name=REMEMBERS, engine=ENGINES["vmap"], data=PEOPLE, policy=None):
-    return make_round(REGISTRY[name].factory(OBJECTIVE), script(C, ROUNDS), data, WORK, engine, policy or guard())
+    return make_round(
+        REGISTRY[name].factory(OBJECTIVE), script(C, ROUNDS), data, WORK, engine, policy or guard()
+    )
 
 
 @cache
@@ -170,16 +224,20 @@ def test_rounds_of_one_call_end_there_too_and_the_culprit_is_found(place):
     state, outcome = made.run(started(made), 3)
     assert outcome.metrics["loss"].total.shape == (3,)
     assert int(state.round) == 1
-    assert made.blame(state).clients == (12,)
+    assert made.find_culprits(state).clients == (12,)
     close(everything(made, state).memory, expected().memory, 1e-6)
 
 
 def test_nothing_is_copied_for_the_sake_of_a_round_that_may_be_refused():
     wide = PEOPLE._replace(x=np.tile(PEOPLE.x, (1, 100)), offsets=np.arange(len(PEOPLE.y) + 1))
-    start = START._replace(params={"w": jnp.zeros((400, 3)), "b": jnp.zeros(3)}, state={"seen": jnp.zeros(400)})
+    start = START._replace(
+        params={"w": jnp.zeros((400, 3)), "b": jnp.zeros(3)}, state={"seen": jnp.zeros(400)}
+    )
     for devices in (1, 2):
         engine, sampler = Engine(devices=devices, lanes=1), samplers.uniform(2)
-        made = make_round(REGISTRY[REMEMBERS].factory(OBJECTIVE), sampler, wide, WORK, engine, guard())
+        made = make_round(
+            REGISTRY[REMEMBERS].factory(OBJECTIVE), sampler, wide, WORK, engine, guard()
+        )
         state = made.init(start)
         rows = sum(leaf.nbytes for leaf in jax.tree.leaves(state.memory)) // devices
         assert made.lower(state).compile().memory_analysis().temp_size_in_bytes < rows
@@ -200,25 +258,55 @@ def test_a_run_ends_before_the_bad_round_and_says_whose_it_is(tmp_path):
     store, seen = open_store(tmp_path), []
     watch = callback(on_round_end=lambda event: seen.append(event.round))
     first = made.logical(started(made))
-    with pytest.raises(NonFinite, match=r"round 2 was refused.*: got client 12 \(m\) to blame; .*'drop'") as caught:
-        simulate(made, None, rounds=3, resume=first, store=store, rounds_per_call=3, callbacks=[watch], progress=False)
+    with pytest.raises(
+        NonFinite, match=r"round 2 was refused.*: got client 12 \(m\) to blame; .*'drop'"
+    ) as caught:
+        simulate(
+            made,
+            None,
+            rounds=3,
+            resume=first,
+            store=store,
+            rounds_per_call=3,
+            callbacks=[watch],
+            progress=False,
+        )
     assert seen == [1]
-    assert (caught.value.round, caught.value.blame.clients, caught.value.blame.names) == (2, (12,), ("m",))
+    assert (caught.value.round, caught.value.culprits.clients, caught.value.culprits.names) == (
+        2,
+        (12,),
+        ("m",),
+    )
     assert store.steps() == (1,)
     saved = store.restore(first).state
     close((saved.algorithm, saved.memory), (expected().algorithm, expected().memory), 1e-6)
 
 
 def test_a_model_that_overflows_is_nobodys_fault():
-    server = optimizing(optax.chain(optax.scale(1e30), optax.sgd(1e30)))
-    made = make_round(federate(descend(OBJECTIVE, descent(0.1)), uniform(), server), script(C), PEOPLE, WORK, ENGINES["vmap"], guard())
-    with pytest.raises(NonFinite, match=r"though no client did: got a reduction or a server's step .*; lower the server's"):
+    server = optimizer_server(optax.chain(optax.scale(1e30), optax.sgd(1e30)))
+    made = make_round(
+        federate(gradient_learner(OBJECTIVE, local_optimizer(0.1)), unweighted_mean(), server),
+        script(C),
+        PEOPLE,
+        WORK,
+        ENGINES["vmap"],
+        guard(),
+    )
+    with pytest.raises(
+        NonFinite,
+        match=r"though no client did: got a reduction or a server's step .*; lower the server's",
+    ):
         simulate(made, START, rounds=3, progress=False)
 
 
 def rows_of(**columns):
     names = list(columns)
-    return History({i + 1: dict(zip(names, values, strict=True)) for i, values in enumerate(zip(*columns.values(), strict=True))})
+    return History(
+        {
+            i + 1: dict(zip(names, values, strict=True))
+            for i, values in enumerate(zip(*columns.values(), strict=True))
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -227,7 +315,10 @@ def rows_of(**columns):
         ({"loss": [1.0, np.nan, np.inf, np.nan]}, "loss was not finite for 3 rounds up to round 4"),
         ({"loss": [np.nan, np.nan, 1.0, np.nan]}, None),
         ({"other": [np.nan] * 4}, None),
-        ({"dropped": [0, 4, 4, 4], "cohort": [4, 0, 0, 0]}, "all clients were dropped for 3 rounds"),
+        (
+            {"dropped": [0, 4, 4, 4], "cohort": [4, 0, 0, 0]},
+            "all clients were dropped for 3 rounds",
+        ),
         ({"dropped": [4, 4, 3, 4], "cohort": [0, 0, 1, 0]}, None),
         ({"dropped": [0, 0, 0, 0], "cohort": [0, 0, 0, 0]}, None),
     ],

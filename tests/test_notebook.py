@@ -56,12 +56,21 @@ def test_the_installation_keeps_the_jax_that_is_there(monkeypatch: pytest.Monkey
     import importlib.metadata
     import importlib.util
 
-    lines = code()[0].partition("import jax\n")[0].replace("%pip ", "asked = '").replace("{keep}", "' + keep")
+    lines = (
+        code()[0]
+        .partition("import jax\n")[0]
+        .replace("%pip ", "asked = '")
+        .replace("{keep}", "' + keep")
+    )
     there, found = importlib.util.find_spec, {}
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "fedjax_sim" else there(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "fedjax_sim" else there(name)
+    )
     exec(lines, found)
     version = importlib.metadata.version
-    assert found["asked"] == f"install -q fedjax-sim jax=={version('jax')} jaxlib=={version('jaxlib')}"
+    assert (
+        found["asked"] == f"install -q fedjax-sim jax=={version('jax')} jaxlib=={version('jaxlib')}"
+    )
     monkeypatch.undo()
     exec(lines, found := {})
     assert "asked" not in found
@@ -70,12 +79,28 @@ def test_the_installation_keeps_the_jax_that_is_there(monkeypatch: pytest.Monkey
 def test_the_notebook_runs(tmp_path: Path):
     """In a process of its own: warnings of Jupyter are no failures of ours, and its kernel has its own JAX."""
     done = tmp_path / "done.ipynb"
-    env = {**os.environ, "FEDJAX_SIM_NOTEBOOK_ROUNDS": "6", "IPYTHONDIR": str(tmp_path / "ipython"), "JUPYTER_RUNTIME_DIR": str(tmp_path)}
+    env = {
+        **os.environ,
+        "FEDJAX_SIM_NOTEBOOK_ROUNDS": "6",
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path),
+    }
     made = subprocess.run(
-        [sys.executable, "-c", RUN, NOTEBOOK, done], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", RUN, NOTEBOOK, done],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert made.returncode == 0, made.stderr[-3000:]
-    outputs = [out for cell in json.loads(done.read_text())["cells"] if cell["cell_type"] == "code" for out in cell["outputs"]]
+    outputs = [
+        out
+        for cell in json.loads(done.read_text())["cells"]
+        if cell["cell_type"] == "code"
+        for out in cell["outputs"]
+    ]
     text = "".join("".join(out["text"]) for out in outputs if out.get("name") == "stdout")
     assert "FedAvg: " in text
     assert "SCAFFOLD: " in text

@@ -26,13 +26,17 @@ def test_the_largest_is_that_of_argmax_ties_included(shape):
     logits = rng.integers(0, 3, shape).astype(np.float32)  # few values, so that many tie
     for label in range(shape[-1]):
         labels = np.full(shape[:-1], label)
-        np.testing.assert_array_equal(is_largest(jnp.asarray(logits), jnp.asarray(labels)), logits.argmax(-1) == labels)
+        np.testing.assert_array_equal(
+            is_largest(jnp.asarray(logits), jnp.asarray(labels)), logits.argmax(-1) == labels
+        )
 
 
 def test_cross_entropy_is_that_of_numpy_also_far_out():
     logits = np.array([[1.0, 2.0, 3.0], [1000.0, 0.0, -1000.0]], np.float32)
     wanted = [np.log(np.exp(logits[0]).sum()) - 1.0, 1000.0]
-    np.testing.assert_allclose(cross_entropy(jnp.asarray(logits), jnp.array([0, 1])), wanted, rtol=1e-6)
+    np.testing.assert_allclose(
+        cross_entropy(jnp.asarray(logits), jnp.array([0, 1])), wanted, rtol=1e-6
+    )
 
 
 def test_masked_examples_and_ignored_labels_do_not_count():
@@ -40,8 +44,12 @@ def test_masked_examples_and_ignored_labels_do_not_count():
     y, mask = jnp.array([[0, 0], [1, 1]]), jnp.array([True, False])
     loss, metrics = scores(classification(SAME), x, y, mask)
     assert (metrics["accuracy"].total, metrics["accuracy"].weight) == (1, 2)
-    np.testing.assert_allclose(loss, (np.log1p(np.exp(-9)) + 9 + np.log1p(np.exp(-9))) / 2, rtol=1e-6)
-    _, metrics = scores(classification(SAME, ignore=1), x, jnp.array([[0, 1], [0, 1]]), jnp.array([True, True]))
+    np.testing.assert_allclose(
+        loss, (np.log1p(np.exp(-9)) + 9 + np.log1p(np.exp(-9))) / 2, rtol=1e-6
+    )
+    _, metrics = scores(
+        classification(SAME, ignore=1), x, jnp.array([[0, 1], [0, 1]]), jnp.array([True, True])
+    )
     assert (metrics["accuracy"].total, metrics["accuracy"].weight) == (2, 2)
 
 
@@ -54,7 +62,12 @@ def test_a_fully_masked_batch_has_no_loss_and_no_gradient():
 
 
 def test_regression_is_half_the_squared_error():
-    loss, metrics = scores(regression(SAME), jnp.array([[1.0, 2.0], [5.0, 5.0]]), jnp.zeros((2, 2)), jnp.array([True, False]))
+    loss, metrics = scores(
+        regression(SAME),
+        jnp.array([[1.0, 2.0], [5.0, 5.0]]),
+        jnp.zeros((2, 2)),
+        jnp.array([True, False]),
+    )
     assert loss == 2.5
     assert metrics["loss"].weight == 1
 

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.data.federation import from_partition, hold_out, split
-from fedjax_sim.data.partition import COLUMNS, REGISTRY, dirichlet, generator, grouped, iid, natural, shards, sized
+from fedjax_sim.data.partition import (
+    COLUMNS,
+    REGISTRY,
+    dirichlet,
+    generator,
+    grouped,
+    iid,
+    natural,
+    shards,
+    sized,
+)
 from fedjax_sim.data.population import by_client
 
 LABELS = np.random.default_rng(0).integers(0, 10, 1003)
@@ -30,19 +40,29 @@ def needed(name, column, clients):
 
 def make(name, column, clients, seed, **options):
     clients = clients if clients and name not in MAKES_ITS_CLIENTS else None
-    return REGISTRY[name](column, clients, seed=seed, **{**needed(name, column, clients), **options})
+    return REGISTRY[name](
+        column, clients, seed=seed, **{**needed(name, column, clients), **options}
+    )
 
 
 def keywords(name):
     hints = typing.get_type_hints(REGISTRY[name])
-    return {key: (hints[key], p.default) for key, p in inspect.signature(REGISTRY[name]).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    return {
+        key: (hints[key], p.default)
+        for key, p in inspect.signature(REGISTRY[name]).parameters.items()
+        if p.kind is p.KEYWORD_ONLY
+    }
 
 
 def leaves_rows(name, column, options):
     """Whether the docstring allows for rows that belong to nobody."""
     if name in ("hsu_dirichlet", "sized", "pathological"):
         return True
-    return bool(options.get("shard_size")) or options.get("rest") == "drop" or options.get("rescale") is False
+    return (
+        bool(options.get("shard_size"))
+        or options.get("rest") == "drop"
+        or options.get("rescale") is False
+    )
 
 
 def assert_exact_cover(parts, n):
@@ -88,15 +108,23 @@ def values_of(key, hint):
     if typing.get_origin(hint) is typing.Literal:
         return st.sampled_from(typing.get_args(hint))
     members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    kinds = {bool: st.booleans(), int: st.integers(0, 5), float: st.sampled_from([1e-320, 1e-6, 0.1, 0.5, 1.0, 1e3, 1e200])}
+    kinds = {
+        bool: st.booleans(),
+        int: st.integers(0, 5),
+        float: st.sampled_from([1e-320, 1e-6, 0.1, 0.5, 1.0, 1e3, 1e200]),
+    }
     kinds[type(None)] = st.none()
     known = [kinds[member] for member in members if member in kinds]
     return st.one_of(known) if known else None
 
 
 def options_of(name):
-    hints = {key: values_of(key, hint) for key, (hint, _) in keywords(name).items() if key != "seed"}
-    return st.fixed_dictionaries({}, optional={key: kind for key, kind in hints.items() if kind is not None})
+    hints = {
+        key: values_of(key, hint) for key, (hint, _) in keywords(name).items() if key != "seed"
+    }
+    return st.fixed_dictionaries(
+        {}, optional={key: kind for key, kind in hints.items() if kind is not None}
+    )
 
 
 @pytest.mark.parametrize("name", REGISTRY)
@@ -113,8 +141,12 @@ def test_a_partition_is_one_or_refuses(name, data):
         assert what
         assert "; " in do
         return
-    assert_partition(parts, len(column), clients if clients and name not in MAKES_ITS_CLIENTS else None)
-    assert min(map(len, parts)) >= max(options.get("min_size", 1), options.get("least", 1) if name == "quantity_dirichlet" else 0)
+    assert_partition(
+        parts, len(column), clients if clients and name not in MAKES_ITS_CLIENTS else None
+    )
+    assert min(map(len, parts)) >= max(
+        options.get("min_size", 1), options.get("least", 1) if name == "quantity_dirichlet" else 0
+    )
     if not leaves_rows(name, column, options):
         assert_exact_cover(parts, len(column))
 
@@ -127,7 +159,10 @@ def test_a_file_can_say_and_explain_every_option(name):
     assert "seed" in keywords(name)
     for key, (hint, _) in keywords(name).items():
         members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        assert any(m in (int, float, bool) or typing.get_origin(m) in (tuple, typing.Literal) for m in members), key
+        assert any(
+            m in (int, float, bool) or typing.get_origin(m) in (tuple, typing.Literal)
+            for m in members
+        ), key
         assert f"\n  {key}: " in text, key
 
 
@@ -136,7 +171,13 @@ def test_an_unknown_word_is_refused(name):
     for key, (hint, _) in keywords(name).items():
         if typing.get_origin(hint) is typing.Literal:
             with pytest.raises(FedError, match=f"unknown {key}: got 'wrong'"):
-                make(name, LABELS, 10, 0, **{key: "wrong", **({"group_size": 2} if key == "rest" else {})})
+                make(
+                    name,
+                    LABELS,
+                    10,
+                    0,
+                    **{key: "wrong", **({"group_size": 2} if key == "rest" else {})},
+                )
 
 
 @pytest.mark.parametrize("name", REGISTRY)
@@ -162,7 +203,10 @@ def test_shards_give_few_labels():
 
 
 def test_what_is_left_over_belongs_to_nobody():
-    for parts in (shards(LABELS, 10, per_client=2, shard_size=40, seed=0), sized(LABELS, sizes=(300, 500), seed=0)):
+    for parts in (
+        shards(LABELS, 10, per_client=2, shard_size=40, seed=0),
+        sized(LABELS, sizes=(300, 500), seed=0),
+    ):
         rows = np.concatenate(parts)
         assert len(rows) == len(set(rows.tolist())) == 800
 

@@ -28,7 +28,9 @@ CASES = {
     "iid10": inorder("iid", 10),
     "iid7": inorder("iid", 7),
     **{
-        f"dir10_a{alpha}_bal{said}_seed42_min0": case("dirichlet", 10, alpha=alpha, balance=balance, min_size=0)
+        f"dir10_a{alpha}_bal{said}_seed42_min0": case(
+            "dirichlet", 10, alpha=alpha, balance=balance, min_size=0
+        )
         for alpha in ALPHAS
         for said, balance in BALANCE.items()
     },
@@ -62,7 +64,11 @@ def golden():
 def parts_of(name):
     partition, clients, options = CASES[name]
     with np.load(shared("mnist.npz")) as arrays:
-        columns = {"labels": arrays["y_train"][:6000], "ids": arrays["writer_train"][:6000], "values": np.arange(6000) * 0.37 % 11}
+        columns = {
+            "labels": arrays["y_train"][:6000],
+            "ids": arrays["writer_train"][:6000],
+            "values": np.arange(6000) * 0.37 % 11,
+        }
     return REGISTRY[partition](columns[COLUMNS[partition]], clients, **options)
 
 
@@ -81,4 +87,7 @@ def test_golden(name):
     parts = parts_of(name)
     assert [len(part) for part in parts] == expected["sizes"]
     assert [int(part[0]) for part in parts[:5]] == expected["first"]
-    assert hashlib.sha256(b"|".join(part.astype("<i4").tobytes() for part in parts)).hexdigest() == expected["sha256"]
+    assert (
+        hashlib.sha256(b"|".join(part.astype("<i4").tobytes() for part in parts)).hexdigest()
+        == expected["sha256"]
+    )

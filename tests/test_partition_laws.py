@@ -52,10 +52,17 @@ def test_shares_follow_one_alpha_per_client():
 def test_sizes_of_the_quantity_partition_have_the_moments_of_a_dirichlet():
     """As above; the least that everybody gets is not drawn."""
     clients, n, least, draws = 4, 4000, 100, 3000
-    parts = [quantity_dirichlet(np.zeros(n), clients, alpha=2.0, least=least, shuffle=False, seed=seed) for seed in range(draws)]
-    shares = (np.array([[len(part) for part in each] for each in parts]) - least) / (n - clients * least)
+    parts = [
+        quantity_dirichlet(np.zeros(n), clients, alpha=2.0, least=least, shuffle=False, seed=seed)
+        for seed in range(draws)
+    ]
+    shares = (np.array([[len(part) for part in each] for each in parts]) - least) / (
+        n - clients * least
+    )
     np.testing.assert_allclose(shares.mean(axis=0), 1 / clients, atol=0.01)
-    np.testing.assert_allclose(shares.var(axis=0).mean(), (clients - 1) / (clients**2 * (2 * clients + 1)), rtol=0.05)
+    np.testing.assert_allclose(
+        shares.var(axis=0).mean(), (clients - 1) / (clients**2 * (2 * clients + 1)), rtol=0.05
+    )
 
 
 @pytest.mark.parametrize("balance", ["above", "at"])
@@ -82,7 +89,9 @@ def assert_beta_binomial(held, each, alphas):
 
 
 PRIOR = np.array([0.1, 0.2, 0.3, 0.4])
-PLENTY = np.random.default_rng(0).permutation(np.repeat(np.arange(4), (PRIOR * 200_000).astype(int)))
+PLENTY = np.random.default_rng(0).permutation(
+    np.repeat(np.arange(4), (PRIOR * 200_000).astype(int))
+)
 
 
 @pytest.mark.parametrize("alpha", [0.5, 4.0])
@@ -119,9 +128,24 @@ def test_classes_that_are_used_up_leave_the_law_of_the_sequential_draw():
     """Few examples, so that almost every draw is shaped by what is left: first and second moments of all that is held."""
     counts, draws = (6, 3, 2), 4000
     labels = np.repeat([0, 1, 2], counts)
-    mine = np.array([table(labels, hsu_dirichlet(labels, 3, alpha=3.0, seed=seed)).ravel() for seed in range(draws)], float)
-    theirs = np.array([in_turns(np.random.default_rng([7, seed]), counts, 3.0, 3, 3).ravel() for seed in range(draws)], float)
-    for a, b in ((mine, theirs), (mine[:, :, None] * mine[:, None], theirs[:, :, None] * theirs[:, None])):
+    mine = np.array(
+        [
+            table(labels, hsu_dirichlet(labels, 3, alpha=3.0, seed=seed)).ravel()
+            for seed in range(draws)
+        ],
+        float,
+    )
+    theirs = np.array(
+        [
+            in_turns(np.random.default_rng([7, seed]), counts, 3.0, 3, 3).ravel()
+            for seed in range(draws)
+        ],
+        float,
+    )
+    for a, b in (
+        (mine, theirs),
+        (mine[:, :, None] * mine[:, None], theirs[:, :, None] * theirs[:, None]),
+    ):
         error = np.sqrt((a.var(axis=0) + b.var(axis=0)) / draws)
         assert np.all(np.abs(a.mean(axis=0) - b.mean(axis=0)) <= 4.5 * error)
 
@@ -184,7 +208,9 @@ def test_a_power_law_on_mnist_is_that_of_fedprox():
 
 def test_numbers_that_are_given_are_kept():
     labels = np.repeat([0, 1], 20)
-    held = table(labels, distribution(labels, 4, shares=((1, 2, 3, 4), (5, 6, 7, 2)), rescale=False))
+    held = table(
+        labels, distribution(labels, 4, shares=((1, 2, 3, 4), (5, 6, 7, 2)), rescale=False)
+    )
     np.testing.assert_array_equal(held, [[1, 5], [2, 6], [3, 7], [4, 2]])
 
 
@@ -204,7 +230,9 @@ def test_strictness_is_a_correlation(strictness):
     values = np.random.default_rng(0).normal(3, 2, n)
     ranks = np.empty(n)
     ranks[np.argsort(values)] = np.arange(n)
-    found = np.corrcoef(ranks[np.concatenate(continuous(values, n, strictness=strictness, seed=1))], np.arange(n))[0, 1]
+    found = np.corrcoef(
+        ranks[np.concatenate(continuous(values, n, strictness=strictness, seed=1))], np.arange(n)
+    )[0, 1]
     r = strictness / np.hypot(strictness, 1 - strictness)
     assert found == pytest.approx(6 / np.pi * np.arcsin(r / 2), abs=0.03)
 
@@ -221,10 +249,20 @@ def labeldir(rng, y, parties, beta, least):
             rows = np.where(y == k)[0]
             rng.shuffle(rows)
             p = rng.dirichlet(np.repeat(beta, parties))
-            p = np.array([share * (len(batch) < len(y) / parties) for share, batch in zip(p, batches, strict=True)])
-            p = p / np.cumsum(p)[-1]  # theirs is p.sum(), which differs in the last bit and moves a cut by one now and then
+            p = np.array(
+                [
+                    share * (len(batch) < len(y) / parties)
+                    for share, batch in zip(p, batches, strict=True)
+                ]
+            )
+            p = (
+                p / np.cumsum(p)[-1]
+            )  # theirs is p.sum(), which differs in the last bit and moves a cut by one now and then
             cuts = (np.cumsum(p) * len(rows)).astype(int)[:-1]
-            batches = [batch + more.tolist() for batch, more in zip(batches, np.split(rows, cuts), strict=True)]
+            batches = [
+                batch + more.tolist()
+                for batch, more in zip(batches, np.split(rows, cuts), strict=True)
+            ]
             smallest = min(map(len, batches))
     for batch in batches:
         rng.shuffle(batch)
@@ -258,14 +296,24 @@ def label_quantity(rng, y, parties, num):
         rows = np.where(y == k)[0]
         rng.shuffle(rows)
         pieces = iter(np.array_split(rows, times[k]))
-        batches = [np.append(b, next(pieces)) if k in contain[j] else b for j, b in enumerate(batches)]
+        batches = [
+            np.append(b, next(pieces)) if k in contain[j] else b for j, b in enumerate(batches)
+        ]
     return batches
 
 
 Y = np.random.default_rng(3).integers(0, 10, 3000)
 NIID = {
-    "noniid-labeldir": (lambda rng: labeldir(rng, Y, 10, 0.1, 10), dirichlet, {"balance": "at", "shuffle_classes": True, "min_size": 10}),
-    "iid-diff-quantity": (lambda rng: diff_quantity(rng, Y, 10, 0.5, 10), quantity_dirichlet, {"least": 0, "min_size": 10}),
+    "noniid-labeldir": (
+        lambda rng: labeldir(rng, Y, 10, 0.1, 10),
+        dirichlet,
+        {"balance": "at", "shuffle_classes": True, "min_size": 10},
+    ),
+    "iid-diff-quantity": (
+        lambda rng: diff_quantity(rng, Y, 10, 0.5, 10),
+        quantity_dirichlet,
+        {"least": 0, "min_size": 10},
+    ),
     "noniid-#label3": (
         lambda rng: label_quantity(rng, Y, 10, 3),
         pathological,
@@ -279,5 +327,7 @@ NIID = {
 @pytest.mark.parametrize("seed", range(5))
 def test_niid_bench(name, seed):
     theirs, mine, options = NIID[name]
-    for a, b in zip(mine(Y, 10, seed=seed, **options), theirs(np.random.default_rng(seed)), strict=True):
+    for a, b in zip(
+        mine(Y, 10, seed=seed, **options), theirs(np.random.default_rng(seed)), strict=True
+    ):
         np.testing.assert_array_equal(a, b)

@@ -51,7 +51,9 @@ def epochs(n, many):
     """Permutations of one family: what a client's epochs are."""
     words = words_of(jax.random.key(3))
     places = jnp.arange(n, dtype=jnp.int32)
-    return np.asarray(jax.jit(jax.vmap(lambda e: permute(words, places, n, e)))(jnp.arange(many, dtype=jnp.int32)))
+    return np.asarray(
+        jax.jit(jax.vmap(lambda e: permute(words, places, n, e)))(jnp.arange(many, dtype=jnp.int32))
+    )
 
 
 def assert_uniform(counts, freedom):

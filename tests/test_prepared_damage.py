@@ -45,7 +45,15 @@ def refused(folder, words, **options):
     assert str(caught.value).count("got") >= 1
 
 
-FILES = ["names.ends.npy", "names.text.npy", "test.offsets.npy", "test.x.npy", "train.offsets.npy", "train.x.npy", "train.y.npy"]
+FILES = [
+    "names.ends.npy",
+    "names.text.npy",
+    "test.offsets.npy",
+    "test.x.npy",
+    "train.offsets.npy",
+    "train.x.npy",
+    "train.y.npy",
+]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -54,7 +62,10 @@ def test_truncated_files(folder, name, keep):
     path = folder / name
     size = path.stat().st_size
     os.truncate(path, int(size * keep))
-    refused(folder, rf"{name} must have the {size} bytes that its card says: got {int(size * keep)} bytes; copy or prepare")
+    refused(
+        folder,
+        rf"{name} must have the {size} bytes that its card says: got {int(size * keep)} bytes; copy or prepare",
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -77,7 +88,11 @@ def test_a_changed_byte_is_found_where_asked(folder, name):
 def test_a_changed_card_is_found_where_asked(folder):
     change_card(folder, content="0" * 64)
     assert open_prepared(folder).train.clients == 9
-    refused(folder, r"card.json is damaged: its content hash must be .*: got 000000000000\.\.\.;", verify=True)
+    refused(
+        folder,
+        r"card.json is damaged: its content hash must be .*: got 000000000000\.\.\.;",
+        verify=True,
+    )
 
 
 def test_nothing_is_wrong_with_what_is_whole(folder):
@@ -87,7 +102,10 @@ def test_nothing_is_wrong_with_what_is_whole(folder):
 @pytest.mark.parametrize("keep", [0, 1, 300])
 def test_a_truncated_card(folder, keep):
     os.truncate(folder / "card.json", keep)
-    refused(folder, "card.json is damaged: got .*; prepare the data set again with `fedjax-sim data prepare`")
+    refused(
+        folder,
+        "card.json is damaged: got .*; prepare the data set again with `fedjax-sim data prepare`",
+    )
 
 
 def test_a_card_with_other_bytes(folder):
@@ -103,7 +121,9 @@ def test_somebody_elses_card(folder, text):
 
 def test_a_newer_version(folder):
     change_card(folder, version=2)
-    refused(folder, "only version 1 of prepared data can be read: got version 2 .*; update fedjax-sim")
+    refused(
+        folder, "only version 1 of prepared data can be read: got version 2 .*; update fedjax-sim"
+    )
 
 
 def test_an_incomplete_card(folder):
@@ -147,7 +167,10 @@ def test_offsets_that_are_none(folder):
 @pytest.mark.parametrize("place", ["nothing", "file"])
 def test_no_folder(tmp_path, place):
     (tmp_path / "file").write_text("hello")
-    refused(tmp_path / place, "no prepared data set: got no card.json in .*; make one with `fedjax-sim data prepare`")
+    refused(
+        tmp_path / place,
+        "no prepared data set: got no card.json in .*; make one with `fedjax-sim data prepare`",
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- no room
@@ -170,7 +193,9 @@ def test_where_files_cannot_grow_nothing_is_left(tmp_path, small_disk, size):
     kept = save(data(), tmp_path / "kept", name="kept")
     made = data()
     small_disk(size)
-    with pytest.raises(FedError, match=r"could not be written: got File too large; make room there") as caught:
+    with pytest.raises(
+        FedError, match=r"could not be written: got File too large; make room there"
+    ) as caught:
         save(made, tmp_path / "set", name="set")
     assert "\n" not in str(caught.value)
     small_disk(10**9)
@@ -185,7 +210,9 @@ def test_a_full_disk_is_said_in_a_sentence(rows):
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")
     column = Column(Path("/dev/full"), open("/dev/full", "wb"), np.dtype(np.int64), ())  # noqa: SIM115
-    words = re.escape("/dev/full could not be written: got No space left on device; make room there")
+    words = re.escape(
+        "/dev/full could not be written: got No space left on device; make room there"
+    )
 
     def write():
         append(column, np.arange(rows))
@@ -219,7 +246,10 @@ def test_a_place_where_nothing_can_be_made(tmp_path):
 
 def test_what_a_killed_writer_left_is_told(tmp_path):
     (tmp_path / ".set.partial").mkdir()
-    with pytest.raises(FedError, match=r"was when that was cut short: got .*\.set\.partial; wait for the other command, or remove it"):
+    with pytest.raises(
+        FedError,
+        match=r"was when that was cut short: got .*\.set\.partial; wait for the other command, or remove it",
+    ):
         save(data(), tmp_path / "set", name="set")
     (tmp_path / ".set.partial").rmdir()
     assert save(data(), tmp_path / "set", name="set").is_dir()

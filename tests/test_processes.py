@@ -24,7 +24,11 @@ def start(config: Path, out: Path, *more: str, verb: str = "run") -> list[subpro
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    clean = {name: value for name, value in os.environ.items() if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")
+    }
     env = clean | {"FEDJAX_SIM_CACHE": str(out.parent.parent / "programs")}
     target = [str(config), "--out", str(out)] if verb == "run" else [str(out)]
     flags = ["--coordinator", f"127.0.0.1:{port}", "--processes", "2"]
@@ -58,7 +62,10 @@ def test_two_processes_are_one_bit_for_bit_and_one_of_them_speaks(config: Path, 
     assert summary(two)["state_hash"] == summary(one)["state_hash"]
     assert summary(two)["metrics"] == summary(one)["metrics"]
     rows = [from_jsonl(folder / "metrics.jsonl").rows for folder in (one, two)]
-    timeless = [{t: {k: v for k, v in row.items() if k != "seconds"} for t, row in each.items()} for each in rows]
+    timeless = [
+        {t: {k: v for k, v in row.items() if k != "seconds"} for t, row in each.items()}
+        for each in rows
+    ]
     assert timeless[0] == timeless[1]
     assert main(["resume", str(two), "rounds=6"]) == 0  # one goes on where two were
     assert main(["resume", str(one), "rounds=6"]) == 0
@@ -66,12 +73,17 @@ def test_two_processes_are_one_bit_for_bit_and_one_of_them_speaks(config: Path, 
 
 
 @pytest.mark.slow
-def test_when_one_is_killed_the_other_says_so_and_the_run_goes_on_later(config: Path, tmp_path: Path):
+def test_when_one_is_killed_the_other_says_so_and_the_run_goes_on_later(
+    config: Path, tmp_path: Path
+):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     rare = ("evaluation.every=100000", "checkpoint.every=20")
     running = start(config, killed, "rounds=100000", *rare)
     deadline = time.monotonic() + 120
-    while not (killed / "metrics.jsonl").is_file() or len((killed / "metrics.jsonl").read_text().splitlines()) < 27:
+    while (
+        not (killed / "metrics.jsonl").is_file()
+        or len((killed / "metrics.jsonl").read_text().splitlines()) < 27
+    ):
         assert time.monotonic() < deadline
         assert running[0].poll() is None, running[0].stderr.read()
         time.sleep(0.05)
@@ -80,7 +92,9 @@ def test_when_one_is_killed_the_other_says_so_and_the_run_goes_on_later(config: 
     assert status == processes.GONE
     assert f"fedjax-sim resume {killed}" in told.splitlines()[-1]
     assert "Traceback" not in told
-    newest = max(int(path.name) for path in (killed / "checkpoints").iterdir() if path.name.isdecimal())
+    newest = max(
+        int(path.name) for path in (killed / "checkpoints").iterdir() if path.name.isdecimal()
+    )
     rounds = f"rounds={newest + 2}"
     assert [status for status, *_ in ends(start(config, killed, rounds, verb="resume"))] == [0, 0]
     assert main(["run", str(config), rounds, *rare, "--out", str(whole)]) == 0
@@ -107,10 +121,10 @@ def test_half_of_an_address_is_refused(given):
 
 
 def test_alone_there_is_nobody_to_agree_with():
-    assert processes.leads()
+    assert processes.is_main_process()
     assert not processes.several()
-    assert processes.led(lambda: "x") == "x"
-    assert processes.agreed(None) is None
-    assert processes.agreed("enough") == "enough"
-    with pytest.raises(ValueError, match="mine"), processes.together(lambda: "again"):
+    assert processes.run_on_main(lambda: "x") == "x"
+    assert processes.any_process(None) is None
+    assert processes.any_process("enough") == "enough"
+    with pytest.raises(ValueError, match="mine"), processes.exit_if_peer_lost(lambda: "again"):
         raise ValueError("mine: a peer")

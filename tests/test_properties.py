@@ -14,7 +14,7 @@ from rigs import PEOPLE, ROUNDS, C, N, after, remembers, rig
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.core.types import Roster
 from fedjax_sim.data.population import Table
-from fedjax_sim.engine.lanes.schedule import deal, seat, stagger, undeal
+from fedjax_sim.engine.lanes.schedule import by_shard, deal, stagger, to_roster_order
 from fedjax_sim.persistence.manifest import state_hash
 
 FIRST = next(filter(remembers, REGISTRY))
@@ -24,7 +24,9 @@ bounded = partial(settings, deadline=None, derandomize=True, database=None)
 
 
 def many(element, length):
-    return st.lists(element, min_size=length, max_size=length).map(lambda values: np.array(values, np.int32))
+    return st.lists(element, min_size=length, max_size=length).map(
+        lambda values: np.array(values, np.int32)
+    )
 
 
 @st.composite
@@ -48,31 +50,40 @@ def cohorts(draw):
 @bounded(max_examples=25)
 @given(tables(), cohorts())
 def test_the_queue_is_the_padded_engine_for_any_clients_and_cohorts(table, cohort):
-    runs = {engine: after(rig(FIRST, engine), cohort, table) for engine in ("padded", "vmap", "pmap")}
+    runs = {
+        engine: after(rig(FIRST, engine), cohort, table) for engine in ("padded", "vmap", "pmap")
+    }
     for (padded, told), (queue, outcome) in zip(runs["padded"], runs["vmap"], strict=True):
         close(queue, padded, 2e-5)
         close(outcome, told, 2e-5)
-    assert [state_hash(state) for state, _ in runs["vmap"]] == [state_hash(state) for state, _ in runs["pmap"]]
+    assert [state_hash(state) for state, _ in runs["vmap"]] == [
+        state_hash(state) for state, _ in runs["pmap"]
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------ dealing
 
 SHARDS = 3
-dealt = jax.jit(lambda roster: seat(roster, deal(roster, SHARDS)))
-dealt_to_eight = jax.jit(lambda roster: seat(roster, deal(roster, 8)))
+dealt = jax.jit(lambda roster: by_shard(roster, deal(roster, SHARDS)))
+dealt_to_eight = jax.jit(lambda roster: by_shard(roster, deal(roster, 8)))
 
 
 @st.composite
 def rosters(draw):
     ids = np.array(draw(st.permutations(range(N)))[: C - 1], np.int32)
-    steps, away = draw(many(st.integers(0, 50), C - 1)), draw(many(st.booleans(), C - 1)).astype(bool)
+    steps, away = (
+        draw(many(st.integers(0, 50), C - 1)),
+        draw(many(st.booleans(), C - 1)).astype(bool),
+    )
     ids = np.where(away, N, ids).astype(np.int32)
     return Roster(ids, steps, steps * 3, np.zeros_like(ids), np.int32(N))
 
 
 @bounded(max_examples=150)
 @given(rosters())
-def test_dealing_gives_every_present_client_to_one_shard_and_no_shard_much_more_than_another(roster):
+def test_dealing_gives_every_present_client_to_one_shard_and_no_shard_much_more_than_another(
+    roster,
+):
     got = jax.device_get(dealt(roster))
     present = np.asarray(roster.present)
     working = got.members.steps > 0
@@ -83,12 +94,16 @@ def test_dealing_gives_every_present_client_to_one_shard_and_no_shard_much_more_
     assert sorted(got.place[got.place < C - 1].ravel()) == list(range(C - 1))
     loads = got.members.steps.sum(1)
     assert loads.max() - loads.min() <= got.members.steps.max()
-    assert (np.diff(got.members.steps, axis=1) <= 0).all()  # longest first, those who do nothing last
+    assert (
+        np.diff(got.members.steps, axis=1) <= 0
+    ).all()  # longest first, those who do nothing last
 
 
 @bounded(max_examples=40)
 @given(rosters(), st.sampled_from([2, 4, 8]))
-def test_devices_that_share_eight_shards_get_no_more_than_one_client_more_than_another(roster, devices):
+def test_devices_that_share_eight_shards_get_no_more_than_one_client_more_than_another(
+    roster, devices
+):
     got = jax.device_get(dealt_to_eight(roster))
     assert sorted(got.place[got.place < C - 1].ravel()) == list(range(C - 1))
     loads = got.members.steps.reshape(devices, -1).sum(1)
@@ -104,7 +119,9 @@ def test_every_shard_has_one_place_in_the_snake(shards):
 @given(rosters(), st.integers(0, 2**31 - 1))
 def test_dealing_depends_on_who_is_there_and_not_on_the_order(roster, seed):
     turn = np.random.default_rng(seed).permutation(C - 1)
-    turned = roster._replace(**{name: getattr(roster, name)[turn] for name in ("id", "steps", "size", "delay")})
+    turned = roster._replace(
+        **{name: getattr(roster, name)[turn] for name in ("id", "steps", "size", "delay")}
+    )
     one, two = jax.device_get((dealt(roster), dealt(turned)))
     working = one.members.steps > 0
     np.testing.assert_array_equal(one.members.id[working], two.members.id[working])
@@ -115,6 +132,10 @@ def test_dealing_depends_on_who_is_there_and_not_on_the_order(roster, seed):
 @given(rosters())
 def test_what_was_dealt_comes_back_in_the_order_of_the_roster(roster):
     got = dealt(roster)
-    back = undeal(got, {"steps": got.members.steps, "rows": got.members.size[..., None]}, C - 1)
+    back = to_roster_order(
+        got, {"steps": got.members.steps, "rows": got.members.size[..., None]}, C - 1
+    )
     np.testing.assert_array_equal(back["steps"], np.where(roster.present, roster.steps, 0))
-    np.testing.assert_array_equal(back["rows"][:, 0], np.where(roster.id < N, roster.size, back["rows"][:, 0]))
+    np.testing.assert_array_equal(
+        back["rows"][:, 0], np.where(roster.id < N, roster.size, back["rows"][:, 0])
+    )

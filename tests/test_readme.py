@@ -16,7 +16,9 @@ from fedjax_sim.cli import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md")]
+DOCUMENTS = [
+    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md")
+]
 SHRINK = 25
 """By so much the README's numbers of rounds are divided, so that a resumed run still has more of them than before."""
 
@@ -26,11 +28,15 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    return [shlex.split(line) for block in blocks(text, "sh") for line in block.splitlines() if line]
+    return [
+        shlex.split(line) for block in blocks(text, "sh") for line in block.splitlines() if line
+    ]
 
 
 def shrunk(text: str) -> str:
-    return re.sub(r"(rounds[= ])(\d+)", lambda found: f"{found[1]}{max(1, int(found[2]) // SHRINK)}", text)
+    return re.sub(
+        r"(rounds[= ])(\d+)", lambda found: f"{found[1]}{max(1, int(found[2]) // SHRINK)}", text
+    )
 
 
 def load(path: Path) -> ModuleType:
@@ -53,26 +59,46 @@ def test_every_command_is_one_that_is_tested_here(document: Path):
         assert words[0] in ("fedjax-sim", "make", "git", "cd", "pip", "python"), words
         if words[0] == "python":
             assert (ROOT / words[1]).is_file(), words
-    named = re.findall(r"`make ([\w-]+)`", text) + [words[1] for words in commands(text) if words[0] == "make"]
+    named = re.findall(r"`make ([\w-]+)`", text) + [
+        words[1] for words in commands(text) if words[0] == "make"
+    ]
     assert set(named) <= set(targets)
 
 
-def test_the_commands_of_the_command_line_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_the_commands_of_the_command_line_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     """In their order and in one folder, as a reader would type them, with fewer rounds."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     typed = [words[1:] for words in commands(README) if words[0] == "fedjax-sim"]
-    assert {words[0] for words in typed} >= {"check", "run", "resume", "evaluate", "list", "describe"}
+    assert {words[0] for words in typed} >= {
+        "check",
+        "run",
+        "resume",
+        "evaluate",
+        "list",
+        "describe",
+    }
     for words in typed:
         quick = ["task.model=logistic", "evaluation.clients=false"] if words[0] == "run" else []
-        assert main([*shlex.split(shrunk(shlex.join(words))), *quick]) == 0, (words, capsys.readouterr().err)
-    first, one, two = (json.loads(Path(f"runs/{name}/summary.json").read_text()) for name in ("first", "one", "two"))
+        assert main([*shlex.split(shrunk(shlex.join(words))), *quick]) == 0, (
+            words,
+            capsys.readouterr().err,
+        )
+    first, one, two = (
+        json.loads(Path(f"runs/{name}/summary.json").read_text())
+        for name in ("first", "one", "two")
+    )
     assert (first["rounds"], one["rounds"]) == (4, 2)
     assert one["state_hash"] == two["state_hash"]
 
 
 def test_runs_leave_the_files_that_are_listed():
-    listed = re.findall(r"`([\w.]+(?:json|jsonl|csv|toml)|\w+/)`", README.partition("| file |")[2].partition("\n\n")[0])
+    listed = re.findall(
+        r"`([\w.]+(?:json|jsonl|csv|toml)|\w+/)`",
+        README.partition("| file |")[2].partition("\n\n")[0],
+    )
     assert len(listed) == 5
     source = "".join((ROOT / "fedjax_sim" / name).read_text() for name in ("runs.py", "records.py"))
     assert all(f'"{name.rstrip("/")}"' in source for name in listed)
@@ -82,11 +108,16 @@ def test_runs_leave_the_files_that_are_listed():
 
 
 @pytest.mark.parametrize("number", range(2))
-def test_the_examples_run(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_the_examples_run(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     examples = [block for block in blocks(README, "python") if "import fedjax_sim as fs" in block]
     assert len(examples) == 2
     monkeypatch.chdir(tmp_path)
-    exec(compile(shrunk(examples[number]), f"README example {number}", "exec"), {"__name__": "readme"})
+    exec(
+        compile(shrunk(examples[number]), f"README example {number}", "exec"),
+        {"__name__": "readme"},
+    )
     printed = [float(number) for number in re.findall(r"\d+\.\d+", capsys.readouterr().out)]
     assert printed
     assert np.isfinite(printed).all()
@@ -95,7 +126,9 @@ def test_the_examples_run(number: int, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture(scope="module")
 def fedexp(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    (block,) = blocks(README.partition("<!-- example -->")[2].partition("<!-- /example -->")[0], "python")
+    (block,) = blocks(
+        README.partition("<!-- example -->")[2].partition("<!-- /example -->")[0], "python"
+    )
     path = tmp_path_factory.mktemp("readme") / "fedexp.py"
     path.write_text(block)
     return load(path)
@@ -107,9 +140,13 @@ def test_the_new_algorithm_obeys_its_law_and_extrapolates(fedexp: ModuleType):
     engine = fs.Engine(devices=1, lanes=2)
 
     def two_rounds(algorithm: fs.Algorithm):
-        program = fs.make_round(algorithm, fs.samplers.full(), task.data.train, fs.batching(steps=3), engine)
+        program = fs.make_round(
+            algorithm, fs.samplers.full(), task.data.train, fs.local_work(steps=3), engine
+        )
         state, outcome = program.run(program.init(task.init(jax.random.key(0))), 2)
-        return np.asarray(algorithm.variables(program.logical(state).algorithm).params["x"]), outcome
+        return np.asarray(
+            algorithm.variables(program.logical(state).algorithm).params["x"]
+        ), outcome
 
     law = fedexp.LAW
     assert law.equals == "fedavg"
@@ -123,7 +160,9 @@ def test_the_new_algorithm_obeys_its_law_and_extrapolates(fedexp: ModuleType):
     assert not np.allclose(longer, theirs, rtol=1e-3)
 
 
-def test_the_new_algorithm_can_be_registered(fedexp: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_the_new_algorithm_can_be_registered(
+    fedexp: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     from fedjax_sim import algorithms
 
     monkeypatch.setitem(algorithms.REGISTRY, "fedexp", algorithms.entry(fedexp))
@@ -131,7 +170,17 @@ def test_the_new_algorithm_can_be_registered(fedexp: ModuleType, monkeypatch: py
     out = capsys.readouterr().out
     assert "via Extrapolation" in out
     assert "epsilon" in out
-    assert main(["check", str(ROOT / "configs" / "digits_fedavg.toml"), "algorithm.name=fedexp", "algorithm.epsilon=0.01"]) == 0
+    assert (
+        main(
+            [
+                "check",
+                str(ROOT / "configs" / "digits_fedavg.toml"),
+                "algorithm.name=fedexp",
+                "algorithm.epsilon=0.01",
+            ]
+        )
+        == 0
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------------- words
@@ -144,7 +193,12 @@ def test_tables_are_those_of_the_registries():
 
 
 def test_registered_names_in_the_text_are_complete():
-    for registry in (fs.aggregators.REGISTRY, fs.samplers.REGISTRY, fs.tasks.REGISTRY, fs.data.PARTITIONS):
+    for registry in (
+        fs.aggregators.REGISTRY,
+        fs.samplers.REGISTRY,
+        fs.tasks.REGISTRY,
+        fs.data.PARTITIONS,
+    ):
         assert all(f"`{name}`" in README for name in registry)
 
 
@@ -153,7 +207,9 @@ def test_links_and_paths_lead_somewhere(document: Path):
     text = document.read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
     paths = re.findall(r"`((?:fedjax_sim|tests|docs|configs|notebooks|benchmarks)/[\w./]+)`", text)
-    missing = [link for link in links if not (document.parent / link).exists()] + [path for path in paths if not (ROOT / path).exists()]
+    missing = [link for link in links if not (document.parent / link).exists()] + [
+        path for path in paths if not (ROOT / path).exists()
+    ]
     assert not missing
 
 

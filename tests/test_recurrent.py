@@ -12,7 +12,7 @@ from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.core import tree
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.core.types import Variables
-from fedjax_sim.data.batching import batching
+from fedjax_sim.data.batching import local_work
 from fedjax_sim.data.population import population
 from fedjax_sim.engine import Engine
 from fedjax_sim.engine.program import make_round
@@ -44,7 +44,10 @@ def plain(drive, recurrent):
 def example(dtype="float32", steps=T, lanes=()):
     """Gates large enough that some are shut and some are open."""
     rng = np.random.default_rng(1)
-    drive, recurrent = 3 * rng.standard_normal((*lanes, steps, B, 4 * H)), rng.standard_normal((*lanes, H, 4 * H))
+    drive, recurrent = (
+        3 * rng.standard_normal((*lanes, steps, B, 4 * H)),
+        rng.standard_normal((*lanes, H, 4 * H)),
+    )
     return jnp.asarray(drive, dtype), jnp.asarray(recurrent, dtype)
 
 
@@ -54,7 +57,9 @@ def scalar(out):
 
 
 def slope(layer):
-    return jax.value_and_grad(lambda drive, recurrent: scalar(layer(drive, recurrent)), argnums=(0, 1))
+    return jax.value_and_grad(
+        lambda drive, recurrent: scalar(layer(drive, recurrent)), argnums=(0, 1)
+    )
 
 
 def close(have, want, dtype="float32"):
@@ -82,9 +87,15 @@ def test_value_and_gradient_are_those_of_the_plain_scan(dtype, steps):
 def test_lanes_are_as_one_at_a_time(dtype, shared):
     """With kernels of their own or one for all. The plain scan is not vmapped: jaxlib 0.10.2 gets that wrong in float64 on a CPU."""
     drive, recurrent = example(dtype, lanes=(3,))
-    together = jax.jit(jax.vmap(slope(lstm), in_axes=(0, None if shared else 0)))(drive, recurrent[0] if shared else recurrent)
+    together = jax.jit(jax.vmap(slope(lstm), in_axes=(0, None if shared else 0)))(
+        drive, recurrent[0] if shared else recurrent
+    )
     for lane in range(3):
-        close(tree.take(together, jnp.int32(lane)), slope(plain)(drive[lane], recurrent[0 if shared else lane]), dtype)
+        close(
+            tree.take(together, jnp.int32(lane)),
+            slope(plain)(drive[lane], recurrent[0 if shared else lane]),
+            dtype,
+        )
 
 
 def test_second_derivatives_are_those_of_the_plain_scan(dtype):
@@ -93,9 +104,14 @@ def test_second_derivatives_are_those_of_the_plain_scan(dtype):
     def along(layer, *inputs):
         return jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, slope(layer)(*inputs)[1], direction))
 
-    have, want = (jax.jit(jax.grad(lambda *x, layer=layer: along(layer, *x), argnums=(0, 1)))(*inputs) for layer in (lstm, plain))
+    have, want = (
+        jax.jit(jax.grad(lambda *x, layer=layer: along(layer, *x), argnums=(0, 1)))(*inputs)
+        for layer in (lstm, plain)
+    )
     close(have, want, dtype)
-    forward = jax.jit(lambda *x: jax.jvp(slope(lstm), x, direction)[1][1])(*inputs)  # the product is symmetric
+    forward = jax.jit(lambda *x: jax.jvp(slope(lstm), x, direction)[1][1])(
+        *inputs
+    )  # the product is symmetric
     close(forward, want, dtype)
 
 
@@ -110,16 +126,27 @@ def test_the_gradient_passes_through_training(dtype):
         return scalar(layer(drive, lax.scan(step, recurrent, length=2)[0]))
 
     lr = jnp.asarray(0.01, dtype)
-    have, want = (jax.jit(jax.grad(lambda r, lr, layer=layer: trained(layer, r, lr), argnums=(0, 1)))(start, lr) for layer in (lstm, plain))
+    have, want = (
+        jax.jit(jax.grad(lambda r, lr, layer=layer: trained(layer, r, lr), argnums=(0, 1)))(
+            start, lr
+        )
+        for layer in (lstm, plain)
+    )
     close(have, want, dtype)
 
 
 def test_the_weight_gradient_is_one_product_after_the_loop():
     def products(program):
-        return [eqn.outvars[0].aval.shape for eqn in equations(program) if eqn.primitive.name == "dot_general"]
+        return [
+            eqn.outvars[0].aval.shape
+            for eqn in equations(program)
+            if eqn.primitive.name == "dot_general"
+        ]
 
     program = jax.make_jaxpr(slope(lstm))(*example()).jaxpr
-    loops = [eqn.params["jaxpr"].jaxpr for eqn in equations(program) if eqn.primitive.name == "scan"]
+    loops = [
+        eqn.params["jaxpr"].jaxpr for eqn in equations(program) if eqn.primitive.name == "scan"
+    ]
     assert [products(loop) for loop in loops] == [[(B, 4 * H)], [(B, H)]]  # forward, and back
     assert sorted(products(program)) == sorted([(B, H), (B, 4 * H), (H, 4 * H)])
 
@@ -132,11 +159,22 @@ def test_layer_equals_flax():
     def side(letter, leaf):
         return jnp.concatenate([params[letter + gate][leaf] for gate in "ifgo"], -1)
 
-    same = {"input": {"kernel": side("i", "kernel"), "bias": side("h", "bias")}, "recurrent": side("h", "kernel")}
-    assert jax.tree.map(jnp.shape, same) == jax.tree.map(jnp.shape, jax.eval_shape(ours.init, KEY, x)["params"])
+    same = {
+        "input": {"kernel": side("i", "kernel"), "bias": side("h", "bias")},
+        "recurrent": side("h", "kernel"),
+    }
+    assert jax.tree.map(jnp.shape, same) == jax.tree.map(
+        jnp.shape, jax.eval_shape(ours.init, KEY, x)["params"]
+    )
 
-    want, slopes = jax.jit(jax.value_and_grad(lambda p, x: scalar(theirs.apply({"params": {"cell": p}}, x)), argnums=(0, 1)))(params, x)
-    have, grads = jax.jit(jax.value_and_grad(lambda p, x: scalar(ours.apply({"params": p}, x)), argnums=(0, 1)))(same, x)
+    want, slopes = jax.jit(
+        jax.value_and_grad(
+            lambda p, x: scalar(theirs.apply({"params": {"cell": p}}, x)), argnums=(0, 1)
+        )
+    )(params, x)
+    have, grads = jax.jit(
+        jax.value_and_grad(lambda p, x: scalar(ours.apply({"params": p}, x)), argnums=(0, 1))
+    )(same, x)
     params = slopes[0]
     close((have, grads[1], grads[0]["recurrent"]), (want, slopes[1], side("h", "kernel")))
     close(grads[0]["input"], {"kernel": side("i", "kernel"), "bias": side("h", "bias")})
@@ -171,7 +209,9 @@ class Plain(nn.Module):
 class PlainParameters(nn.Module):
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(4 * H, name="input")(x), self.param("recurrent", nn.initializers.zeros, (H, 4 * H))
+        return nn.Dense(4 * H, name="input")(x), self.param(
+            "recurrent", nn.initializers.zeros, (H, 4 * H)
+        )
 
 
 ENGINES = {
@@ -192,7 +232,7 @@ def rounds():
 
     def run(model, engine):
         algorithm = REGISTRY["fedavg"].factory(classification(model), lr=0.5)
-        program = make_round(algorithm, samplers.full(), data, batching(3), engine)
+        program = make_round(algorithm, samplers.full(), data, local_work(3), engine)
         state = program.init(start)
         for _ in range(2):
             state, _ = program.run(state)
@@ -203,13 +243,19 @@ def rounds():
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_federated_rounds_are_those_of_the_plain_scan(rounds, engine):
-    close(rounds(models.char_lstm(9, H, embedding=3), ENGINES[engine]), rounds(from_linen(Plain()), ENGINES["padded"]))
+    close(
+        rounds(models.char_lstm(9, H, embedding=3), ENGINES[engine]),
+        rounds(from_linen(Plain()), ENGINES["padded"]),
+    )
 
 
 @pytest.mark.parametrize(
     ("build", "says"),
     [
-        (lambda: lstm(jnp.zeros((T, B, 4 * H)), jnp.zeros((H, 3 * H))), r"\[7, 4, 20\] and float32\[5, 15\]"),
+        (
+            lambda: lstm(jnp.zeros((T, B, 4 * H)), jnp.zeros((H, 3 * H))),
+            r"\[7, 4, 20\] and float32\[5, 15\]",
+        ),
         (lambda: lstm(jnp.zeros((T, B, 3 * H)), jnp.zeros((H, 4 * H))), "four gates side by side"),
         (lambda: lstm(jnp.zeros((0, B, 4 * H)), jnp.zeros((H, 4 * H))), r"\[0, 4, 20\]"),
         (lambda: lstm(jnp.zeros((B, 4 * H)), jnp.zeros((H, 4 * H))), "time first"),

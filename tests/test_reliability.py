@@ -71,7 +71,9 @@ def test_killed_runs_whose_clients_memory_is_on_the_host():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["kills", "damage", "disk", "signals", "numbers", "saving", "soak"])
+@pytest.mark.parametrize(
+    "name", ["kills", "damage", "disk", "signals", "numbers", "saving", "soak"]
+)
 def test_what_takes_a_while(name):
     found = ROWS[name].quick()
     assert found.attacks
@@ -83,9 +85,14 @@ def test_what_takes_a_while(name):
 
 def run(folder: Path, rows: str = "", table: str = "") -> Path:
     folder.mkdir()
-    rows = rows or '{"round": 1, "loss": 2.0, "seconds": 0.5}\n{"round": 2, "loss": 1.0, "seconds": 0.6}\n'
+    rows = (
+        rows
+        or '{"round": 1, "loss": 2.0, "seconds": 0.5}\n{"round": 2, "loss": 1.0, "seconds": 0.6}\n'
+    )
     table = table or "round,loss,seconds\n1,2.0,0.5\n2,1.0,0.6\n"
-    (folder / "summary.json").write_text(json.dumps({"state_hash": "x", "rounds": 2, "metrics": {}}))
+    (folder / "summary.json").write_text(
+        json.dumps({"state_hash": "x", "rounds": 2, "metrics": {}})
+    )
     (folder / "metrics.jsonl").write_text(rows)
     (folder / "metrics.csv").write_text(table)
     return folder
@@ -94,16 +101,34 @@ def run(folder: Path, rows: str = "", table: str = "") -> Path:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("metrics.jsonl", '{"round": 1, "loss": 2.0}\n', "1 lines instead of 2, other from line 2 on"),
+        (
+            "metrics.jsonl",
+            '{"round": 1, "loss": 2.0}\n',
+            "1 lines instead of 2, other from line 2 on",
+        ),
         ("metrics.jsonl", '{"round": 1, "loss": 2.0}\n{"round": 2, "lo', "the last line is torn"),
-        ("metrics.jsonl", '{"round": 1, "loss": 2.0}\n{"round": 1, "loss": 2.0}\n{"round": 2, "loss": 1.0}\n', "other from line 2 on"),
+        (
+            "metrics.jsonl",
+            '{"round": 1, "loss": 2.0}\n{"round": 1, "loss": 2.0}\n{"round": 2, "loss": 1.0}\n',
+            "other from line 2 on",
+        ),
         ("metrics.csv", "round,loss,seconds\n1,2.0,0.5\n2,1.0\n", "too many or too few cells"),
         ("metrics.csv", "round,loss,seconds\n1,2.0,0.5\n2,1.5,0.6\n", "other from line 2 on"),
-        ("summary.json", '{"state_hash": "y", "rounds": 2, "metrics": {}}', "state_hash 'y' is not 'x'"),
+        (
+            "summary.json",
+            '{"state_hash": "y", "rounds": 2, "metrics": {}}',
+            "state_hash 'y' is not 'x'",
+        ),
     ],
 )
 def test_runs_that_differ_are_told_apart(tmp_path, name, text, said):
-    one, other = run(tmp_path / "one"), run(tmp_path / "other", rows='{"round": 1, "loss": 2.0, "seconds": 9}\n{"round": 2, "loss": 1.0}\n')
+    one, other = (
+        run(tmp_path / "one"),
+        run(
+            tmp_path / "other",
+            rows='{"round": 1, "loss": 2.0, "seconds": 9}\n{"round": 2, "loss": 1.0}\n',
+        ),
+    )
     assert scenes.differences(one, other) == []
     (other / name).write_text(text)
     (found,) = scenes.differences(one, other)
@@ -113,7 +138,10 @@ def test_runs_that_differ_are_told_apart(tmp_path, name, text, said):
 def test_files_of_a_run_that_is_not_over_may_end_in_a_torn_line_alone(tmp_path):
     folder = run(tmp_path / "run", rows='{"round": 1}\n{"round": 2}\n{"rou')
     assert scenes.meanwhile(folder) == []
-    for rows, said in [('{"round": 1}\n{"rou\n', "Unterminated"), ('{"round": 1}\n{"round": 3}\n', "other rounds than 1 to 2")]:
+    for rows, said in [
+        ('{"round": 1}\n{"rou\n', "Unterminated"),
+        ('{"round": 1}\n{"round": 3}\n', "other rounds than 1 to 2"),
+    ]:
         (folder / "metrics.jsonl").write_text(rows)
         (found,) = scenes.meanwhile(folder)
         assert said in found
@@ -161,7 +189,10 @@ def test_tests_that_are_not_there_are_a_loss():
 
 
 def results():
-    return [Result(name, Tally(3, ("it | broke\nat once",) if name == "disk" else (), "as said"), 1.5) for name in ("kills", "disk")]
+    return [
+        Result(name, Tally(3, ("it | broke\nat once",) if name == "disk" else (), "as said"), 1.5)
+        for name in ("kills", "disk")
+    ]
 
 
 def test_the_table_goes_between_the_markers(tmp_path):
@@ -182,12 +213,16 @@ def test_a_line_says_what_it_promises():
     one, other = map(page.line, results())
     assert {"row", "promise", "attacks", "lost", "note"} <= one.keys()
     assert (one["lost"], other["lost"]) == (0, 1)
-    assert together(*(each.tally for each in results())) == Tally(6, ("it | broke\nat once",), "as said")
+    assert together(*(each.tally for each in results())) == Tally(
+        6, ("it | broke\nat once",), "as said"
+    )
 
 
 def test_the_document_has_every_row_as_it_is():
     """Whatever the last full run found; a promise that was changed since is to be kept anew."""
-    said = re.findall(r"^\| \*\*(\w+)\*\*: (.+?) \| (.+?) \|", page.DOCUMENT.read_text(), flags=re.MULTILINE)
+    said = re.findall(
+        r"^\| \*\*(\w+)\*\*: (.+?) \| (.+?) \|", page.DOCUMENT.read_text(), flags=re.MULTILINE
+    )
     assert said == [(name, row.promise, row.how) for name, row in ROWS.items() if row.there()]
 
 
@@ -200,7 +235,10 @@ def test_rows_that_measure_time_have_the_machine_to_themselves(monkeypatch):
         under_way.remove(name)
         return Tally(1, ())
 
-    rows = {name: Row("", "", partial(one, name), partial(one, name), alone=name == "alone") for name in ("alone", "one", "other")}
+    rows = {
+        name: Row("", "", partial(one, name), partial(one, name), alone=name == "alone")
+        for name in ("alone", "one", "other")
+    }
     monkeypatch.setattr(reliability, "ROWS", rows)
     assert {done.name for done in reliability.attacks(list(rows), quick=False)} == set(rows)
     assert seen[-1] == ("alone",)
@@ -208,8 +246,12 @@ def test_rows_that_measure_time_have_the_machine_to_themselves(monkeypatch):
 
 def test_a_row_is_chosen_by_name():
     command = [sys.executable, "-m", "benchmarks.reliability", "--json", "--only"]
-    done = subprocess.run([*command, "oldest"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*command, "oldest"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["row"] == "oldest"
-    odd = subprocess.run([*command, "everything"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    odd = subprocess.run(
+        [*command, "everything"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert "--only: unknown everything; choose from kills," in odd.stderr

@@ -22,7 +22,11 @@ from fedjax_sim.simulation.replay import Parts, replay
 
 NAMES = [
     next(name for name in REGISTRY if remembers(name)),
-    *(name for name in REGISTRY if "def round(" in inspect.getsource(sys.modules[REGISTRY[name].factory.__module__])),
+    *(
+        name
+        for name in REGISTRY
+        if "def round(" in inspect.getsource(sys.modules[REGISTRY[name].factory.__module__])
+    ),
 ]
 """One whose clients remember something, and those of more than one trip."""
 FIRST, ALONE = [*range(C)], [2] + [N] * (C - 1)
@@ -41,7 +45,7 @@ def before_second(name, data=PEOPLE, policy=None):
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_run_again_is_what_was_run(name):
     made, state, parts = before_second(name)
-    *_, last = replay(parts, PEOPLE, made.blame(state).state, 2)
+    *_, last = replay(parts, PEOPLE, made.find_culprits(state).state, 2)
     model = made.logical(state)
     after = made.logical(made.run(state)[0])
     old, new = (parts.algorithm.variables(each.algorithm).params for each in (model, after))
@@ -55,7 +59,7 @@ def test_the_first_batch_that_is_not_finite_is_found(name):
     made, state, parts = before_second(name)
     x = PEOPLE.x.copy()
     x[PEOPLE.offsets[2] + 9, 1] = np.nan
-    (passage,) = replay(parts, PEOPLE._replace(x=x), made.blame(state).state, 2)
+    (passage,) = replay(parts, PEOPLE._replace(x=x), made.find_culprits(state).state, 2)
     assert passage.trip == 1
     assert passage.found is not None
     assert passage.found.startswith("batch.x is not finite after step 3 of ")
@@ -64,7 +68,7 @@ def test_the_first_batch_that_is_not_finite_is_found(name):
 
 def test_what_grows_too_large_is_found_and_who_was_not_there_is_not():
     made, state, parts = before_second(NAMES[0])
-    kept = made.blame(state).state
+    kept = made.find_culprits(state).state
     norms = [step.norm for step in next(replay(parts, PEOPLE, kept, 2)).steps]
     bound = (max(norms[:3]) + max(norms)) / 2
     (passage,) = replay(parts._replace(guard=guard(max_norm=bound)), PEOPLE, kept, 2)
@@ -77,7 +81,7 @@ def test_what_grows_too_large_is_found_and_who_was_not_there_is_not():
 
 def test_the_files_bring_everything_back(tmp_path):
     made, state, _ = before_second(NAMES[0])
-    blame = made.blame(state)._replace(clients=(2,), names=("someone",))
+    blame = made.find_culprits(state)._replace(clients=(2,), names=("someone",))
     for _ in range(2):  # the second replaces the first
         path = save(tmp_path, 2, blame, "rounds = 2\n")
     incident = read(path)
@@ -89,14 +93,20 @@ def test_the_files_bring_everything_back(tmp_path):
         read(path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"round": 1}', '{"round": "x", "clients": [], "state": "s"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"round": 1}', '{"round": "x", "clients": [], "state": "s"}']
+)
 def test_other_files_are_refused_in_words(tmp_path, text):
     (tmp_path / "file.json").write_text(text)
-    with pytest.raises(FedError, match=r"does not describe a refused round: got .*nonfinite-<round>.json"):
+    with pytest.raises(
+        FedError, match=r"does not describe a refused round: got .*nonfinite-<round>.json"
+    ):
         read(tmp_path / "file.json")
 
 
-def test_the_command_line_says_files_and_replays(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command_line_says_files_and_replays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     config, folder = tmp_path / "small.toml", tmp_path / "run"
     config.write_text(SMALL)
     assert main(["run", str(config), "rounds=4", "algorithm.lr=1e30", "--out", str(folder)]) == 2
@@ -111,7 +121,9 @@ def test_the_command_line_says_files_and_replays(tmp_path: Path, capsys: pytest.
     out = capsys.readouterr().out
     assert "found: local." in out
     assert "encountered in" in out
-    (trip,) = json.loads((folder / f"nonfinite-1-client-{clients[0]}.json").read_text(), parse_constant=pytest.fail)["trips"]
+    (trip,) = json.loads(
+        (folder / f"nonfinite-1-client-{clients[0]}.json").read_text(), parse_constant=pytest.fail
+    )["trips"]
     assert trip["steps"][-1]["odd"]
     assert main(["replay", str(folder / "config.toml")]) == 2
     assert main(["resume", str(folder), "guard.nonfinite=drop"]) == 0

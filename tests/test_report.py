@@ -57,7 +57,9 @@ def test_rounds_to_is_the_first_round_that_reached():
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_plot_is_written_where_asked(tmp_path, ending):
-    path = plot_runs({"fedavg": curve(0.8), "scaffold": curve(0.9)}, tmp_path / "deep" / f"plot.{ending}")
+    path = plot_runs(
+        {"fedavg": curve(0.8), "scaffold": curve(0.9)}, tmp_path / "deep" / f"plot.{ending}"
+    )
     assert path == tmp_path / "deep" / f"plot.{ending}"
     assert path.stat().st_size > 5000
 
@@ -69,7 +71,11 @@ def test_plot_shows_labels_axes_and_curves(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
     only_loss = history()
     record(only_loss, 1, {"loss": 1.0})
-    plot_runs({"fedavg": curve(0.8), "new": only_loss}, tmp_path / "p.png", metrics=("test/accuracy", "nobody", "loss"))
+    plot_runs(
+        {"fedavg": curve(0.8), "new": only_loss},
+        tmp_path / "p.png",
+        metrics=("test/accuracy", "nobody", "loss"),
+    )
     left, right = drawn[0].axes
     assert (left.get_xlabel(), left.get_ylabel()) == ("round", "test accuracy")
     assert right.get_ylabel() == "training loss"

@@ -7,16 +7,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from federation import close
-from rigs import COHORTS, ENGINES, OBJECTIVE, PEOPLE, ROUNDS, START, WORK, C, N, counted, history, remembers, script
+from rigs import (
+    COHORTS,
+    ENGINES,
+    OBJECTIVE,
+    PEOPLE,
+    ROUNDS,
+    START,
+    WORK,
+    C,
+    N,
+    counted,
+    history,
+    remembers,
+    script,
+)
 
 from fedjax_sim import samplers
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.core.errors import FedError
-from fedjax_sim.data.batching import batching
+from fedjax_sim.data.batching import local_work
 from fedjax_sim.data.population import to_table
 from fedjax_sim.engine import Engine, make_plan
 from fedjax_sim.engine.program import make_round
-from fedjax_sim.engine.round import initial, make_spmd, repeat
+from fedjax_sim.engine.round import initial_state, make_spmd, repeat
 from fedjax_sim.persistence.manifest import state_hash
 
 
@@ -52,11 +66,15 @@ def test_several_rounds_in_one_call_are_as_many_calls(name, engine):
     once = len(traces)
     together, outcome = program.run(scripted(program, program.init(START)), ROUNDS)
     assert state_hash(program.logical(together)) == state_hash(states[-1])
-    close(jax.device_get(outcome), jax.tree.map(lambda *rounds: np.concatenate(rounds), *outcomes), 0)
+    close(
+        jax.device_get(outcome), jax.tree.map(lambda *rounds: np.concatenate(rounds), *outcomes), 0
+    )
     assert outcome.metrics["loss"].total.shape == outcome.metrics["cohort"].shape == (ROUNDS,)
     assert outcome.clients["loss"].total.shape == (ROUNDS, C)
     if engine.shards:
-        assert [state_hash(state) for state in states] == [state_hash(state) for state, _ in history(name, engine.backend)]
+        assert [state_hash(state) for state in states] == [
+            state_hash(state) for state, _ in history(name, engine.backend)
+        ]
     program.run(program.init(START, seed=5), ROUNDS)
     program.run(program.init(START, seed=5))
     assert len(traces) == 2 * once  # one program for one round, one for three
@@ -86,32 +104,44 @@ def test_rounds_must_be_positive_and_the_cohort_must_exist():
 # ------------------------------------------------------------------------------------------------------------ a pure function
 
 
-@pytest.mark.timeout(120, method="thread")  # a loop that waits for a run that is over never ends, and hears no signal
+@pytest.mark.timeout(
+    120, method="thread"
+)  # a loop that waits for a run that is over never ends, and hears no signal
 @BOTH
 def test_vmap_over_seeds_is_a_run_for_each(name):
-    plan, table = make_plan(Engine("queue", lanes=2, devices=1), int(PEOPLE.sizes.max())), to_table(PEOPLE)
+    plan, table = (
+        make_plan(Engine("queue", lanes=2, devices=1), int(PEOPLE.sizes.max())),
+        to_table(PEOPLE),
+    )
     sampler = samplers.dropout(samplers.uniform(4), 0.3)
     spmd = make_spmd(algorithm(name), sampler, plan, WORK)
-    first = partial(initial, algorithm(name), sampler, table.size, WORK, START)
+    first = partial(initial_state, algorithm(name), sampler, table.size, WORK, START)
     alone = jax.jit(spmd)
     together = jax.vmap(spmd, in_axes=(0, None))
     states, outcomes = jax.jit(together)(jax.vmap(first)(jnp.arange(3)), table)
     for i in range(3):
         state, outcome = alone(first(i), table)
-        close(*jax.device_get((jax.tree.map(lambda leaf, i=i: leaf[i], (states, outcomes)), (state, outcome))))
+        close(
+            *jax.device_get(
+                (jax.tree.map(lambda leaf, i=i: leaf[i], (states, outcomes)), (state, outcome))
+            )
+        )
     assert len({leaf.tobytes() for leaf in np.asarray(jax.tree.leaves(states.algorithm)[0])}) == 3
 
 
 def test_the_padded_engine_differentiates_in_reverse_what_the_queue_computes_forward():
-    name, work, table = TWO[1], batching(4, 1), to_table(PEOPLE)
+    name, work, table = TWO[1], local_work(4, 1), to_table(PEOPLE)
 
     def final(kind, params):
         plan = make_plan(Engine(kind, lanes=2, devices=1), int(PEOPLE.sizes.max()))
         made, sampler = algorithm(name), samplers.cyclic(C)
-        state = initial(made, sampler, table.size, work, START._replace(params=params), 0)
+        state = initial_state(made, sampler, table.size, work, START._replace(params=params), 0)
         after, outcome = repeat(make_spmd(made, sampler, plan, work), 2, state, table)
         model = made.variables(after.algorithm).params
-        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(model)) + outcome.metrics["loss"].value[-1]
+        return (
+            sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(model))
+            + outcome.metrics["loss"].value[-1]
+        )
 
     def along(params, direction):
         return jax.jvp(partial(final, "queue"), (params,), (direction,))
@@ -119,12 +149,20 @@ def test_the_padded_engine_differentiates_in_reverse_what_the_queue_computes_for
     forward, params = jax.jit(along), START.params
     value, gradient = jax.jit(jax.value_and_grad(partial(final, "padded")))(params)
     keys = jax.random.split(jax.random.key(1), len(params))
-    direction = {name: jax.random.normal(key, params[name].shape) for name, key in zip(params, keys, strict=True)}
+    direction = {
+        name: jax.random.normal(key, params[name].shape)
+        for name, key in zip(params, keys, strict=True)
+    }
     same, slope = forward(params, direction)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     np.testing.assert_allclose(value, same, rtol=1e-5)
-    np.testing.assert_allclose(sum(jnp.vdot(gradient[name], direction[name]) for name in params), slope, rtol=1e-4)
+    np.testing.assert_allclose(
+        sum(jnp.vdot(gradient[name], direction[name]) for name in params), slope, rtol=1e-4
+    )
     h = 1e-2
-    up, down = (forward({name: params[name] + s * h * direction[name] for name in params}, direction)[0] for s in (1, -1))
+    up, down = (
+        forward({name: params[name] + s * h * direction[name] for name in params}, direction)[0]
+        for s in (1, -1)
+    )
     np.testing.assert_allclose((up - down) / (2 * h), slope, rtol=1e-2)
     assert abs(slope) > 0.1

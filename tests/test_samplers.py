@@ -13,7 +13,17 @@ from scipy.stats import binom, chisquare
 
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.core.types import Census
-from fedjax_sim.samplers import REGISTRY, cyclic, dropout, full, poisson, roster, step_budget, stragglers, uniform
+from fedjax_sim.samplers import (
+    REGISTRY,
+    cyclic,
+    dropout,
+    full,
+    poisson,
+    roster,
+    step_budget,
+    stragglers,
+    uniform,
+)
 
 N = 40
 FACTS = Census(jnp.arange(1, N + 1), 2 * jnp.arange(1, N + 1))
@@ -31,7 +41,10 @@ def draws(sampler, times, facts=FACTS, seed=0):
 
 
 def likely(observed, expected):
-    return chisquare(observed, np.asarray(expected) * (np.sum(observed) / np.sum(expected))).pvalue > 1e-3
+    return (
+        chisquare(observed, np.asarray(expected) * (np.sum(observed) / np.sum(expected))).pvalue
+        > 1e-3
+    )
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -163,7 +176,9 @@ def test_a_step_budget_binds_those_who_would_do_more():
 @pytest.mark.parametrize("wrap", [lambda s: dropout(s, 0.5), lambda s: stragglers(s, 0.5)])
 def test_a_clients_fate_does_not_depend_on_its_place(wrap):
     def fates(order):
-        sampler = full()._replace(sample=lambda key, state, facts, round: (roster(jnp.asarray(order), facts), state))
+        sampler = full()._replace(
+            sample=lambda key, state, facts, round: (roster(jnp.asarray(order), facts), state)
+        )
         got = jax.device_get(draws(wrap(sampler), 20))
         return {i: np.where(got.id == N, 0, got.steps)[:, order.index(i)].tolist() for i in order}
 

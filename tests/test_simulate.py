@@ -34,7 +34,9 @@ def test_rows_leave_out_what_was_not_weighed_and_what_is_no_number():
 
 
 def test_rows_keep_nan_and_divide_by_the_weight():
-    rows = rows_of({"m": Mean(np.array([6.0, np.nan]), np.array([4.0, 1.0])), "s": np.array([2, 3])}, 2)
+    rows = rows_of(
+        {"m": Mean(np.array([6.0, np.nan]), np.array([4.0, 1.0])), "s": np.array([2, 3])}, 2
+    )
     assert rows[0] == {"m": 1.5, "s": 2.0}
     assert math.isnan(rows[1]["m"])
 
@@ -68,10 +70,15 @@ def test_calls_end_where_something_is_due():
 
 
 def test_the_last_round_is_always_evaluated():
-    assert go(rounds=7, evaluate=accuracy, evaluate_every=5).history.get("test/accuracy")[0].tolist() == [5, 7]
+    assert go(rounds=7, evaluate=accuracy, evaluate_every=5).history.get("test/accuracy")[
+        0
+    ].tolist() == [5, 7]
 
 
-@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"evaluate_every": 0}, {"rounds_per_call": -1}, {"checkpoint_every": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rounds": 0}, {"evaluate_every": 0}, {"rounds_per_call": -1}, {"checkpoint_every": 0}],
+)
 def test_numbers_are_checked_before_anything_runs(wrong):
     program = tiny.program()
     with pytest.raises(FedError, match=f"{next(iter(wrong))} must be positive"):
@@ -85,8 +92,21 @@ def test_numbers_are_checked_before_anything_runs(wrong):
 def test_callbacks_are_told_in_order(tmp_path):
     told = []
     slots = ("on_run_start", "on_round_end", "on_evaluate", "on_checkpoint", "on_run_end")
-    spy = callback(**{slot: lambda event, slot=slot: told.append((slot, event.round, int(event.state.round))) for slot in slots})
-    go(rounds=3, rounds_per_call=2, evaluate=accuracy, evaluate_every=2, store=open_store(tmp_path), checkpoint_every=2, callbacks=[spy])
+    spy = callback(
+        **{
+            slot: lambda event, slot=slot: told.append((slot, event.round, int(event.state.round)))
+            for slot in slots
+        }
+    )
+    go(
+        rounds=3,
+        rounds_per_call=2,
+        evaluate=accuracy,
+        evaluate_every=2,
+        store=open_store(tmp_path),
+        checkpoint_every=2,
+        callbacks=[spy],
+    )
     assert told == [
         ("on_run_start", 0, 0),
         ("on_round_end", 1, 2),
@@ -102,7 +122,13 @@ def test_callbacks_are_told_in_order(tmp_path):
 
 def test_events_carry_row_history_outcome_and_program():
     program, seen = tiny.program(), []
-    go(program, rounds=2, evaluate=accuracy, evaluate_every=2, callbacks=[callback(on_round_end=seen.append)])
+    go(
+        program,
+        rounds=2,
+        evaluate=accuracy,
+        evaluate_every=2,
+        callbacks=[callback(on_round_end=seen.append)],
+    )
     assert seen[1].row["test/accuracy"] == pytest.approx(0.2)
     assert seen[1].row == seen[1].history.rows[2]
     assert seen[0].outcome.clients["loss"].total.shape == (1, 2)
@@ -111,12 +137,26 @@ def test_events_carry_row_history_outcome_and_program():
 
 
 @pytest.mark.parametrize(
-    ("slot", "stops_at"), [("on_run_start", 0), ("on_round_end", 1), ("on_evaluate", 2), ("on_checkpoint", 3), ("on_run_end", 6)]
+    ("slot", "stops_at"),
+    [
+        ("on_run_start", 0),
+        ("on_round_end", 1),
+        ("on_evaluate", 2),
+        ("on_checkpoint", 3),
+        ("on_run_end", 6),
+    ],
 )
 def test_any_slot_can_stop_the_run(tmp_path, slot, stops_at):
     store = open_store(tmp_path)
     hook = callback(**{slot: lambda event: Stop(f"enough of {slot}")})
-    result = go(rounds=6, evaluate=accuracy, evaluate_every=2, store=store, checkpoint_every=3, callbacks=[hook])
+    result = go(
+        rounds=6,
+        evaluate=accuracy,
+        evaluate_every=2,
+        store=store,
+        checkpoint_every=3,
+        callbacks=[hook],
+    )
     assert int(result.state.round) == stops_at
     assert result.stopped == ("finished" if slot == "on_run_end" else f"enough of {slot}")
     assert store.steps()[-1] == stops_at
@@ -124,7 +164,10 @@ def test_any_slot_can_stop_the_run(tmp_path, slot, stops_at):
 
 def test_the_first_reason_counts_and_all_callbacks_are_told():
     told = []
-    hooks = [callback(on_round_end=lambda _: Stop("one")), callback(on_round_end=lambda e: told.append(e.round) or Stop("two"))]
+    hooks = [
+        callback(on_round_end=lambda _: Stop("one")),
+        callback(on_round_end=lambda e: told.append(e.round) or Stop("two")),
+    ]
     assert go(callbacks=hooks).stopped == "one"
     assert told == [1]
 
@@ -141,7 +184,12 @@ def test_target_stops_at_the_evaluation_that_reached_it():
 
 
 def test_until_below_stops_on_the_way_down():
-    assert go(rounds=50, callbacks=[until_below("loss", 0.25)]).history.get("loss")[0].tolist() == [1, 2, 3, 4]
+    assert go(rounds=50, callbacks=[until_below("loss", 0.25)]).history.get("loss")[0].tolist() == [
+        1,
+        2,
+        3,
+        4,
+    ]
     assert int(go(rounds=5, callbacks=[until_above("loss", 2.0)]).state.round) == 5
 
 
@@ -171,8 +219,17 @@ def test_an_error_in_a_callback_passes_and_writers_are_closed():
 
 def shown(terminal, rounds=6, **settings):
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=110, _environ={"TERM": "xterm"}, no_color=True)
-    go(rounds=rounds, progress=True, console=console, evaluate=accuracy, evaluate_every=3, **settings)
+    console = Console(
+        file=out, force_terminal=terminal, width=110, _environ={"TERM": "xterm"}, no_color=True
+    )
+    go(
+        rounds=rounds,
+        progress=True,
+        console=console,
+        evaluate=accuracy,
+        evaluate_every=3,
+        **settings,
+    )
     return out.getvalue()
 
 

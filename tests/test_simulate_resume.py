@@ -10,7 +10,7 @@ from tiny_runs import accuracy, blank, go
 
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.persistence.checkpoint import SaveError, open_store, state_hash
-from fedjax_sim.runtime.signals import interrupts
+from fedjax_sim.runtime.signals import graceful_stop
 from fedjax_sim.simulation.callbacks import callback
 from fedjax_sim.simulation.history import Writer, from_jsonl, jsonl_writer
 
@@ -18,14 +18,23 @@ from fedjax_sim.simulation.history import Writer, from_jsonl, jsonl_writer
 
 
 def without_seconds(history):
-    return {r: {name: value for name, value in row.items() if name != "seconds"} for r, row in history.rows.items()}
+    return {
+        r: {name: value for name, value in row.items() if name != "seconds"}
+        for r, row in history.rows.items()
+    }
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     evaluated = {"evaluate": accuracy, "evaluate_every": 3}
     whole = go(rounds=10, writers=[jsonl_writer(tmp_path / "whole.jsonl")], **evaluated)
     path = tmp_path / "m.jsonl"
-    go(rounds=7, store=open_store(tmp_path / "ck"), checkpoint_every=5, writers=[jsonl_writer(path)], **evaluated)
+    go(
+        rounds=7,
+        store=open_store(tmp_path / "ck"),
+        checkpoint_every=5,
+        writers=[jsonl_writer(path)],
+        **evaluated,
+    )
     store = open_store(tmp_path / "ck")
     back = store.restore(blank(), 5)
     resumed = go(
@@ -37,9 +46,14 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
         checkpoint_every=5,
         **evaluated,
     )
-    assert state_hash(tiny.program().logical(resumed.state)) == state_hash(tiny.program().logical(whole.state))
+    assert state_hash(tiny.program().logical(resumed.state)) == state_hash(
+        tiny.program().logical(whole.state)
+    )
     assert list(from_jsonl(path).rows) == list(range(1, 11))
-    ours, theirs = without_seconds(resumed.history), without_seconds(from_jsonl(tmp_path / "whole.jsonl"))
+    ours, theirs = (
+        without_seconds(resumed.history),
+        without_seconds(from_jsonl(tmp_path / "whole.jsonl")),
+    )
     assert ours.pop(7)["loss"] == theirs.pop(7)["loss"]
     assert ours == theirs
     assert store.steps() == (5, 10)
@@ -94,7 +108,9 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(tmp_path):
             raise SaveError("no room")
         store.save(state, metadata)
 
-    result = go(rounds=4, store=store._replace(save=save), checkpoint_every=2, console=Console(file=shown))
+    result = go(
+        rounds=4, store=store._replace(save=save), checkpoint_every=2, console=Console(file=shown)
+    )
     assert result.stopped == "finished"
     assert result.notes == ("no room",)
     assert "no room" in shown.getvalue()
@@ -105,10 +121,14 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(tmp_path):
 
 
 def send(number, at):
-    return callback(on_round_end=lambda event: os.kill(os.getpid(), number) if event.round in at else None)
+    return callback(
+        on_round_end=lambda event: os.kill(os.getpid(), number) if event.round in at else None
+    )
 
 
-@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+@pytest.mark.parametrize(
+    ("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")]
+)
 def test_the_first_signal_finishes_the_round_and_saves(tmp_path, number, word):
     store, shown, before = open_store(tmp_path), io.StringIO(), signal.getsignal(number)
     result = go(rounds=50, store=store, callbacks=[send(number, [3])], console=Console(file=shown))
@@ -126,7 +146,10 @@ def test_the_second_ctrl_c_stops_at_once():
 
     closed, before = [], signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        go(callbacks=[callback(on_round_end=twice)], writers=[Writer(lambda *_: None, lambda: closed.append(True))])
+        go(
+            callbacks=[callback(on_round_end=twice)],
+            writers=[Writer(lambda *_: None, lambda: closed.append(True))],
+        )
     assert closed == [True]
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -147,7 +170,7 @@ def test_a_signal_in_the_middle_of_a_print_is_heard():
         with printing:
             said.append(text)
 
-    with interrupts(say) as asked:
+    with graceful_stop(say) as asked:
         with printing:
             signal.raise_signal(signal.SIGINT)
         assert asked() == "interrupted"
@@ -158,7 +181,7 @@ def test_handlers_are_put_back_after_an_error():
     before = signal.getsignal(signal.SIGTERM)
 
     def body():
-        with interrupts(print) as asked:
+        with graceful_stop(print) as asked:
             assert signal.getsignal(signal.SIGTERM) is not before
             assert asked() is None
             raise ZeroDivisionError

@@ -24,18 +24,30 @@ def made(name, root):
     if name == "leaf":
         return files.leaf(root / "leaf"), {}
     if name == "fedjax":
-        return files.fedjax(root / "train.sqlite"), {"test": str(files.fedjax(root / "test.sqlite", "test"))}
+        return files.fedjax(root / "train.sqlite"), {
+            "test": str(files.fedjax(root / "test.sqlite", "test"))
+        }
     if name == "tff_sqlite":
         return files.tff(root / "all.sqlite"), {}
     if name == "tff_h5":
         return files.h5(root / "train.h5"), {"test": str(files.h5(root / "test.h5", "test"))}
     if name == "csv":
         held = files.table(root / "test.csv", "test")
-        return files.table(root / "train.csv"), {"test": str(held), "label": "kind", "client": "who"}
-    rows = {part: [(name, *client(name, part)) for name in names] for part, names in (("train", SIZES), ("test", TEST))}
+        return files.table(root / "train.csv"), {
+            "test": str(held),
+            "label": "kind",
+            "client": "who",
+        }
+    rows = {
+        part: [(name, *client(name, part)) for name in names]
+        for part, names in (("train", SIZES), ("test", TEST))
+    }
     arrays = {}
     for part, held in rows.items():
-        arrays |= {f"x_{part}": np.concatenate([x for _, x, _ in held]), f"y_{part}": np.concatenate([y for _, _, y in held])}
+        arrays |= {
+            f"x_{part}": np.concatenate([x for _, x, _ in held]),
+            f"y_{part}": np.concatenate([y for _, _, y in held]),
+        }
         arrays[f"client_{part}"] = np.array([who for who, _, y in held for _ in y])
     np.savez(root / "all.npz", **arrays)
     return root / "all.npz", {}
@@ -59,12 +71,25 @@ def test_a_reader_gives_the_clients_of_the_file(name, tmp_path):
             order = np.argsort(held.x[mine, 0]), np.argsort(x[:, 0])  # the rows of a csv are mixed
             np.testing.assert_array_equal(held.x[mine][order[0]], x[order[1]])
             np.testing.assert_array_equal(held.y[mine][order[0]], y[order[1]])
-    np.testing.assert_array_equal(np.sort(data.central.x, 0), np.sort(client("new", "test")[0], 0))
+    np.testing.assert_array_equal(
+        np.sort(data.global_test.x, 0), np.sort(client("new", "test")[0], 0)
+    )
     assert read_card(folder)["about"]["made"]["format"] == name
 
 
 def test_every_format_has_a_test():
-    assert set(REGISTRY) == {"leaf", "fedjax", "tff_sqlite", "tff_h5", "csv", "npz", "images", "generated", "prepared", "tfds"}
+    assert set(REGISTRY) == {
+        "leaf",
+        "fedjax",
+        "tff_sqlite",
+        "tff_h5",
+        "csv",
+        "npz",
+        "images",
+        "generated",
+        "prepared",
+        "tfds",
+    }
 
 
 def test_leaf_in_one_file_and_without_tests(tmp_path):
@@ -72,7 +97,7 @@ def test_leaf_in_one_file_and_without_tests(tmp_path):
     data = open_prepared(prepare(path, tmp_path / "out"))
     assert data.train.names == ("zoe", "abe")
     assert data.test is None
-    assert data.central is None
+    assert data.global_test is None
 
 
 def test_leaf_of_strings_becomes_bytes(tmp_path):
@@ -94,7 +119,9 @@ def test_leaf_of_mixed_numbers_becomes_one_type(tmp_path):
 
 def test_shapes_can_be_given(tmp_path):
     source = files.fedjax(tmp_path / "f.sqlite")
-    assert open_prepared(prepare(source, tmp_path / "out", options={"shape": "2,2,1"})).train.x.shape == (9, 2, 2, 1)
+    assert open_prepared(
+        prepare(source, tmp_path / "out", options={"shape": "2,2,1"})
+    ).train.x.shape == (9, 2, 2, 1)
 
 
 TEXTS = {"anne": [b"To be", b"or not"], "bob": [b"x\xc3\xa9"]}
@@ -102,15 +129,26 @@ TEXTS = {"anne": [b"To be", b"or not"], "bob": [b"x\xc3\xa9"]}
 
 @pytest.mark.parametrize("kind", ["sqlite", "h5"])
 def test_strings_alone_become_a_clients_text(tmp_path, kind):
-    source = files.tff(tmp_path / "t.sqlite", **TEXTS) if kind == "sqlite" else files.h5(tmp_path / "t.h5", text=TEXTS)
+    source = (
+        files.tff(tmp_path / "t.sqlite", **TEXTS)
+        if kind == "sqlite"
+        else files.h5(tmp_path / "t.h5", text=TEXTS)
+    )
     data = open_prepared(prepare(source, tmp_path / "out", options={"x": "snippets"})).train
     assert data.y == ()
-    assert [text.tobytes() for text in np.split(data.x, data.offsets[1:-1])] == [b"To be\nor not", b"x\xc3\xa9"]
+    assert [text.tobytes() for text in np.split(data.x, data.offsets[1:-1])] == [
+        b"To be\nor not",
+        b"x\xc3\xa9",
+    ]
 
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_protos_of_every_kind(packed):
-    given = {"f": np.array([1.5, -2, 3e30], np.float32), "i": np.array([0, 1, -1, 2**40, -(2**62), 300]), "b": [b"", b"ab\x00"]}
+    given = {
+        "f": np.array([1.5, -2, 3e30], np.float32),
+        "i": np.array([0, 1, -1, 2**40, -(2**62), 300]),
+        "b": [b"", b"ab\x00"],
+    }
     found = example(files.proto(packed, **given))
     np.testing.assert_array_equal(found["f"], given["f"])
     np.testing.assert_array_equal(found["i"], given["i"])
@@ -142,7 +180,9 @@ def test_csv_labels_may_be_words(tmp_path):
 def test_csv_of_tabs_and_fractions(tmp_path):
     (tmp_path / "t.tsv").write_text("\ufeffu\tv\ty\n1\t2\t0.5\n\n3\t4\t1\n", encoding="utf-8")
     options = {"label": "y"}
-    data = open_prepared(prepare(tmp_path / "t.tsv", tmp_path / "out", options=options, partition="iid", clients=1)).train
+    data = open_prepared(
+        prepare(tmp_path / "t.tsv", tmp_path / "out", options=options, partition="iid", clients=1)
+    ).train
     assert data.x[np.argsort(data.y)].tolist() == [[1, 2], [3, 4]]
     assert sorted(data.y) == [0.5, 1]
 
@@ -158,18 +198,22 @@ def test_images_in_folders(tmp_path, clients, colour):
     assert data.train.x.shape == (12 if clients else 6, 5, 6, 3 if colour else 1)
     assert data.train.names == (("ann", "bob") if clients else None)
     assert read_card(folder)["about"]["class_names"] == ["cat", "dog"]
-    assert (data.test is not None, data.central is not None) == (clients, not clients)
+    assert (data.test is not None, data.global_test is not None) == (clients, not clients)
     if clients:
         from PIL import Image
 
-        pixels = np.asarray(Image.open(source / "train" / "bob" / "dog" / "2.png")).reshape(5, 6, -1)
+        pixels = np.asarray(Image.open(source / "train" / "bob" / "dog" / "2.png")).reshape(
+            5, 6, -1
+        )
         np.testing.assert_array_equal(data.train.x[-1], pixels)
         assert data.train.y.tolist() == [0, 0, 0, 1, 1, 1] * 2
 
 
 def test_images_can_be_scaled_and_without_colour(tmp_path):
     source = files.images(tmp_path / "pets", True, colour=True)
-    data = open_prepared(prepare(source, tmp_path / "out", options={"size": [3, 4], "colour": False}))
+    data = open_prepared(
+        prepare(source, tmp_path / "out", options={"size": [3, 4], "colour": False})
+    )
     assert data.train.x.shape == (12, 3, 4, 1)
 
 
@@ -192,7 +236,7 @@ def test_tfds_of_our_own(tmp_path):
             if who in sizes:
                 np.testing.assert_array_equal(held.x[mine], client(who, part)[0])
                 np.testing.assert_array_equal(held.y[mine], client(who, part)[1])
-    np.testing.assert_array_equal(again.central.x, data.central.x)
+    np.testing.assert_array_equal(again.global_test.x, data.global_test.x)
     with pytest.raises(FedError, match="must not exist yet"):
         save_tfds(data, folder, name="tiny")
     with pytest.raises(FedError, match="holds one array of examples"):
@@ -201,7 +245,10 @@ def test_tfds_of_our_own(tmp_path):
 
 def test_tfds_without_clients(tmp_path):
     def features(f):
-        return {"image": f.Tensor(shape=(2,), dtype=np.uint8, encoding="bytes"), "label": f.ClassLabel(num_classes=7)}
+        return {
+            "image": f.Tensor(shape=(2,), dtype=np.uint8, encoding="bytes"),
+            "label": f.ClassLabel(num_classes=7),
+        }
 
     rows = [{"image": np.array([i, i], np.uint8), "label": i % 3} for i in range(20)]
     folder = write(tmp_path / "plain", features, {"train": rows, "test": rows[:5]})
@@ -209,7 +256,7 @@ def test_tfds_without_clients(tmp_path):
         prepare(folder, tmp_path / "none")
     out = prepare(folder, tmp_path / "out", partition="iid", clients=4)
     data = open_prepared(out)
-    assert (data.train.clients, len(data.central), read_card(out)["classes"]) == (4, 5, 7)
+    assert (data.train.clients, len(data.global_test), read_card(out)["classes"]) == (4, 5, 7)
     assert sorted(data.train.x[:, 0]) == list(range(20))
 
 
@@ -224,7 +271,7 @@ def test_real_mnist_by_writer(tmp_path):
         first = writer == writer.min()
         np.testing.assert_array_equal(data.train.x[: first.sum(), ..., 0], arrays["x_train"][first])
         np.testing.assert_array_equal(data.train.y[: first.sum()], arrays["y_train"][first])
-        np.testing.assert_array_equal(np.sort(data.central.y), np.sort(arrays["y_test"]))
+        np.testing.assert_array_equal(np.sort(data.global_test.y), np.sort(arrays["y_test"]))
     assert data.train.clients == 539
     assert data.train.x.shape == (60000, 28, 28, 1)
     assert data.test is None
@@ -233,20 +280,30 @@ def test_real_mnist_by_writer(tmp_path):
 
 def test_real_sensors_by_subject(tmp_path):
     data = open_prepared(prepare(shared("uci_har.npz"), tmp_path / "har"))
-    assert (data.train.clients, data.train.x.shape, len(data.central)) == (21, (7352, 128, 9), 2947)
+    assert (data.train.clients, data.train.x.shape, len(data.global_test)) == (
+        21,
+        (7352, 128, 9),
+        2947,
+    )
     assert data.train.names[0] == "subject00001"
     with np.load(shared("uci_har.npz")) as arrays:
         row = np.flatnonzero((arrays["subject"] == 1) & ~arrays["official_test"])[0]
         np.testing.assert_array_equal(data.train.x[0], arrays["x_i16"][row].T / np.float32(4096))
-    everybody = open_prepared(prepare(shared("uci_har.npz"), tmp_path / "merged", options={"merge": True}))
-    assert (everybody.train.clients, everybody.central) == (30, None)
+    everybody = open_prepared(
+        prepare(shared("uci_har.npz"), tmp_path / "merged", options={"merge": True})
+    )
+    assert (everybody.train.clients, everybody.global_test) == (30, None)
 
 
 def test_real_roles(tmp_path):
     data = open_prepared(prepare(shared("shakespeare_roles.npz"), tmp_path / "plays")).train
     assert data.clients == 1344
     assert data.names[0] == "1henryiv|KING HENRY IV"
-    assert data.x[: data.offsets[1]].tobytes().startswith(b"So shaken as we are, so wan with care,\nFind we a time")
+    assert (
+        data.x[: data.offsets[1]]
+        .tobytes()
+        .startswith(b"So shaken as we are, so wan with care,\nFind we a time")
+    )
 
 
 def test_nothing_is_changed_in_a_source(tmp_path):

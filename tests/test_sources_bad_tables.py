@@ -24,7 +24,11 @@ class Evil:
 def test_pickles_are_never_loaded(tmp_path):
     trap = tmp_path / "trap"
     np.savez(tmp_path / "p.npz", x=np.zeros((2, 3)), y=np.array([Evil(str(trap)), None], object))
-    refused(tmp_path, tmp_path / "p.npz", "must hold plain arrays: got pickled objects, which could run anything")
+    refused(
+        tmp_path,
+        tmp_path / "p.npz",
+        "must hold plain arrays: got pickled objects, which could run anything",
+    )
     (tmp_path / "q.npz").write_bytes(pickle.dumps(Evil(str(trap))))
     refused(tmp_path, tmp_path / "q.npz", "an .npz file is a zip archive")
     assert not trap.exists()
@@ -48,17 +52,58 @@ def test_an_archive_with_other_bytes_in_it(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "words", "options"),
     [
-        ({"a": np.zeros(3)}, "needs the arrays x and y, or x_train and y_train: got no x_train; say which .*, of a", {}),
-        ({"x": np.zeros((3, 2)), "y": np.zeros(4, int), "client": np.zeros(3, int)}, "equally long", {}),
-        ({"x": np.zeros((3, 2)), "y": np.zeros(3, int), "client": np.zeros(2, int)}, "equally long", {}),
-        ({"x": np.zeros((3, 2)), "y": np.zeros(3, int)}, "does not say whose an example is: .*--partition dirichlet", {}),
-        ({"x": np.zeros((3, 2)), "y": np.zeros(3, int)}, "no array says whose an example is: got none called who", {"client": "who"}),
-        ({"x": np.full((3, 2), np.nan), "y": np.zeros(3, int), "client": np.arange(3)}, "must be finite: got nan", {}),
-        ({"x": np.zeros((3, 2)), "y": np.array([0, -1, 0]), "client": np.arange(3)}, "must not be negative: got -1", {}),
-        ({"x": np.zeros((3, 2), complex), "y": np.zeros(3, int), "client": np.arange(3)}, "must be numbers: got complex", {}),
-        ({"x": np.zeros((0, 2)), "y": np.zeros(0, int), "client": np.zeros(0, int)}, "at least one client", {}),
         (
-            {"text_utf8": np.zeros(4, np.uint8), "offsets": np.array([0, 9]), "role": np.array([0]), "role_names": np.array([b"a"])},
+            {"a": np.zeros(3)},
+            "needs the arrays x and y, or x_train and y_train: got no x_train; say which .*, of a",
+            {},
+        ),
+        (
+            {"x": np.zeros((3, 2)), "y": np.zeros(4, int), "client": np.zeros(3, int)},
+            "equally long",
+            {},
+        ),
+        (
+            {"x": np.zeros((3, 2)), "y": np.zeros(3, int), "client": np.zeros(2, int)},
+            "equally long",
+            {},
+        ),
+        (
+            {"x": np.zeros((3, 2)), "y": np.zeros(3, int)},
+            "does not say whose an example is: .*--partition dirichlet",
+            {},
+        ),
+        (
+            {"x": np.zeros((3, 2)), "y": np.zeros(3, int)},
+            "no array says whose an example is: got none called who",
+            {"client": "who"},
+        ),
+        (
+            {"x": np.full((3, 2), np.nan), "y": np.zeros(3, int), "client": np.arange(3)},
+            "must be finite: got nan",
+            {},
+        ),
+        (
+            {"x": np.zeros((3, 2)), "y": np.array([0, -1, 0]), "client": np.arange(3)},
+            "must not be negative: got -1",
+            {},
+        ),
+        (
+            {"x": np.zeros((3, 2), complex), "y": np.zeros(3, int), "client": np.arange(3)},
+            "must be numbers: got complex",
+            {},
+        ),
+        (
+            {"x": np.zeros((0, 2)), "y": np.zeros(0, int), "client": np.zeros(0, int)},
+            "at least one client",
+            {},
+        ),
+        (
+            {
+                "text_utf8": np.zeros(4, np.uint8),
+                "offsets": np.array([0, 9]),
+                "role": np.array([0]),
+                "role_names": np.array([b"a"]),
+            },
             "fit",
             {},
         ),
@@ -78,10 +123,18 @@ def test_arrays_that_make_no_data_set(tmp_path, arrays, words, options):
         ("a,b,y\n1,2,0\n", "unknown column of t.csv: got 'who'", {"label": "y", "client": "who"}),
         ("a,b,y\n1,2,0\n", "unknown column of t.csv: got 'z'", {"label": "z"}),
         ("a,b,y\n1,2,0\n", "unknown column of t.csv: got 'c'", {"label": "y", "features": "a,c"}),
-        ("a,b,y\n1,2,0\n1,two,0\n", "must be a finite number: got 'two' in line 3, column 'b', of t.csv", {"label": "y"}),
+        (
+            "a,b,y\n1,2,0\n1,two,0\n",
+            "must be a finite number: got 'two' in line 3, column 'b', of t.csv",
+            {"label": "y"},
+        ),
         ("a,b,y\n1,,0\n", "must be a finite number: got '' in line 2", {"label": "y"}),
         ("a,b,y\n1,nan,0\n", "must be a finite number: got 'nan' in line 2", {"label": "y"}),
-        ("a,b,y\n1,2,0\n1,2\n", "one cell for each of the 3 columns: got 2 in line 3", {"label": "y"}),
+        (
+            "a,b,y\n1,2,0\n1,2\n",
+            "one cell for each of the 3 columns: got 2 in line 3",
+            {"label": "y"},
+        ),
         ("a,b,y\n1,2,nan\n", "every row needs a label", {"label": "y"}),
         ("a,b,y\n", "needs rows: got a header only", {"label": "y"}),
         ("", "needs a line that names its columns", {"label": "y"}),
@@ -109,7 +162,9 @@ def test_an_image_of_another_size(tmp_path):
 
     source = files.images(tmp_path / "pets", True)
     Image.new("L", (2, 2)).save(source / "bob" / "dog" / "1.png")
-    refused(tmp_path, source, r"one size: got \(2, 2\) and \(5, 6\) \(1.png\); scale them with size=")
+    refused(
+        tmp_path, source, r"one size: got \(2, 2\) and \(5, 6\) \(1.png\); scale them with size="
+    )
 
 
 @pytest.mark.parametrize("keep", [0, 20, 60])
@@ -124,7 +179,12 @@ def test_folders_without_images(tmp_path):
     for path in source.rglob("*.png"):
         path.unlink()
     refused(tmp_path, source, "of no known format")
-    refused(tmp_path, source, "a folder of images needs some: got none below .*; arrange them as pets/class/image", form="images")
+    refused(
+        tmp_path,
+        source,
+        "a folder of images needs some: got none below .*; arrange them as pets/class/image",
+        form="images",
+    )
 
 
 @pytest.mark.parametrize("options", [{"size": [3]}, {"size": "a,b"}, {"colour": "perhaps"}])
@@ -137,4 +197,6 @@ def test_images_of_more_than_8_bits(tmp_path):
 
     source = files.images(tmp_path / "pets", True)
     Image.fromarray(np.full((5, 6), 40_000, np.uint16)).save(source / "bob" / "dog" / "1.png")
-    refused(tmp_path, source, r"only images of 8 bits a channel can be read: got mode I.* in 1\.png")
+    refused(
+        tmp_path, source, r"only images of 8 bits a channel can be read: got mode I.* in 1\.png"
+    )

@@ -6,7 +6,16 @@ import source_files as files
 from source_files import SIZES
 
 from fedjax_sim.core.errors import FedError
-from fedjax_sim.data import Federation, dirichlet, from_partition, hold_out, open_prepared, population, read_card, split
+from fedjax_sim.data import (
+    Federation,
+    dirichlet,
+    from_partition,
+    hold_out,
+    open_prepared,
+    population,
+    read_card,
+    split,
+)
 from fedjax_sim.data.sources import base, generated, prepare
 from fedjax_sim.data.sources import prepare as pipeline
 from fedjax_sim.data.sources.options import fitted, read_pairs
@@ -15,10 +24,16 @@ from fedjax_sim.data.sources.options import fitted, read_pairs
 def arrays(path, n=300, clients=12, test=0):
     """An archive whose examples have a number each, so that nobody can be mistaken for another."""
     rng = np.random.default_rng(0)
-    held = {"x": np.arange(n)[:, None], "y": rng.integers(0, 5, n), "client": rng.integers(0, clients, n)}
+    held = {
+        "x": np.arange(n)[:, None],
+        "y": rng.integers(0, 5, n),
+        "client": rng.integers(0, clients, n),
+    }
     if test:
         held |= {"x_test": -1 - np.arange(test)[:, None], "y_test": rng.integers(0, 5, test)}
-        held = {key if key.endswith("_test") else f"{key}_train": value for key, value in held.items()}
+        held = {
+            key if key.endswith("_test") else f"{key}_train": value for key, value in held.items()
+        }
     np.savez(path, **held)
     return path, {key.removesuffix("_train"): value for key, value in held.items()}
 
@@ -33,40 +48,63 @@ def test_a_partition_deals_out_everybodys_examples(tmp_path):
     data = open_prepared(prepare(source, tmp_path / "out", partition="dirichlet", **given))
     order = np.argsort(held["client"], kind="stable")
     y = held["y"][order].astype(np.int32)
-    wanted = from_partition(held["x"][order].astype(np.int32), y, dirichlet(y, 6, alpha=0.3, seed=3), test_fraction=0.2, seed=3)
+    wanted = from_partition(
+        held["x"][order].astype(np.int32),
+        y,
+        dirichlet(y, 6, alpha=0.3, seed=3),
+        test_fraction=0.2,
+        seed=3,
+    )
     np.testing.assert_array_equal(data.train.x, wanted.train.x)
     np.testing.assert_array_equal(data.test.x, wanted.test.x)
-    assert numbers(data.central) == sorted(range(-40, 0))
+    assert numbers(data.global_test) == sorted(range(-40, 0))
 
 
 def test_a_partition_may_go_by_the_sources_own_clients(tmp_path):
     source, held = arrays(tmp_path / "a.npz")
-    data = open_prepared(prepare(source, tmp_path / "out", partition="grouped", partition_options={"group_size": 4}))
+    data = open_prepared(
+        prepare(source, tmp_path / "out", partition="grouped", partition_options={"group_size": 4})
+    )
     assert data.train.clients == 3
     first = np.isin(held["client"], np.arange(4))
-    assert numbers(data.train._replace(x=data.train.x[: data.train.offsets[1]])) == np.flatnonzero(first).tolist()
+    assert (
+        numbers(data.train._replace(x=data.train.x[: data.train.offsets[1]]))
+        == np.flatnonzero(first).tolist()
+    )
 
 
 def test_a_partition_takes_the_clients_test_examples_too(tmp_path):
-    data = open_prepared(prepare(files.leaf(tmp_path / "leaf"), tmp_path / "out", partition="iid", clients=2))
+    data = open_prepared(
+        prepare(files.leaf(tmp_path / "leaf"), tmp_path / "out", partition="iid", clients=2)
+    )
     assert data.train.sizes.sum() == sum(SIZES.values()) + 3
     assert data.test is None
-    assert len(data.central) == 4
+    assert len(data.global_test) == 4
 
 
 def test_examples_are_held_out_before_they_are_dealt(tmp_path):
     x, y = np.arange(100)[:, None].astype(np.int32), (np.arange(100) % 5).astype(np.int32)
     np.savez(tmp_path / "plain.npz", x=x, y=y)
-    given = {"partition": "iid", "clients": 4, "central_fraction": 0.1, "test_fraction": 0.2, "seed": 5}
+    given = {
+        "partition": "iid",
+        "clients": 4,
+        "global_test_fraction": 0.1,
+        "test_fraction": 0.2,
+        "seed": 5,
+    }
     data = open_prepared(prepare(tmp_path / "plain.npz", tmp_path / "out", **given))
-    np.testing.assert_array_equal(data.central.x, hold_out(x, y, 0.1, 5)[1].x)
-    assert sorted(numbers(data.train) + numbers(data.test) + numbers(data.central)) == list(range(100))
+    np.testing.assert_array_equal(data.global_test.x, hold_out(x, y, 0.1, 5)[1].x)
+    assert sorted(numbers(data.train) + numbers(data.test) + numbers(data.global_test)) == list(
+        range(100)
+    )
 
 
 def test_what_is_held_out_first_may_have_clients(tmp_path):
     source, held = arrays(tmp_path / "a.npz")
-    data = open_prepared(prepare(source, tmp_path / "out", partition="natural", central_fraction=0.2))
-    assert len(data.central) == 60
+    data = open_prepared(
+        prepare(source, tmp_path / "out", partition="natural", global_test_fraction=0.2)
+    )
+    assert len(data.global_test) == 60
     owner = np.repeat(np.arange(12), data.train.sizes)
     np.testing.assert_array_equal(held["client"][data.train.x[:, 0]], owner)
 
@@ -75,7 +113,9 @@ def test_clients_of_the_source_are_split(tmp_path):
     source, held = arrays(tmp_path / "a.npz")
     data = open_prepared(prepare(source, tmp_path / "out", test_fraction=0.3, seed=7))
     order = np.argsort(held["client"], kind="stable")
-    whole = population(held["x"][order], held["y"][order], np.append(0, np.cumsum(np.bincount(held["client"]))))
+    whole = population(
+        held["x"][order], held["y"][order], np.append(0, np.cumsum(np.bincount(held["client"])))
+    )
     train, test = split(whole, 0.3, 7)
     np.testing.assert_array_equal(data.train.x, train.x)
     np.testing.assert_array_equal(data.test.x, test.x)
@@ -84,10 +124,14 @@ def test_clients_of_the_source_are_split(tmp_path):
 
 def test_a_share_of_each_client_becomes_central(tmp_path):
     source, _ = arrays(tmp_path / "a.npz")
-    data = open_prepared(prepare(source, tmp_path / "out", test_fraction=0.3, central_fraction=0.1))
+    data = open_prepared(
+        prepare(source, tmp_path / "out", test_fraction=0.3, global_test_fraction=0.1)
+    )
     assert data.train.clients == 12
-    assert sorted(numbers(data.train) + numbers(data.test) + numbers(data.central)) == list(range(300))
-    assert 20 < len(data.central) < 40
+    assert sorted(numbers(data.train) + numbers(data.test) + numbers(data.global_test)) == list(
+        range(300)
+    )
+    assert 20 < len(data.global_test) < 40
 
 
 @pytest.fixture
@@ -115,7 +159,11 @@ def test_equal_clients_in_different_blocks_are_split_differently(tmp_path, small
     chosen = []
     for i in range(30):
         mine = plain.train.x[slice(*plain.train.offsets[i : i + 2])]
-        chosen.append(tuple(np.isin(mine[:, 0], data.test.x[slice(*data.test.offsets[i : i + 2]), 0]).tolist()))
+        chosen.append(
+            tuple(
+                np.isin(mine[:, 0], data.test.x[slice(*data.test.offsets[i : i + 2]), 0]).tolist()
+            )
+        )
     assert {sum(each) for each in chosen} == {20}
     assert len(set(chosen)) == 30
 
@@ -124,7 +172,7 @@ def test_test_examples_of_others_are_central_once(tmp_path, small_blocks):
     data = open_prepared(prepare(files.leaf(tmp_path / "leaf"), tmp_path / "out"))
     assert data.train.names == tuple(SIZES)
     assert data.test.sizes.tolist() == [2, 0, 1]
-    assert len(data.central) == 4
+    assert len(data.global_test) == 4
 
 
 @pytest.mark.parametrize("clients", [1, 2, 3])
@@ -136,11 +184,18 @@ def test_the_first_clients(tmp_path, small_blocks, clients):
 
 
 def test_more_clients_than_there_are(tmp_path):
-    assert open_prepared(prepare(files.leaf(tmp_path / "leaf"), tmp_path / "out", clients=9)).train.clients == 3
+    assert (
+        open_prepared(
+            prepare(files.leaf(tmp_path / "leaf"), tmp_path / "out", clients=9)
+        ).train.clients
+        == 3
+    )
 
 
 def test_no_more_is_read_than_the_first_clients(tmp_path):
-    folder = prepare("generated", tmp_path / "out", clients=3, options={"clients": 10**12, "examples": 5})
+    folder = prepare(
+        "generated", tmp_path / "out", clients=3, options={"clients": 10**12, "examples": 5}
+    )
     assert read_card(folder)["clients"] == 3
 
 
@@ -154,12 +209,31 @@ def test_small_clients_are_left_out(tmp_path, small_blocks):
 
 
 def test_settings_and_source_are_on_the_card(tmp_path):
-    card = read_card(prepare("generated", tmp_path / "out", name="mine", clients=4, options={"classes": 3}, seed=2))
+    card = read_card(
+        prepare(
+            "generated", tmp_path / "out", name="mine", clients=4, options={"classes": 3}, seed=2
+        )
+    )
     assert (card["name"], card["source"], card["classes"]) == ("mine", "generated", 3)
     made = card["about"]["made"]
-    assert (made["clients"], made["seed"], made["options"], made["format"]) == (4, 2, {"classes": 3}, "generated")
-    assert read_card(prepare("generated", tmp_path / "same", clients=4, options={"classes": 3}, seed=2))["content"] == card["content"]
-    assert read_card(prepare("generated", tmp_path / "other", clients=4, options={"classes": 3}, seed=1))["content"] != card["content"]
+    assert (made["clients"], made["seed"], made["options"], made["format"]) == (
+        4,
+        2,
+        {"classes": 3},
+        "generated",
+    )
+    assert (
+        read_card(
+            prepare("generated", tmp_path / "same", clients=4, options={"classes": 3}, seed=2)
+        )["content"]
+        == card["content"]
+    )
+    assert (
+        read_card(
+            prepare("generated", tmp_path / "other", clients=4, options={"classes": 3}, seed=1)
+        )["content"]
+        != card["content"]
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- generated
@@ -169,7 +243,12 @@ def test_settings_and_source_are_on_the_card(tmp_path):
 def test_generated_clients(tmp_path, small_blocks, dtype):
     options = {"examples": 30, "shape": "4,2", "classes": 5, "dtype": dtype}
     data = open_prepared(prepare("generated", tmp_path / "out", clients=50, options=options)).train
-    assert (data.clients, set(data.sizes), data.x.shape, data.x.dtype) == (50, {30}, (1500, 4, 2), dtype)
+    assert (data.clients, set(data.sizes), data.x.shape, data.x.dtype) == (
+        50,
+        {30},
+        (1500, 4, 2),
+        dtype,
+    )
     assert set(data.y) == set(range(5))
     # each class is a cloud: examples are nearer to their own class's mean than to the others'
     means = np.stack([data.x[data.y == label].mean(0) for label in range(5)])
@@ -193,7 +272,10 @@ def test_generated_sizes_and_labels_may_be_skewed(tmp_path, small_blocks):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"partition": "dirichlt", "clients": 3}, "unknown partition: got 'dirichlt'; did you mean 'dirichlet'"),
+        (
+            {"partition": "dirichlt", "clients": 3},
+            "unknown partition: got 'dirichlt'; did you mean 'dirichlet'",
+        ),
         (
             {"partition": "dirichlet", "partition_options": {"alfa": 1}, "clients": 3},
             "unknown option of the partition dirichlet: got 'alfa'",
@@ -202,15 +284,25 @@ def test_generated_sizes_and_labels_may_be_skewed(tmp_path, small_blocks):
             {"partition": "dirichlet", "partition_options": {"alpha": "x"}, "clients": 3},
             "alpha of the partition dirichlet must be a number",
         ),
-        ({"partition": "dirichlet", "partition_options": {"seed": 1}, "clients": 3}, "has the seed of the data set: got seed=1"),
+        (
+            {"partition": "dirichlet", "partition_options": {"seed": 1}, "clients": 3},
+            "has the seed of the data set: got seed=1",
+        ),
         ({"partition": "iid"}, "clients must be a whole number above 0: got None"),
         ({"partition": "iid", "clients": 301}, "need 301 examples: got 300"),
-        ({"partition": "dirichlet", "partition_options": {"min_size": 70, "tries": 2}, "clients": 4}, "raise alpha, or lower"),
+        (
+            {
+                "partition": "dirichlet",
+                "partition_options": {"min_size": 70, "tries": 2},
+                "clients": 4,
+            },
+            "raise alpha, or lower",
+        ),
         ({"partition": "continuous", "clients": 3}, "goes by values"),
         ({"clients": 0}, "clients must be positive"),
         ({"min_size": 0}, "min_size must be positive"),
         ({"test_fraction": 1.0}, "test_fraction is a share"),
-        ({"central_fraction": -0.1}, "central_fraction is a share"),
+        ({"global_test_fraction": -0.1}, "global_test_fraction is a share"),
         ({"test_fraction": 0.1, "seed": -1}, "seed must not be negative"),
     ],
 )
@@ -222,7 +314,10 @@ def test_settings_that_cannot_be(tmp_path, given, words):
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
-@pytest.mark.parametrize("given", [{"test_fraction": 0.1}, {"central_fraction": 0.1}, {"partition": "iid", "clients": 2}])
+@pytest.mark.parametrize(
+    "given",
+    [{"test_fraction": 0.1}, {"global_test_fraction": 0.1}, {"partition": "iid", "clients": 2}],
+)
 def test_text_is_neither_split_nor_dealt_out(tmp_path, given):
     source = files.tff(tmp_path / "t.sqlite", anne=[b"To be"], bob=[b"or not"])
     with pytest.raises(FedError, match="only labelled examples can be dealt out or split"):
@@ -242,7 +337,15 @@ def test_nothing_is_read_where_the_folder_is_there(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options", [{"clients": "many"}, {"sizes": "odd"}, {"shape": "0"}, {"alpha": 0}, {"dtype": "int8"}, {"examples": 1.5}]
+    "options",
+    [
+        {"clients": "many"},
+        {"sizes": "odd"},
+        {"shape": "0"},
+        {"alpha": 0},
+        {"dtype": "int8"},
+        {"examples": 1.5},
+    ],
 )
 def test_options_of_generated(tmp_path, options):
     with pytest.raises(FedError, match=f"{next(iter(options))}|one number"):
@@ -251,7 +354,17 @@ def test_options_of_generated(tmp_path, options):
 
 def test_words_are_read_as_values():
     words = ["a=1", "b=0.5", "c=true", "d=[1, 2]", "e=text", "f=1,2", "g=2020-01-01", "h=x=y", "i="]
-    wanted = {"a": 1, "b": 0.5, "c": True, "d": [1, 2], "e": "text", "f": "1,2", "g": "2020-01-01", "h": "x=y", "i": ""}
+    wanted = {
+        "a": 1,
+        "b": 0.5,
+        "c": True,
+        "d": [1, 2],
+        "e": "text",
+        "f": "1,2",
+        "g": "2020-01-01",
+        "h": "x=y",
+        "i": "",
+    }
     assert read_pairs(words) == wanted
     for bad in ("alpha", "=3"):
         with pytest.raises(FedError, match="an option is key=value"):
@@ -259,11 +372,27 @@ def test_words_are_read_as_values():
 
 
 def test_values_fit_the_hints():
-    def function(path, *, a: int = 1, b: float = 1.0, c: str = "", d: tuple[int, ...] = (), e: bool | None = None, f: float | None = None):
+    def function(
+        path,
+        *,
+        a: int = 1,
+        b: float = 1.0,
+        c: str = "",
+        d: tuple[int, ...] = (),
+        e: bool | None = None,
+        f: float | None = None,
+    ):
         """Nothing."""
 
     good = {"a": 3, "b": 2, "c": 7, "d": "1,2", "e": True, "f": 1}
-    assert fitted(function, good, "it") == {"a": 3, "b": 2.0, "c": "7", "d": (1, 2), "e": True, "f": 1.0}
+    assert fitted(function, good, "it") == {
+        "a": 3,
+        "b": 2.0,
+        "c": "7",
+        "d": (1, 2),
+        "e": True,
+        "f": 1.0,
+    }
     assert fitted(function, {"d": 5}, "it") == {"d": (5,)}
     for name, bad in {"a": True, "b": "x", "c": [1], "d": "1.5", "e": 1, "f": False}.items():
         with pytest.raises(FedError, match=f"{name} of it must be"):

@@ -13,7 +13,7 @@ from fedjax_sim.runtime import devices
 
 SCRIPT = """
 import fedjax_sim as fs
-fs.keep_programs()
+fs.enable_compilation_cache()
 import jax, jax.numpy as jnp
 print(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.arange(5.0)))
 """
@@ -21,7 +21,10 @@ print(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.arange(5.0)))
 
 def run(cache):
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env={**os.environ, "FEDJAX_SIM_CACHE": str(cache)}, capture_output=True, text=True
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, "FEDJAX_SIM_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return done
@@ -69,13 +72,21 @@ def test_what_a_killed_writer_left_is_replaced_and_keeps_nobody_from_writing(tmp
         ([], "tpu,cpu", [], None, True),
     ],
 )
-def test_a_plugin_alone_makes_no_accelerator(tmp_path, monkeypatch, plugins, asked, files, hidden, accelerated):
+def test_a_plugin_alone_makes_no_accelerator(
+    tmp_path, monkeypatch, plugins, asked, files, hidden, accelerated
+):
     for name in files:
         (tmp_path / name).touch()
     found = [SimpleNamespace(name=name) for name in plugins]
     monkeypatch.setattr(devices, "HARDWARE", {"cuda": (str(tmp_path / "nvidia[0-9]*"),)})
-    monkeypatch.setattr(devices, "jax", SimpleNamespace(config=SimpleNamespace(jax_platforms=asked)))
-    monkeypatch.setattr(devices, "importlib", SimpleNamespace(metadata=SimpleNamespace(entry_points=lambda group: found)))
+    monkeypatch.setattr(
+        devices, "jax", SimpleNamespace(config=SimpleNamespace(jax_platforms=asked))
+    )
+    monkeypatch.setattr(
+        devices,
+        "importlib",
+        SimpleNamespace(metadata=SimpleNamespace(entry_points=lambda group: found)),
+    )
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if hidden is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)

@@ -22,7 +22,18 @@ EACH = pytest.mark.parametrize("path", FILES, ids=NAMES)
 
 LAYERS = [
     {"types", "tree", "checks", "permutation", "machine", "processes", "vault", "files"},
-    {"guard", "learner", "local", "server", "objectives", "optimizers", "samplers", "aggregators", "data", "models"},
+    {
+        "guard",
+        "learner",
+        "local",
+        "server",
+        "objectives",
+        "optimizers",
+        "samplers",
+        "aggregators",
+        "data",
+        "models",
+    },
     {"engine", "supply", "keeping", "single", "rounds", "program", "survey", "wrappers"},
     {"algorithms", "tasks", "privacy"},
     {
@@ -65,14 +76,22 @@ def imported(tree: ast.AST) -> Iterator[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: relative imports hide what imports what"
-            names = [node.module or ""] if node.module != PACKAGE.name else [f"{PACKAGE.name}.{alias.name}" for alias in node.names]
+            names = (
+                [node.module or ""]
+                if node.module != PACKAGE.name
+                else [f"{PACKAGE.name}.{alias.name}" for alias in node.names]
+            )
         else:
             continue
         yield from (name.split(".")[1] for name in names if name.startswith(f"{PACKAGE.name}."))
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef]:
-    return (node for node in ast.walk(TREES[path]) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return (
+        node
+        for node in ast.walk(TREES[path])
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
 
 
 def length(function: ast.FunctionDef) -> int:
@@ -98,20 +117,38 @@ def test_imports_go_downward(path):
         return
     for other in set(imported(TREES[path])) - {me}:
         assert other in LEVEL, f"{me} imports {other}, which is in no layer"
-        assert LEVEL[other] <= LEVEL[me], f"{me} (layer {LEVEL[me]}) imports {other} (layer {LEVEL[other]})"
-        assert LEVEL[other] < LEVEL[me] or LEVEL[me] not in CLOSED, f"{me} imports {other} of its own layer {LEVEL[me]}"
+        assert LEVEL[other] <= LEVEL[me], (
+            f"{me} (layer {LEVEL[me]}) imports {other} (layer {LEVEL[other]})"
+        )
+        assert LEVEL[other] < LEVEL[me] or LEVEL[me] not in CLOSED, (
+            f"{me} imports {other} of its own layer {LEVEL[me]}"
+        )
 
 
 def test_units_do_not_import_each_other_in_circles():
     graph: dict[str, set[str]] = {}
     for path in FILES:
         graph.setdefault(unit(path), set()).update(set(imported(TREES[path])) - {unit(path)})
-    order = list(TopologicalSorter({me: others for me, others in graph.items() if me != "__init__"}).static_order())
-    assert order.index("types") < order.index("engine") < order.index("algorithms") < order.index("cli")
+    order = list(
+        TopologicalSorter(
+            {me: others for me, others in graph.items() if me != "__init__"}
+        ).static_order()
+    )
+    assert (
+        order.index("types")
+        < order.index("engine")
+        < order.index("algorithms")
+        < order.index("cli")
+    )
 
 
 def test_the_walk_sees_every_kind_of_import():
-    lines = ["import fedjax_sim.a.b", "from fedjax_sim import c, d", "from fedjax_sim.e import f", "import os"]
+    lines = [
+        "import fedjax_sim.a.b",
+        "from fedjax_sim import c, d",
+        "from fedjax_sim.e import f",
+        "import os",
+    ]
     lines += ["def g():", "    from fedjax_sim.h.i import j"]
     assert set(imported(ast.parse("\n".join(lines)))) == {"a", "c", "d", "e", "h"}
 
@@ -119,19 +156,28 @@ def test_the_walk_sees_every_kind_of_import():
 # ------------------------------------------------------------------------------------------------------------ sizes
 
 
-@pytest.mark.parametrize("path", [*FILES, *sorted(TESTS.glob("*.py"))], ids=lambda path: str(path.relative_to(TESTS.parent)))
+@pytest.mark.parametrize(
+    "path",
+    [*FILES, *sorted(TESTS.glob("*.py"))],
+    ids=lambda path: str(path.relative_to(TESTS.parent)),
+)
 def test_files_stay_below_300_lines(path):
     assert len(path.read_text().splitlines()) < 300
 
 
 @EACH
 def test_function_bodies_stay_within_45_lines(path):
-    long = {function.name: length(function) for function in functions(path) if length(function) > 45}
+    long = {
+        function.name: length(function) for function in functions(path) if length(function) > 45
+    }
     assert not long
 
 
 def test_nine_functions_of_ten_stay_within_25_lines():
-    assert np.percentile([length(function) for path in FILES for function in functions(path)], 90) <= 25
+    assert (
+        np.percentile([length(function) for path in FILES for function in functions(path)], 90)
+        <= 25
+    )
 
 
 @pytest.mark.parametrize("name", REGISTRY)
@@ -151,9 +197,23 @@ def test_a_docstring_does_not_count_as_body():
 def test_whatever_is_public_has_a_docstring(path):
     assert ast.get_docstring(TREES[path]), "the module has none"
     kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    public = [node for node in TREES[path].body if isinstance(node, kinds) and not node.name.startswith("_")]
-    methods = [inner for node in public if isinstance(node, ast.ClassDef) for inner in node.body if isinstance(inner, kinds)]
-    bare = [node.name for node in [*public, *methods] if not node.name.startswith("_") and not ast.get_docstring(node)]
+    public = [
+        node
+        for node in TREES[path].body
+        if isinstance(node, kinds) and not node.name.startswith("_")
+    ]
+    methods = [
+        inner
+        for node in public
+        if isinstance(node, ast.ClassDef)
+        for inner in node.body
+        if isinstance(inner, kinds)
+    ]
+    bare = [
+        node.name
+        for node in [*public, *methods]
+        if not node.name.startswith("_") and not ast.get_docstring(node)
+    ]
     assert not bare
 
 
@@ -163,10 +223,17 @@ def test_nothing_is_asserted_in_the_package(path):
     assert not lines, "errors are raised by fedjax_sim.core.errors, in three parts"
 
 
-ENGINE = [*(PACKAGE / "engine").glob("*.py"), *(PACKAGE / f"{name}.py" for name in ("rounds", "program", "evaluate", "loop", "checkpoint"))]
+ENGINE = [
+    *(PACKAGE / "engine").glob("*.py"),
+    *(PACKAGE / f"{name}.py" for name in ("rounds", "program", "evaluate", "loop", "checkpoint")),
+]
 OVER_ALL = re.compile(r"\bEVERY\b|from rigs import|def rig\(")
 """What a test says that is about every algorithm."""
-GENERIC = [path for path in sorted(TESTS.glob("*.py")) if OVER_ALL.search(path.read_text()) and path.name not in THEORY]
+GENERIC = [
+    path
+    for path in sorted(TESTS.glob("*.py"))
+    if OVER_ALL.search(path.read_text()) and path.name not in THEORY
+]
 
 
 @pytest.mark.parametrize("path", [*ENGINE, *GENERIC], ids=lambda path: path.name)

@@ -27,7 +27,9 @@ LAYOUTS = {"vmap": 1, "shard_map": 2, "pmap": 4}
 
 def program(place, name=TWO[1], sampler=None, devices=1, backend="auto", work=WORK, data=PEOPLE):
     engine = Engine(lanes=2, devices=devices, backend=backend, shards=4, data=place)
-    return make_round(REGISTRY[name].factory(OBJECTIVE), sampler or samplers.uniform(C), data, work, engine)
+    return make_round(
+        REGISTRY[name].factory(OBJECTIVE), sampler or samplers.uniform(C), data, work, engine
+    )
 
 
 def scripting(place, name, **layout):
@@ -50,7 +52,10 @@ def drawn_from(sampler, place, rounds=4, seed=3):
 @pytest.mark.parametrize("backend", LAYOUTS)
 def test_every_layout_gives_the_same_bits(name, backend):
     hashes = []
-    for place, layout in (("device", {}), ("host", {"devices": LAYOUTS[backend], "backend": backend})):
+    for place, layout in (
+        ("device", {}),
+        ("host", {"devices": LAYOUTS[backend], "backend": backend}),
+    ):
         made, state = scripting(place, name, **layout)
         state, _ = made.run(state, ROUNDS)
         hashes.append(state_hash(made.logical(state)))
@@ -67,7 +72,9 @@ def curious():
         seen: Mean = metrics["loss"]
         return losses.at[roster.id].set(seen.value, mode="drop")
 
-    return Sampler(lambda population: 3, lambda census: jnp.full(len(census.size), 9.0), sample, observe)
+    return Sampler(
+        lambda population: 3, lambda census: jnp.full(len(census.size), 9.0), sample, observe
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +100,9 @@ def test_many_rounds_in_one_call_and_any_state_to_go_on_from():
     assert outcome.metrics["loss"].total.shape == (3,)
     assert outcome.clients["loss"].total.shape == (3, C)
     third = made.logical(state)
-    made.run(state)  # and now back: what was packed for the round after is not that of the round before
+    made.run(
+        state
+    )  # and now back: what was packed for the round after is not that of the round before
     again, _ = made.run(made.place(first), 2)
     again, _ = made.run(made.place(made.logical(again)))
     assert state_hash(made.logical(again)) == state_hash(third)
@@ -103,7 +112,11 @@ def test_many_rounds_in_one_call_and_any_state_to_go_on_from():
 
 def test_the_next_cohort_is_packed_behind(monkeypatch):
     packers, pack = [], examples.pack
-    monkeypatch.setattr(examples, "pack", lambda *args: packers.append(threading.current_thread().name) or pack(*args))
+    monkeypatch.setattr(
+        examples,
+        "pack",
+        lambda *args: packers.append(threading.current_thread().name) or pack(*args),
+    )
     made = program("host")
     made.run(made.init(START), 3)
     mine = threading.current_thread().name
@@ -126,7 +139,9 @@ def test_what_goes_wrong_behind_is_told_at_the_next_round(monkeypatch):
         made.run(state)
     after, _ = made.run(state)  # the state is unharmed, and the next try may go well
     expected = program("device")
-    assert state_hash(made.logical(after)) == state_hash(expected.logical(expected.run(expected.init(START), 2)[0]))
+    assert state_hash(made.logical(after)) == state_hash(
+        expected.logical(expected.run(expected.init(START), 2)[0])
+    )
 
 
 def test_buffers_are_few_and_large_enough():
@@ -141,12 +156,20 @@ def test_buffers_are_few_and_large_enough():
 def test_a_table_holds_its_clients_rows(ids, spare):
     ids = np.array(sorted(ids), np.int64)
     rows = int(examples.sizes_of(PEOPLE, ids).sum())
-    table = examples.fill(PEOPLE, ids, len(ids) + spare, (np.full((rows + 2, 4), np.nan, np.float32), np.full(rows + 2, -1, np.int32)))
+    table = examples.fill(
+        PEOPLE,
+        ids,
+        len(ids) + spare,
+        (np.full((rows + 2, 4), np.nan, np.float32), np.full(rows + 2, -1, np.int32)),
+    )
     whole = to_table(PEOPLE)
     for client in range(N + 1):
         place = int(table.place(jnp.int32(client))) if len(ids) + spare else 0
         if client in ids:
-            here, there = (slice(t.offset[i], t.offset[i] + t.size[i]) for t, i in ((table, place), (whole, client)))
+            here, there = (
+                slice(t.offset[i], t.offset[i] + t.size[i])
+                for t, i in ((table, place), (whole, client))
+            )
             np.testing.assert_array_equal(table.x[here], whole.x[there])
             np.testing.assert_array_equal(table.y[here], whole.y[there])
         elif place < len(ids) + spare and table.ids[place] == client:
@@ -155,10 +178,16 @@ def test_a_table_holds_its_clients_rows(ids, spare):
 
 def test_each_device_is_brought_its_own_clients_alone():
     plan = make_plan(Engine(devices=4, shards=4, data="host"), max(SIZES))
-    roster = Roster(np.array([0, 4, N, 9, 2, 11]), np.array([3, 1, 0, 2, 2, 0]), np.array([7, 1, 0, 10, 12, 0]), np.zeros(6), np.int32(N))
+    roster = Roster(
+        np.array([0, 4, N, 9, 2, 11]),
+        np.array([3, 1, 0, 2, 2, 0]),
+        np.array([7, 1, 0, 10, 12, 0]),
+        np.zeros(6),
+        np.int32(N),
+    )
     places = np.array([[0, 1], [3, 6], [4, 2], [5, 6]])
-    hands = examples.deal_out(examples.Order(roster, (), places), 4)
-    tables = examples.pack(PEOPLE, plan, hands, 2, examples.largest(PEOPLE, hands), [])
+    hands = examples.clients_by_device(examples.SampledCohort(roster, (), places), 4)
+    tables = examples.pack(PEOPLE, plan, hands, 2, examples.most_examples(PEOPLE, hands), [])
     assert [table.ids.tolist() for table in tables] == [[0, 4], [9, N], [2, N], [N, N]]
     assert [table.size.tolist() for table in tables] == [[7, 1], [8, 0], [12, 0], [0, 0]]
     assert len({len(table.x) for table in tables}) == 1

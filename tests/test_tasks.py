@@ -36,7 +36,9 @@ def test_every_task_can_be_trained_on(task):
     batch = first_batch(task.data)
 
     def loss(params):
-        return task.objective.loss(variables._replace(params=params), jax.random.key(1), batch, True)
+        return task.objective.loss(
+            variables._replace(params=params), jax.random.key(1), batch, True
+        )
 
     (value, (_, metrics)), slope = jax.value_and_grad(loss, has_aux=True)(variables.params)
     assert np.isfinite(value)
@@ -49,7 +51,9 @@ def test_padding_rows_do_not_count(task):
     variables, batch = task.init(jax.random.key(0)), first_batch(task.data)
     few = jax.tree.map(lambda leaf: leaf[:2], batch)
     half = batch._replace(mask=jnp.array([True, True, False, False]))
-    values = [task.objective.loss(variables, jax.random.key(1), each, False)[0] for each in (few, half)]
+    values = [
+        task.objective.loss(variables, jax.random.key(1), each, False)[0] for each in (few, half)
+    ]
     np.testing.assert_allclose(*values, rtol=1e-4)
 
 
@@ -65,19 +69,29 @@ def test_the_seed_decides(name):
     one, same, other = (REGISTRY[name](seed=seed).data.train for seed in (5, 5, 6))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(same), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert any(not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+    assert any(
+        not np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    )
 
 
-@pytest.mark.parametrize(("name", "file"), [("mnist", "mnist.npz"), ("har", "uci_har.npz"), ("shakespeare", "shakespeare_roles.npz")])
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("mnist", "mnist.npz"), ("har", "uci_har.npz"), ("shakespeare", "shakespeare_roles.npz")],
+)
 def test_absent_data_names_the_command(name, file, tmp_path):
-    with pytest.raises(FedError, match=rf"got nothing in .*nothing; make one with `fedjax-sim data prepare {file} --out .*nothing`$"):
+    with pytest.raises(
+        FedError,
+        match=rf"got nothing in .*nothing; make one with `fedjax-sim data prepare {file} --out .*nothing`$",
+    ):
         REGISTRY[name](source=str(tmp_path / "nothing"))
 
 
 @pytest.mark.parametrize("name", ["emnist", "cifar10", "cifar100", "imdb"])
 def test_absent_data_of_tfds_name_its_command(name, tmp_path):
     with pytest.raises(
-        FedError, match=rf"prepare it once, .*tfds.builder\('{name}.*file_format='array_record'\).download_and_prepare"
+        FedError,
+        match=rf"prepare it once, .*tfds.builder\('{name}.*file_format='array_record'\).download_and_prepare",
     ) as caught:
         REGISTRY[name](data_dir=str(tmp_path))
     assert caught.value.setting == "source"
@@ -93,19 +107,21 @@ def test_digits_are_all_there(partition):
     from sklearn.datasets import load_digits
 
     data = REGISTRY["digits"](partition=partition, clients=50).data
-    every = [data.train.x, data.test.x, data.central.x]
+    every = [data.train.x, data.test.x, data.global_test.x]
     assert data.train.clients == 50
     assert [len(x) for x in (every[2], np.concatenate(every))] == [359, 1797]
     assert every[0].dtype == np.float32
     assert every[0].min() == 0
     assert every[0].max() == 1
     mine = np.concatenate(every).reshape(-1, 64).sum(axis=1)
-    np.testing.assert_allclose(np.sort(mine), np.sort(load_digits(return_X_y=True)[0].sum(axis=1) / 16), rtol=1e-5)
+    np.testing.assert_allclose(
+        np.sort(mine), np.sort(load_digits(return_X_y=True)[0].sum(axis=1) / 16), rtol=1e-5
+    )
 
 
 def test_nothing_held_out_is_no_global_test_set():
-    data = REGISTRY["digits"](central_fraction=0.0).data
-    assert data.central is None
+    data = REGISTRY["digits"](global_test_fraction=0.0).data
+    assert data.global_test is None
     assert len(data.train.y) + len(data.test.y) == 1797
     assert REGISTRY["digits"](test_fraction=0.0).data.test is None
 
@@ -121,7 +137,9 @@ def test_a_seed_is_a_whole_number_from_0_on(name, seed):
 def test_alpha_is_what_makes_digits_skewed():
     def labels_held(alpha):
         train = REGISTRY["digits"](partition=partial(dirichlet, alpha=alpha)).data.train
-        return np.mean([len(np.unique(labels)) for labels in np.split(train.y, train.offsets[1:-1])])
+        return np.mean(
+            [len(np.unique(labels)) for labels in np.split(train.y, train.offsets[1:-1])]
+        )
 
     assert labels_held(0.1) < 5 < 8 < labels_held(100.0)
 

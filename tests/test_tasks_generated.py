@@ -8,7 +8,13 @@ from fedjax_sim.core.errors import FedError
 from fedjax_sim.core.types import Batch
 from fedjax_sim.data import describe
 from fedjax_sim.tasks import REGISTRY
-from fedjax_sim.tasks.quadratic import averaging_fixed_point, contractions, optimum, parts, quadratic
+from fedjax_sim.tasks.quadratic import (
+    averaging_fixed_point,
+    contractions,
+    optimum,
+    parts,
+    quadratic,
+)
 from fedjax_sim.tasks.synthetic import generate
 
 # -------------------------------------------------------------------------------------------------------------- synthetic
@@ -20,7 +26,7 @@ def test_synthetic_has_the_papers_shape():
     assert (data.train.sizes + data.test.sizes).min() >= 50
     assert describe(data.train)["size"]["max"] > 5 * describe(data.train)["size"]["median"]
     assert data.train.x.shape[1:] == (60,)
-    assert len(data.central) == data.test.sizes.sum()
+    assert len(data.global_test) == data.test.sizes.sum()
 
 
 def test_iid_inputs_have_the_papers_spectrum_and_one_true_model():
@@ -74,7 +80,9 @@ def average(data, lr, steps, rounds):
 @pytest.mark.parametrize("steps", [1, 7, np.array([1, 2, 3, 4, 5, 6])])
 def test_averaging_ends_at_its_fixed_point(steps):
     data = quadratic(clients=6, dimension=4, copies=3, seed=1).data.train
-    np.testing.assert_allclose(average(data, 0.5, steps, 1500), averaging_fixed_point(data, 0.5, steps), atol=1e-12)
+    np.testing.assert_allclose(
+        average(data, 0.5, steps, 1500), averaging_fixed_point(data, 0.5, steps), atol=1e-12
+    )
 
 
 def test_one_step_is_unbiased_and_more_are_not():
@@ -91,14 +99,23 @@ def test_equal_curvature_is_unbiased():
 def test_the_optimum_is_where_the_objective_is_flat():
     task = quadratic(clients=6, copies=3, seed=1)
     rows = task.data.train
-    everything = Batch(jax.tree.map(jnp.asarray, rows.x), jnp.asarray(rows.y), jnp.ones(len(rows.y), bool))
+    everything = Batch(
+        jax.tree.map(jnp.asarray, rows.x), jnp.asarray(rows.y), jnp.ones(len(rows.y), bool)
+    )
     at = {"x": jnp.asarray(optimum(rows), jnp.float32)}
 
     def loss(params):
-        return task.objective.loss(task.init(jax.random.key(0))._replace(params=params), jax.random.key(0), everything, True)[0]
+        return task.objective.loss(
+            task.init(jax.random.key(0))._replace(params=params),
+            jax.random.key(0),
+            everything,
+            True,
+        )[0]
 
     a, b, p = parts(rows)
-    np.testing.assert_allclose(loss({"x": jnp.zeros(5)}), 0.5 * np.einsum("i,ij,ijk,ik->", p, b, a, b), rtol=1e-5)
+    np.testing.assert_allclose(
+        loss({"x": jnp.zeros(5)}), 0.5 * np.einsum("i,ij,ijk,ik->", p, b, a, b), rtol=1e-5
+    )
     np.testing.assert_allclose(jax.grad(loss)(at)["x"], 0, atol=1e-6)
     assert np.linalg.norm(jax.grad(loss)({"x": at["x"] + 1})["x"]) > 0.1
 

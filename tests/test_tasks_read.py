@@ -39,7 +39,7 @@ def writers(request, tmp_path_factory):
 def test_mnist_is_by_writer(writers):
     data = REGISTRY["mnist"](source=writers).data
     assert tuple(data.train.names) == tuple(f"w{i}" for i in range(7))
-    assert (len(data.train.y) + len(data.test.y), len(data.central)) == (90, 20)
+    assert (len(data.train.y) + len(data.test.y), len(data.global_test)) == (90, 20)
     assert data.train.x.dtype == np.uint8
     whole = REGISTRY["mnist"](source=writers, test_fraction=0.0, clients=7).data
     np.testing.assert_array_equal(whole.train.x, pictures(np.random.default_rng(0)).train.x)
@@ -48,22 +48,29 @@ def test_mnist_is_by_writer(writers):
     assert caught.value.setting == "clients"
 
 
-@pytest.mark.parametrize("partition", ["dirichlet", "iid", "shards", partial(grouped, order="random")])
+@pytest.mark.parametrize(
+    "partition", ["dirichlet", "iid", "shards", partial(grouped, order="random")]
+)
 def test_mnist_can_be_dealt_out(writers, partition):
     data = REGISTRY["mnist"](source=writers, partition=partition, clients=4, test_fraction=0.0).data
     assert data.train.clients == 4
     assert sorted(data.train.y) == sorted(np.arange(90) % 10)
-    assert len(data.central) == 20
+    assert len(data.global_test) == 20
 
 
 def test_a_group_of_writers_has_all_that_they_wrote(writers):
     data = REGISTRY["mnist"](source=writers, partition="grouped", clients=7, test_fraction=0.0).data
-    assert sorted(data.train.sizes) == sorted(REGISTRY["mnist"](source=writers, test_fraction=0.0).data.train.sizes)
+    assert sorted(data.train.sizes) == sorted(
+        REGISTRY["mnist"](source=writers, test_fraction=0.0).data.train.sizes
+    )
 
 
 def test_mnist_of_tfds_does_not_say_who_wrote(tmp_path):
     def features(f):
-        return {"image": f.Tensor(shape=(28, 28, 1), dtype=np.uint8), "label": f.ClassLabel(num_classes=10)}
+        return {
+            "image": f.Tensor(shape=(28, 28, 1), dtype=np.uint8),
+            "label": f.ClassLabel(num_classes=10),
+        }
 
     rows = [{"image": np.full((28, 28, 1), i, np.uint8), "label": i % 10} for i in range(40)]
     folder = str(write(tmp_path / "mnist", features, {"train": rows, "test": rows[:5]}, "mnist"))
@@ -71,7 +78,7 @@ def test_mnist_of_tfds_does_not_say_who_wrote(tmp_path):
         REGISTRY["mnist"](source=folder)
     assert caught.value.setting == "partition"
     data = REGISTRY["mnist"](source=folder, partition="iid", clients=4).data
-    assert (data.train.clients, len(data.central)) == (4, 5)
+    assert (data.train.clients, len(data.global_test)) == (4, 5)
 
 
 # -------------------------------------------------------------------------------------------------------------- shakespeare
@@ -83,10 +90,16 @@ def plays(request, tmp_path):
     if request.param == "prepared":
         return str(save(data, tmp_path / "roles", name="roles"))
     texts = np.split(data.train.x, data.train.offsets[1:-1])
-    rows = [{"client_id": name, "text": text} for name, text in zip(data.train.names, texts, strict=True)]
+    rows = [
+        {"client_id": name, "text": text}
+        for name, text in zip(data.train.names, texts, strict=True)
+    ]
 
     def features(f):
-        return {"client_id": f.Text(), "text": f.Tensor(shape=(None,), dtype=np.uint8, encoding="bytes")}
+        return {
+            "client_id": f.Text(),
+            "text": f.Tensor(shape=(None,), dtype=np.uint8, encoding="bytes"),
+        }
 
     return str(write(tmp_path / "roles", features, {"train": rows}))
 
@@ -116,14 +129,18 @@ def test_min_windows_counts_windows():
 def test_the_number_of_classes_is_that_of_the_data(settings):
     outputs = {"emnist": 62, "cifar10": 10, "cifar100": 100, "imdb": 2, "har": 6, "prepared": 6}
     for name, classes in outputs.items():
-        task = REGISTRY[name](**{**settings[name], "model": "word_mean" if name == "imdb" else "logistic"})
+        task = REGISTRY[name](
+            **{**settings[name], "model": "word_mean" if name == "imdb" else "logistic"}
+        )
         params = task.init(jax.random.key(0)).params
         assert params["head"]["bias"].shape == (classes,), name
 
 
 def test_a_set_without_its_number_of_classes_cannot_be_classified(tmp_path):
     with pytest.raises(FedError, match=r"needs its number of labels") as caught:
-        REGISTRY["prepared"](source=str(save(roles(), tmp_path / "roles", name="roles")), test_fraction=0.0)
+        REGISTRY["prepared"](
+            source=str(save(roles(), tmp_path / "roles", name="roles")), test_fraction=0.0
+        )
     assert caught.value.setting == "source"
 
 
@@ -132,8 +149,12 @@ def test_clients_of_prepared_data_that_have_tests_keep_them(tmp_path):
     folder = save(mine, tmp_path / "digits", name="digits", classes=10)
     data = REGISTRY["prepared"](source=str(folder), test_fraction=0.5).data
     assert data.test.sizes.tolist() == mine.test.sizes.tolist()
-    assert isinstance(open_prepared(folder).train.x.base, np.ndarray) == isinstance(data.train.x.base, np.ndarray)
-    dealt = REGISTRY["prepared"](source=str(folder), partition="iid", clients=3, test_fraction=0.0).data
+    assert isinstance(open_prepared(folder).train.x.base, np.ndarray) == isinstance(
+        data.train.x.base, np.ndarray
+    )
+    dealt = REGISTRY["prepared"](
+        source=str(folder), partition="iid", clients=3, test_fraction=0.0
+    ).data
     assert len(dealt.train.y) == len(mine.train.y) + len(mine.test.y)
 
 
@@ -142,9 +163,17 @@ def test_channels_are_standardised_on_the_way_into_the_model():
     plain, mean, deviation = logistic(3), (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)
     model = standardised(plain, mean, deviation)
     params, _ = model.init(jax.random.key(0), x)
-    params = jax.tree.map(lambda leaf: leaf + jnp.arange(leaf.size, dtype=jnp.float32).reshape(leaf.shape), params)
+    params = jax.tree.map(
+        lambda leaf: leaf + jnp.arange(leaf.size, dtype=jnp.float32).reshape(leaf.shape), params
+    )
     mine, _ = model.apply(params, {}, jnp.asarray(x), train=False, key=None)
-    theirs, _ = plain.apply(params, {}, jnp.asarray((x - np.array(mean)) / np.array(deviation), jnp.float32), train=False, key=None)
+    theirs, _ = plain.apply(
+        params,
+        {},
+        jnp.asarray((x - np.array(mean)) / np.array(deviation), jnp.float32),
+        train=False,
+        key=None,
+    )
     np.testing.assert_allclose(mine, theirs, rtol=1e-5)
 
 
@@ -157,14 +186,20 @@ def ready(name: str, home: Path, **more) -> str:
 
 def test_real_mnist(tmp_path):
     data = REGISTRY["mnist"](source=ready("mnist.npz", tmp_path)).data
-    assert (data.train.clients, len(data.central)) == (539, 10_000)
+    assert (data.train.clients, len(data.global_test)) == (539, 10_000)
     assert len(data.train.y) + len(data.test.y) == 60_000
 
 
 def test_real_sensors(tmp_path):
     data = REGISTRY["har"](source=ready("uci_har.npz", tmp_path)).data
-    assert (data.train.clients, data.train.x.shape[1:], len(data.central)) == (21, (128, 9), 2947)
-    np.testing.assert_allclose(np.linalg.norm(data.train.x[..., 6:].mean(axis=1), axis=1).mean(), 1.0, atol=0.05)  # gravity
+    assert (data.train.clients, data.train.x.shape[1:], len(data.global_test)) == (
+        21,
+        (128, 9),
+        2947,
+    )
+    np.testing.assert_allclose(
+        np.linalg.norm(data.train.x[..., 6:].mean(axis=1), axis=1).mean(), 1.0, atol=0.05
+    )  # gravity
 
 
 def test_real_shakespeare(tmp_path):

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from fedjax_sim.core.errors import FedError
-from fedjax_sim.data.text import CHARACTERS, NEWLINE, PAD, UNKNOWN, encode, hashed_words, next_characters, windows
+from fedjax_sim.data.text import (
+    CHARACTERS,
+    NEWLINE,
+    PAD,
+    UNKNOWN,
+    encode,
+    hashed_words,
+    next_characters,
+    windows,
+)
 
 
 @pytest.mark.parametrize("n", [2, 5, 6, 9, 10])

@@ -7,7 +7,16 @@ from tfds_folder import fake, write
 from fedjax_sim.data import CATALOGUE, tfds
 from fedjax_sim.data.tfds.catalogue import command
 
-SOME_OWNER = {"user", "author", "participant", "speaker", "writer", "client_id", "subject", "customer_id"}
+SOME_OWNER = {
+    "user",
+    "author",
+    "participant",
+    "speaker",
+    "writer",
+    "client_id",
+    "subject",
+    "customer_id",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +37,10 @@ def builder(name, tmp_path):
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_a_data_set_with_tfds_own_features_becomes_a_federation(name, tmp_path):
     entry, info, rng = CATALOGUE[name], builder(name, tmp_path).info, np.random.default_rng(0)
-    rows = {split: [fake(info.features, rng) for _ in range(n)] for split, n in (("train", 30), ("test", 6))}
+    rows = {
+        split: [fake(info.features, rng) for _ in range(n)]
+        for split, n in (("train", 30), ("test", 6))
+    }
     write(tmp_path / info.full_name, info.features, rows, name)
     settings = {} if entry.client else {"partition": "iid", "clients": 3}
     data = tfds(name, data_dir=tmp_path, test_split="test", **settings).train

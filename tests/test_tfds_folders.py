@@ -15,7 +15,11 @@ from fedjax_sim.data.tfds.reader import locate
 
 @pytest.fixture(scope="module")
 def by_clients(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("tfds") / "tiny", tensors, {split: records(split) for split in CLIENTS})
+    return write(
+        tmp_path_factory.mktemp("tfds") / "tiny",
+        tensors,
+        {split: records(split) for split in CLIENTS},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +57,20 @@ def test_names_are_found_where_tfds_keeps_its_data(by_clients, tmp_path, monkeyp
     (tmp_path / "tensorflow_datasets").symlink_to(tmp_path)
     assert tfds("tiny").train.clients == 3
     put(by_clients, tmp_path, "tiny", "large", "1.0.0")
-    with pytest.raises(FedError, match=r"several TFDS data sets: got \[.*large/1.0.0.*small/1.10.0.*name one of them"):
+    with pytest.raises(
+        FedError,
+        match=r"several TFDS data sets: got \[.*large/1.0.0.*small/1.10.0.*name one of them",
+    ):
         locate("tiny", tmp_path)
 
 
 def test_a_folder_will_do_and_those_above_it(by_examples):
-    assert locate(by_examples) == locate(by_examples.parent) == locate(by_examples.parent.parent) == by_examples
+    assert (
+        locate(by_examples)
+        == locate(by_examples.parent)
+        == locate(by_examples.parent.parent)
+        == by_examples
+    )
     assert is_tfds(by_examples.parent)
     assert not is_tfds(by_examples / "nothing")
 
@@ -71,12 +83,17 @@ def test_a_folder_will_do_and_those_above_it(by_examples):
             r"prepare it once.*pip install tensorflow .*tfds.builder\('emnist/byclass', data_dir=.*file_format='array_record'",
         ),
         ("emnst", r"check the name \(did you mean 'emnist'\?\), or prepare it once"),
-        ("./data/mnst", "give the folder of a prepared one, or a name that `fedjax-sim list datasets` knows"),
+        (
+            "./data/mnst",
+            "give the folder of a prepared one, or a name that `fedjax-sim list datasets` knows",
+        ),
     ],
 )
 @pytest.mark.usefixtures("no_network")
 def test_absent_data_fails_at_once_with_what_to_do(source, advice, tmp_path):
-    with pytest.raises(FedError, match=rf"^no prepared TFDS data set: got no dataset_info.json in .*; {advice}") as caught:
+    with pytest.raises(
+        FedError, match=rf"^no prepared TFDS data set: got no dataset_info.json in .*; {advice}"
+    ) as caught:
         tfds(source, data_dir=tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -106,24 +123,33 @@ def test_reading_says_nothing_and_asks_nobody(by_clients, capfd):
 def test_parquet_can_be_read(tmp_path):
     pytest.importorskip("pyarrow")
     data = tfds(ordinary(tmp_path, "parquet"), client_key="writer", test_split="test")
-    assert (sorted(data.train.y), len(data.central)) == (list(range(9)), 8)
+    assert (sorted(data.train.y), len(data.global_test)) == (list(range(9)), 8)
 
 
 @pytest.mark.parametrize("info", [{"fileFormat": "tfrecord"}, {}])
 def test_files_that_need_tensorflow_are_refused(tmp_path, info):
     (tmp_path / "dataset_info.json").write_text(json.dumps(info))
-    with pytest.raises(FedError, match=r"without TensorFlow: got tfrecord in .*; prepare it again with file_format='array_record'"):
+    with pytest.raises(
+        FedError,
+        match=r"without TensorFlow: got tfrecord in .*; prepare it again with file_format='array_record'",
+    ):
         tfds(tmp_path)
 
 
 def test_a_missing_reader_is_named(by_clients, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(FedError, match=r"needs the package array_record: .*pip install array_record"):
+    with pytest.raises(
+        FedError, match=r"needs the package array_record: .*pip install array_record"
+    ):
         tfds(by_clients)
 
 
 @pytest.mark.parametrize(
-    ("lost", "words"), [("features.json", "needs its features.json"), ("tiny-test", "a file .* is missing: .*tiny-test")]
+    ("lost", "words"),
+    [
+        ("features.json", "needs its features.json"),
+        ("tiny-test", "a file .* is missing: .*tiny-test"),
+    ],
 )
 def test_half_a_folder_is_refused(by_clients, tmp_path, lost, words):
     half = put(by_clients, tmp_path, "half")
@@ -140,7 +166,9 @@ def test_damaged_files_are_told(by_clients, tmp_path):
     whole = shard.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", whole[:200] + bytes(100) + whole[300:]):
         shard.write_bytes(damaged)
-        with pytest.raises(FedError, match=r"/bad cannot be read: got \w+Error: .*; .*copy the whole folder"):
+        with pytest.raises(
+            FedError, match=r"/bad cannot be read: got \w+Error: .*; .*copy the whole folder"
+        ):
             tfds(bad)
     (bad / "dataset_info.json").write_text("{")
     with pytest.raises(FedError, match="/bad cannot be read: got JSONDecodeError"):
@@ -156,8 +184,14 @@ OWN = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
         {"pythonClassName": "trap.Feature", "text": {}},
         {"python_class_name": "trap.Feature", "text": {}},
         {"type": "trap.Feature", "content": {}},
-        {"pythonClassName": OWN, "featuresDict": {"features": {"a": {"pythonClassName": "trap.Feature", "text": {}}}}},
-        {"pythonClassName": OWN, "jsonFeature": {"json": json.dumps({"a": {"type": "trap.Feature", "content": {}}})}},
+        {
+            "pythonClassName": OWN,
+            "featuresDict": {"features": {"a": {"pythonClassName": "trap.Feature", "text": {}}}},
+        },
+        {
+            "pythonClassName": OWN,
+            "jsonFeature": {"json": json.dumps({"a": {"type": "trap.Feature", "content": {}}})},
+        },
     ],
 )
 def test_no_code_is_imported_because_a_folder_says_so(features, by_clients, tmp_path, monkeypatch):
@@ -167,7 +201,9 @@ def test_no_code_is_imported_because_a_folder_says_so(features, by_clients, tmp_
     bad = put(by_clients, tmp_path, "bad")
     (bad / "features.json").write_text(json.dumps(features))
     try:
-        with pytest.raises(FedError, match=r"classes of TFDS's own: got \['trap\.Feature'\] in .*/bad; "):
+        with pytest.raises(
+            FedError, match=r"classes of TFDS's own: got \['trap\.Feature'\] in .*/bad; "
+        ):
             tfds(bad)
     finally:
         sys.modules.pop("trap", None)

@@ -32,7 +32,9 @@ class Twin:
         ids = self.rng.integers(0, CLIENTS + 2, 9)
         back = self.vault.read(ids)
         assert jax.tree.structure(back) == jax.tree.structure(LIKE)
-        assert [row(back, i) for i in range(9)] == [self.model.get(client, BLANK) for client in ids.tolist()]
+        assert [row(back, i) for i in range(9)] == [
+            self.model.get(client, BLANK) for client in ids.tolist()
+        ]
 
     def snapshot(self):
         self.round += int(self.rng.integers(0, 2))
@@ -62,9 +64,13 @@ class Twin:
 
     def check(self):
         assert holds(self.vault, self.model)
-        in_use = {one for _, _, writing in self.kept.values() for one in writing.items()} | set(self.writing.items())
+        in_use = {one for _, _, writing in self.kept.values() for one in writing.items()} | set(
+            self.writing.items()
+        )
         facts = self.vault.facts()
-        assert (facts["clients"], facts["rows"]) == (len(self.model), len(in_use)), "no row is kept that nobody needs"
+        assert (facts["clients"], facts["rows"]) == (len(self.model), len(in_use)), (
+            "no row is kept that nobody needs"
+        )
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -129,7 +135,9 @@ def test_a_hundred_million_clients_cost_what_takes_part(tmp_path):
 def test_neighbours_share_a_page_of_the_directory():
     ledger = slots.open_ledger(10**8)
     slots.grow(ledger, 160)
-    slots.commit(ledger, np.arange(320, 480)[::-1], slots.take(ledger, 160), np.zeros(160, np.uint32))
+    slots.commit(
+        ledger, np.arange(320, 480)[::-1], slots.take(ledger, 160), np.zeros(160, np.uint32)
+    )
     assert ledger.used == 1 + 160 // slots.PAGE
     assert slots.find(ledger, np.array([479, 320, 319, 480])).tolist() == [0, 159, -1, -1]
 
@@ -149,7 +157,10 @@ def test_calls_of_several_threads_take_turns(tmp_path):
     for thread in threads:
         thread.start()
     for number in range(1, 150):
-        vault.write(np.arange(number % 7, 20, 3), np.full((len(range(number % 7, 20, 3)), 5000), float(number)))
+        vault.write(
+            np.arange(number % 7, 20, 3),
+            np.full((len(range(number % 7, 20, 3)), 5000), float(number)),
+        )
         if number % 50 == 0:
             vault.snapshot(number)
             vault.keep([number])
@@ -167,12 +178,26 @@ def test_calls_of_several_threads_take_turns(tmp_path):
 def misfits():
     yield "shape", {**LIKE, "c": np.zeros(8, np.float32)}, ["at c:", "float32[7]", "float32[8]"]
     yield "dtype", {**LIKE, "c": np.zeros(7, np.float64)}, ["at c:", "float32[7]", "float64[7]"]
-    yield "missing", {**LIKE, "more": np.zeros(2)}, ["at more:", "nothing in the folder", "float64[2]"]
-    yield "extra", {"c": LIKE["c"], "deep": LIKE["deep"]}, ["at flag:", "bool[2] in the folder", "nothing in this configuration"]
-    yield "renamed", {("d" if name == "c" else name): leaf for name, leaf in LIKE.items()}, ["at d:", "c float32[7]"]
+    yield (
+        "missing",
+        {**LIKE, "more": np.zeros(2)},
+        ["at more:", "nothing in the folder", "float64[2]"],
+    )
+    yield (
+        "extra",
+        {"c": LIKE["c"], "deep": LIKE["deep"]},
+        ["at flag:", "bool[2] in the folder", "nothing in this configuration"],
+    )
+    yield (
+        "renamed",
+        {("d" if name == "c" else name): leaf for name, leaf in LIKE.items()},
+        ["at d:", "c float32[7]"],
+    )
 
 
-@pytest.mark.parametrize(("like", "words"), [pytest.param(*rest, id=name) for name, *rest in misfits()])
+@pytest.mark.parametrize(
+    ("like", "words"), [pytest.param(*rest, id=name) for name, *rest in misfits()]
+)
 def test_a_folder_with_other_rows_is_refused_with_the_leaf(tmp_path, like, words):
     told = filled(tmp_path / "a")[-1][0]
     with pytest.raises(FedError) as caught:
@@ -204,7 +229,11 @@ def test_a_folder_that_cannot_be_ours_is_refused(tmp_path):
     open_vault(tmp_path / "a", LIKE, CLIENTS).close()
 
 
-@pytest.mark.parametrize("like", [(), {"c": np.zeros((0, 3))}, {"c": np.array(["a", None])}], ids=["empty", "no bytes", "objects"])
+@pytest.mark.parametrize(
+    "like",
+    [(), {"c": np.zeros((0, 3))}, {"c": np.array(["a", None])}],
+    ids=["empty", "no bytes", "objects"],
+)
 def test_rows_that_are_none_are_refused(tmp_path, like):
     with pytest.raises(FedError, match="a client's row"):
         open_vault(tmp_path, like, CLIENTS)
@@ -226,7 +255,11 @@ def test_mistakes_change_nothing(tmp_path):
     for words, given in mistakes.items():
         with pytest.raises(FedError, match=words):
             vault.write(*given)
-    for words, wrong in {"does not describe": {}, "is damaged": {**told, "crc32": 1}, "describe a": {"index": "../lock"}}.items():
+    for words, wrong in {
+        "does not describe": {},
+        "is damaged": {**told, "crc32": 1},
+        "describe a": {"index": "../lock"},
+    }.items():
         with pytest.raises(FedError, match=words):
             vault.restore(wrong)
     assert holds(vault, model)

@@ -37,7 +37,9 @@ def test_a_damaged_snapshot_is_an_error_and_the_others_are_as_they_were(tmp_path
         folder = tmp_path / hurt["index"]
         shutil.copytree(tmp_path / "whole", folder)
         damage(folder / hurt["index"])
-        assert [usable(folder, *one) for one in told] == [one["index"] != hurt["index"] for one, _ in told]
+        assert [usable(folder, *one) for one in told] == [
+            one["index"] != hurt["index"] for one, _ in told
+        ]
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
@@ -57,7 +59,10 @@ def test_every_flipped_byte_of_a_row_is_found(tmp_path):
     place = int(np.random.default_rng(0).integers(20))
     for byte in range(place * 80, (place + 1) * 80):
         (tmp_path / ROWS).write_bytes(whole[:byte] + bytes([whole[byte] ^ 1]) + whole[byte + 1 :])
-        with pytest.raises(FedError, match=rf"the row of client \d+ is damaged: got a wrong crc32 in .*{ROWS}, row {place} of 80 bytes"):
+        with pytest.raises(
+            FedError,
+            match=rf"the row of client \d+ is damaged: got a wrong crc32 in .*{ROWS}, row {place} of 80 bytes",
+        ):
             vault.read(np.arange(CLIENTS))
     (tmp_path / ROWS).write_bytes(whole)
     assert holds(vault, model)
@@ -72,7 +77,10 @@ def test_a_file_cut_short_under_an_open_vault_is_an_error(tmp_path):
     errors = [error_of(vault.read, [client]) for client in range(CLIENTS)]
     lost = {int(error.split(", row ")[1].split()[0]) for error in errors if error}
     assert lost == set(range(12, 20))
-    assert all(error is None or f"client {client} is damaged: got the file ends before" in error for client, error in enumerate(errors))
+    assert all(
+        error is None or f"client {client} is damaged: got the file ends before" in error
+        for client, error in enumerate(errors)
+    )
     order = sorted(model, key=lambda client: errors[client] is not None)
     assert f"client {order[12]} is damaged" in error_of(vault.read, order)
     vault.close()

@@ -25,11 +25,16 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
         vault.write(np.arange(10), first)
         put(model, np.arange(10), first)
         error = error_of(vault.write, np.arange(5, 20), later)
-        assert re.fullmatch(r"clients' rows cannot be written: got OSError: File too large in \S*; make room there .*", error)
+        assert re.fullmatch(
+            r"clients' rows cannot be written: got OSError: File too large in \S*; make room there .*",
+            error,
+        )
         assert (tmp_path / ROWS).stat().st_size == 800
         assert holds(vault, model)
     with file_limit(300):
-        assert error_of(vault.snapshot, 1).startswith("client memory of round 1 could not be saved: got OSError: File too large")
+        assert error_of(vault.snapshot, 1).startswith(
+            "client memory of round 1 could not be saved: got OSError: File too large"
+        )
     assert sorted(path.name for path in tmp_path.iterdir()) == [ROWS, "lock"]
     told = vault.snapshot(1)
     vault.write(np.arange(5, 20), later)
@@ -98,7 +103,9 @@ def test_after_a_failed_flush_only_a_restoration_helps(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing)
-        with pytest.raises(FedError, match="round 4 could not be saved: got OSError: Input/output error"):
+        with pytest.raises(
+            FedError, match="round 4 could not be saved: got OSError: Input/output error"
+        ):
             vault.snapshot(4)
     with pytest.raises(FedError, match="no longer known to be on disk"):
         vault.snapshot(4)

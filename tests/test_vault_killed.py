@@ -28,7 +28,11 @@ def change(round_: int):
 @cache
 def state(round_: int) -> dict[int, int]:
     """After so many rounds: the round in which each client was last written."""
-    return {} if round_ == 0 else {**state(round_ - 1), **dict.fromkeys(change(round_)[0].tolist(), round_)}
+    return (
+        {}
+        if round_ == 0
+        else {**state(round_ - 1), **dict.fromkeys(change(round_)[0].tolist(), round_)}
+    )
 
 
 def live(folder: Path, told: list, pipe: int) -> None:
@@ -86,7 +90,12 @@ def main(folder: Path, kills: int) -> None:
 
 @pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
 def test_what_was_told_of_outlives_any_kill(tmp_path, kills):
-    done = subprocess.run([sys.executable, "-W", "ignore", __file__, tmp_path, str(kills)], capture_output=True, text=True, timeout=400)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", __file__, tmp_path, str(kills)],
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == kills
     assert len(done.stdout.split()) >= kills // 5, "lives were too short to tell of anything"

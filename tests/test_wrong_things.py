@@ -15,7 +15,16 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 THINGS = ["small.toml", "run", "data", "text/below", "empty"]
-MORE_THINGS = ["run/metrics.jsonl", "run/checkpoints", "run/checkpoints/1", "data/train.x.npy", "data/card.json", "model", "text", "binary"]
+MORE_THINGS = [
+    "run/metrics.jsonl",
+    "run/checkpoints",
+    "run/checkpoints/1",
+    "data/train.x.npy",
+    "data/card.json",
+    "model",
+    "text",
+    "binary",
+]
 MORE_THINGS += ["absent", "nothing", "loop", "a\nb", "x" * 300, "", ".", "-", "*"]
 VERBS = {
     "run": ["run", "{thing}", "--out", "{root}/new"],
@@ -30,7 +39,11 @@ VERBS = {
     "prepare to it": ["data", "prepare", "generated", "--clients", "2", "--out", "{thing}"],
     "task": ["check", "{root}/small.toml", "task={{name='prepared', source='''{thing}'''}}"],
     "mnist": ["check", "{root}/small.toml", "task={{name='mnist', source='''{thing}'''}}"],
-    "shakespeare": ["check", "{root}/small.toml", "task={{name='shakespeare', source='''{thing}'''}}"],
+    "shakespeare": [
+        "check",
+        "{root}/small.toml",
+        "task={{name='shakespeare', source='''{thing}'''}}",
+    ],
     "cifar10": ["check", "{root}/small.toml", "task={{name='cifar10', source='''{thing}'''}}"],
     "data_dir": ["check", "{root}/small.toml", "task={{name='cifar10', data_dir='''{thing}'''}}"],
     "describe a name": ["describe", "{thing}"],
@@ -46,17 +59,29 @@ NEW = {"run on it", "export to it", "prepare to it"}
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ALIKE])
-def test_the_wrong_thing_is_told(verb: str, things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_wrong_thing_is_told(
+    verb: str, things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     told(verb, THINGS, things, tmp_path / "things", monkeypatch)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
-def test_more_wrong_things_are_told(verb: str, things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    told(verb, [*MORE_THINGS, *(THINGS if verb in ALIKE else ())], things, tmp_path / "things", monkeypatch)
+def test_more_wrong_things_are_told(
+    verb: str, things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    told(
+        verb,
+        [*MORE_THINGS, *(THINGS if verb in ALIKE else ())],
+        things,
+        tmp_path / "things",
+        monkeypatch,
+    )
 
 
-def told(verb: str, names: list[str], things: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def told(
+    verb: str, names: list[str], things: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = contents(things)
     for thing in names:
         if not root.exists():

@@ -29,7 +29,10 @@ from fedjax_sim.simulation.history import csv_writer, from_jsonl, jsonl_writer
 from fedjax_sim.simulation.nonfinite_report import read
 
 COUNTS = [pytest.param(0, 40, id="drawn-40")]
-COUNTS += [pytest.param(start, 150, id=f"drawn-150-{start}", marks=pytest.mark.slow) for start in range(1, 5)]
+COUNTS += [
+    pytest.param(start, 150, id=f"drawn-150-{start}", marks=pytest.mark.slow)
+    for start in range(1, 5)
+]
 """Where drawing begins, and how many are drawn."""
 EVERY = pytest.mark.parametrize(("start", "count"), COUNTS)
 
@@ -67,7 +70,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @EVERY
 def test_cards_of_data(start: int, count: int, prepared: Path, tmp_path: Path):
-    folder, held = Path(shutil.copytree(prepared, tmp_path / "set")), json.loads((prepared / "card.json").read_text())
+    folder, held = (
+        Path(shutil.copytree(prepared, tmp_path / "set")),
+        json.loads((prepared / "card.json").read_text()),
+    )
     seen = set()
 
     def one(card: Tree) -> None:
@@ -81,7 +87,9 @@ def test_cards_of_data(start: int, count: int, prepared: Path, tmp_path: Path):
 
 def test_a_card_of_too_few_labels(prepared: Path, tmp_path: Path):
     folder = Path(shutil.copytree(prepared, tmp_path / "set"))
-    (folder / "card.json").write_text(text(json.loads((folder / "card.json").read_text()) | {"classes": 1}))
+    (folder / "card.json").write_text(
+        text(json.loads((folder / "card.json").read_text()) | {"classes": 1})
+    )
     done = command("data", "describe", str(folder))
     assert not judge(done)
     assert "labels lie in 0 .. 0: got 0 .. " in done.errors
@@ -103,7 +111,12 @@ def test_objects_in_data_are_not_brought_to_life(prepared: Path, tmp_path: Path)
 
 # -------------------------------------------------------------------------------------------------------------------- runs
 
-ROWS = {"rows": [{"round": 1, "loss": 2.0, "test/accuracy": 0.5, "seconds": 0.25}, {"round": 2, "loss": None, "seconds": 0.5}]}
+ROWS = {
+    "rows": [
+        {"round": 1, "loss": 2.0, "test/accuracy": 0.5, "seconds": 0.25},
+        {"round": 2, "loss": None, "seconds": 0.5},
+    ]
+}
 
 
 @EVERY
@@ -112,7 +125,9 @@ def test_rows_of_a_run(start: int, count: int, tmp_path: Path):
 
     def one(made: Tree) -> None:
         lines = made.get("rows")
-        path.write_text("".join(text(line) + "\n" for line in (lines if isinstance(lines, list) else [lines])))
+        path.write_text(
+            "".join(text(line) + "\n" for line in (lines if isinstance(lines, list) else [lines]))
+        )
         before = path.read_bytes()
         seen.add(taken := told(lambda: from_jsonl(path)))
         gone_on = told(lambda: jsonl_writer(path, 1).close())
@@ -125,7 +140,18 @@ def test_rows_of_a_run(start: int, count: int, tmp_path: Path):
 
 def test_tables_of_a_run(tmp_path: Path):
     path, draw, seen = tmp_path / "metrics.csv", random.Random(0), set()
-    odd = [b"\n", b",", b'"', b"\0", b"\xff", b"\r", b"-1", b"9" * 5000, b"x" * 200_000, "\u00b2".encode()]
+    odd = [
+        b"\n",
+        b",",
+        b'"',
+        b"\0",
+        b"\xff",
+        b"\r",
+        b"-1",
+        b"9" * 5000,
+        b"x" * 200_000,
+        "\u00b2".encode(),
+    ]
     for _ in range(300):
         content = bytearray(b"round,loss\n1,2.0\n2,1.5\n")
         for _ in range(draw.choice([1, 2, 5])):
@@ -139,7 +165,11 @@ def test_tables_of_a_run(tmp_path: Path):
 
 @EVERY
 def test_files_of_refused_rounds(start: int, count: int, tmp_path: Path):
-    state, path, seen = tmp_path / "run" / "nonfinite-2", tmp_path / "run" / "nonfinite-2.json", set()
+    state, path, seen = (
+        tmp_path / "run" / "nonfinite-2",
+        tmp_path / "run" / "nonfinite-2.json",
+        set(),
+    )
     state.mkdir(parents=True)
     (state / "config.toml").write_text("rounds = 2\n")
 
@@ -149,11 +179,24 @@ def test_files_of_refused_rounds(start: int, count: int, tmp_path: Path):
             assert read(path).folder.parent == path.parent
         seen.add(taken)
 
-    each(wrong({"round": 2, "clients": [{"id": 3, "name": "somebody"}, {"id": 4}], "state": "nonfinite-2"}), count, start, one)
+    each(
+        wrong(
+            {
+                "round": 2,
+                "clients": [{"id": 3, "name": "somebody"}, {"id": 4}],
+                "state": "nonfinite-2",
+            }
+        ),
+        count,
+        start,
+        one,
+    )
     assert seen == {True, False}
 
 
-@pytest.mark.parametrize("state", ["..", "../run/nonfinite-2", "/", "", ".", "nonfinite-2/", "a\0b", 3, ["nonfinite-2"]])
+@pytest.mark.parametrize(
+    "state", ["..", "../run/nonfinite-2", "/", "", ".", "nonfinite-2/", "a\0b", 3, ["nonfinite-2"]]
+)
 def test_a_refused_round_lies_beside_its_file(state: Any, tmp_path: Path):
     (tmp_path / "config.toml").write_text("rounds = 2\n")
     path = tmp_path / "run" / "nonfinite-2.json"
@@ -179,7 +222,11 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_records_of_checkpoints(start: int, count: int, checkpoints: Path, tmp_path: Path):
     """Whatever is believed of a record, the values are those that were saved, or nothing is restored."""
     folder, seen = Path(shutil.copytree(checkpoints, tmp_path / "run")), set()
-    (path,) = (path for path in (folder / "2").rglob("_CHECKPOINT_METADATA") if b"seal" in path.read_bytes())
+    (path,) = (
+        path
+        for path in (folder / "2").rglob("_CHECKPOINT_METADATA")
+        if b"seal" in path.read_bytes()
+    )
     held = json.loads(path.read_text())
     record = held["custom_metadata"]["fedjax_sim"]
 
@@ -219,7 +266,11 @@ def test_snapshots_of_client_memory(start: int, count: int, tmp_path: Path):
         fresh = path.with_name(f"round-1-{crc:08x}.index")
         fresh.write_bytes(content)
         said = made.get("description")
-        believed = {**said, "index": fresh.name, "crc32": crc, "bytes": len(content)} if isinstance(said, dict) else said
+        believed = (
+            {**said, "index": fresh.name, "crc32": crc, "bytes": len(content)}
+            if isinstance(said, dict)
+            else said
+        )
         seen.add(told(lambda: restored(tmp_path / "vault", believed)))
         fresh.unlink()
 

@@ -19,9 +19,17 @@ def write(
     from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
     out.mkdir(parents=True)
-    kinds = features if isinstance(features, tfds.features.FeatureConnector) else tfds.features.FeaturesDict(features(tfds.features))
-    info = tfds.core.DatasetInfo(builder=DatasetIdentity(name, tfds.core.Version("1.0.0"), str(out), "tests"), features=kinds)
-    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=100_000, file_format=file_format)
+    kinds = (
+        features
+        if isinstance(features, tfds.features.FeatureConnector)
+        else tfds.features.FeaturesDict(features(tfds.features))
+    )
+    info = tfds.core.DatasetInfo(
+        builder=DatasetIdentity(name, tfds.core.Version("1.0.0"), str(out), "tests"), features=kinds
+    )
+    writer = tfds.core.SequentialWriter(
+        info, max_examples_per_shard=100_000, file_format=file_format
+    )
     writer.initialize_splits(list(splits))
     for split, records in splits.items():
         writer.add_examples({split: list(records)})
@@ -37,12 +45,20 @@ def records(split):
     for name, n in CLIENTS[split].items():
         numbers = np.arange(start, start + n)
         start += n
-        yield {"client_id": name, "image": np.tile(numbers[:, None].astype(np.uint8), 4), "label": numbers.astype(np.int32)}
+        yield {
+            "client_id": name,
+            "image": np.tile(numbers[:, None].astype(np.uint8), 4),
+            "label": numbers.astype(np.int32),
+        }
 
 
 def tensors(f):
     image = f.Tensor(shape=(None, 4), dtype=np.uint8, encoding="bytes")
-    return {"client_id": f.Text(), "image": image, "label": f.Tensor(shape=(None,), dtype=np.int32, encoding="bytes")}
+    return {
+        "client_id": f.Text(),
+        "image": image,
+        "label": f.Tensor(shape=(None,), dtype=np.int32, encoding="bytes"),
+    }
 
 
 def ordinary(home: Path, file_format: str = "array_record") -> Path:
@@ -55,7 +71,11 @@ def ordinary(home: Path, file_format: str = "array_record") -> Path:
         def _info(self):
             f = tfds.features
             image = f.Tensor(shape=(4,), dtype=np.uint8, encoding="bytes")
-            kinds = {"writer": f.Scalar(dtype=np.int32), "image": image, "label": f.ClassLabel(num_classes=200)}
+            kinds = {
+                "writer": f.Scalar(dtype=np.int32),
+                "image": image,
+                "label": f.ClassLabel(num_classes=200),
+            }
             return tfds.core.DatasetInfo(builder=self, features=f.FeaturesDict(kinds))
 
         def _split_generators(self, dl_manager):  # noqa: ARG002

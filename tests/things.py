@@ -18,8 +18,21 @@ def make(root: Path) -> Path:
     """A configuration, a run of it, one whose client memory is on the host, prepared data, a model, and what is none of these."""
     (root / "small.toml").write_text(SMALL)
     assert main(["run", str(root / "small.toml"), "--out", str(root / "run")]) == 0
-    assert main(["run", str(root / "small.toml"), "engine.keep=host", "--out", str(root / "kept")]) == 0
-    assert main(["data", "prepare", "generated", "--clients", "3", "--out", str(root / "data")]) == 0
+    assert (
+        main(
+            [
+                "run",
+                str(root / "small.toml"),
+                "engine.client_memory=host",
+                "--out",
+                str(root / "kept"),
+            ]
+        )
+        == 0
+    )
+    assert (
+        main(["data", "prepare", "generated", "--clients", "3", "--out", str(root / "data")]) == 0
+    )
     assert main(["export", str(root / "run"), "--out", str(root / "model")]) == 0
     (root / "text").write_text("hello\n")
     (root / "binary").write_bytes(bytes(range(256)) * 9)
@@ -31,4 +44,8 @@ def make(root: Path) -> Path:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file's."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

@@ -22,7 +22,9 @@ class Program(NamedTuple):
 
 
 def variables() -> Variables:
-    params = {"dense": {"kernel": jnp.arange(12.0).reshape(3, 4), "bias": jnp.ones(4, jnp.bfloat16)}}
+    params = {
+        "dense": {"kernel": jnp.arange(12.0).reshape(3, 4), "bias": jnp.ones(4, jnp.bfloat16)}
+    }
     return Variables(params, {"mean": jnp.zeros(4)})
 
 
@@ -31,7 +33,11 @@ def first(variables: Variables, seed: int = 0, clients: int = 5) -> RoundState:
     return RoundState(
         round=jnp.int32(0),
         seed=jnp.uint32(seed),
-        algorithm=(variables, optax.adam(0.1).init(params), {"flag": jnp.array(True), "half": jnp.ones(2, jnp.float16)}),
+        algorithm=(
+            variables,
+            optax.adam(0.1).init(params),
+            {"flag": jnp.array(True), "half": jnp.ones(2, jnp.float16)},
+        ),
         memory={"c": jnp.zeros((clients, 3), jnp.float32), "none": jnp.zeros((clients, 0))},
         sampler=(jnp.arange(clients, dtype=jnp.int32), ()),
     )
@@ -42,7 +48,10 @@ def once(state: RoundState) -> tuple[RoundState, Outcome]:
     noise = jax.random.normal(jax.random.fold_in(jax.random.key(state.seed), state.round), (3,))
     who = state.round % state.memory["c"].shape[0]
     model, adam, extra = state.algorithm
-    params = jax.tree.map(lambda leaf: (leaf * 0.9 + jnp.sum(noise).astype(leaf.dtype)).astype(leaf.dtype), model.params)
+    params = jax.tree.map(
+        lambda leaf: (leaf * 0.9 + jnp.sum(noise).astype(leaf.dtype)).astype(leaf.dtype),
+        model.params,
+    )
     adam = jax.tree.map(lambda leaf: leaf + 1, adam)
     after = RoundState(
         round=state.round + 1,
@@ -77,7 +86,13 @@ def program() -> Program:
     def place(state: RoundState) -> RoundState:
         return jax.tree.map(jnp.array, state)
 
-    return Program(lambda variables, seed=0: place(first(variables, seed)), run, lambda s: jax.tree.map(np.asarray, s), place, calls)
+    return Program(
+        lambda variables, seed=0: place(first(variables, seed)),
+        run,
+        lambda s: jax.tree.map(np.asarray, s),
+        place,
+        calls,
+    )
 
 
 def after(rounds: int) -> RoundState:

@@ -26,7 +26,9 @@ def rows(rng, count: int, like=LIKE):
 
     def one(leaf):
         shape, dtype = (count, *np.shape(leaf)), np.asarray(leaf).dtype
-        bits = rng.integers(0, 2 if dtype.kind == "b" else 256, (*shape, dtype.itemsize), dtype=np.uint8)
+        bits = rng.integers(
+            0, 2 if dtype.kind == "b" else 256, (*shape, dtype.itemsize), dtype=np.uint8
+        )
         return bits.view(dtype).reshape(shape)
 
     return jax.tree.map(one, like)
@@ -41,7 +43,9 @@ BLANK = row(jax.tree.map(lambda leaf: np.asarray(leaf)[None], LIKE), 0)
 
 def put(model: dict, ids, new) -> None:
     """What a vault does, with a plain dictionary."""
-    model.update({int(client): row(new, place) for place, client in enumerate(ids) if client < CLIENTS})
+    model.update(
+        {int(client): row(new, place) for place, client in enumerate(ids) if client < CLIENTS}
+    )
 
 
 def holds(vault, model: dict, blank: bytes = BLANK, clients: int = CLIENTS) -> bool:

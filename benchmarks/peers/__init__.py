@@ -100,18 +100,44 @@ PEERS: dict[str, Peer] = {
             ("drjax==0.2.1", "jax==0.12.0.1"),
             "drjax_peer",
             "one vmap over the padded cohort, sharded over 2 devices",
-            {"W6": NO_SCAFFOLD, "W7": "needs more than 19 GB: it trains all clients of the round at once"},
+            {
+                "W6": NO_SCAFFOLD,
+                "W7": "needs more than 19 GB: it trains all clients of the round at once",
+            },
         ),
-        Peer("pfl", "3.11", ("pfl==0.6.0", TORCH), "pfl_peer", "clients in sequence in each of 2 processes, greedily balanced", {}, TWO),
-        Peer("flower", "3.11", ("flwr[simulation]==1.41.0", TORCH), "flower_peer", "Ray, 2 client actors of 1 CPU"),
-        Peer("tff", "3.11", TFF_NEEDS, "tff_peer", "a C++ executor over TensorFlow graphs", alone=("tensorflow-federated==0.87.0",)),
+        Peer(
+            "pfl",
+            "3.11",
+            ("pfl==0.6.0", TORCH),
+            "pfl_peer",
+            "clients in sequence in each of 2 processes, greedily balanced",
+            {},
+            TWO,
+        ),
+        Peer(
+            "flower",
+            "3.11",
+            ("flwr[simulation]==1.41.0", TORCH),
+            "flower_peer",
+            "Ray, 2 client actors of 1 CPU",
+        ),
+        Peer(
+            "tff",
+            "3.11",
+            TFF_NEEDS,
+            "tff_peer",
+            "a C++ executor over TensorFlow graphs",
+            alone=("tensorflow-federated==0.87.0",),
+        ),
         Peer(
             "fedml",
             "3.11",
             ("fedml==0.9.6", "numpy==1.26.4", "setuptools==80.9.0", TORCH),
             "fedml_peer",
             "clients in sequence in one process",
-            cannot={"W6": "its SCAFFOLD never stores the control variate that a client has computed"},
+            cannot={
+                "W6": "its SCAFFOLD never stores the control variate that a client has computed"
+            },
             settings=PASSIVE,
         ),
         Peer(
@@ -128,7 +154,12 @@ PEERS: dict[str, Peer] = {
             ("plato-learn==1.0", "numpy==2.4.6", TORCH),
             "plato_peer",
             "one process per client",
-            cannot={"W1": CROWD.format(50), "W5": CROWD.format("1,000"), "W6": NO_SCAFFOLD, "W7": CROWD.format(50)},
+            cannot={
+                "W1": CROWD.format(50),
+                "W5": CROWD.format("1,000"),
+                "W6": NO_SCAFFOLD,
+                "W7": CROWD.format(50),
+            },
         ),
         Peer(
             "p2pfl",

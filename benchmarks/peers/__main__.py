@@ -18,9 +18,16 @@ def main() -> None:
 
     names = lambda text: text.split(",")  # noqa: E731
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("--only", default=list(WORKLOADS), type=names, help="workloads, such as W1,W3")
+    parser.add_argument(
+        "--only", default=list(WORKLOADS), type=names, help="workloads, such as W1,W3"
+    )
     parser.add_argument("--peers", default=list(PEERS), type=names, help=f"of {', '.join(PEERS)}")
-    parser.add_argument("--devices", default=min(os.cpu_count() or 1, 2), type=int, help="CPU cores that ours uses as devices")
+    parser.add_argument(
+        "--devices",
+        default=min(os.cpu_count() or 1, 2),
+        type=int,
+        help="CPU cores that ours uses as devices",
+    )
     parser.add_argument("--lanes", default="auto")
     parser.add_argument("--repeats", default=5, type=int)
     options = parser.parse_args()

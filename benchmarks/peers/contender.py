@@ -43,9 +43,15 @@ class Contender:
                 text=True,
                 start_new_session=True,
                 cwd=folder,
-                env={**env, "PATH": f"{python.parent}{os.pathsep}{env.get('PATH', '')}", **dict(peer.settings)},
+                env={
+                    **env,
+                    "PATH": f"{python.parent}{os.pathsep}{env.get('PATH', '')}",
+                    **dict(peer.settings),
+                },
             )
-        with contextlib.suppress(OSError):  # where memory runs out, Linux should end the peer and nobody else
+        with contextlib.suppress(
+            OSError
+        ):  # where memory runs out, Linux should end the peer and nobody else
             pathlib.Path(f"/proc/{self._process.pid}/oom_score_adj").write_text("1000")
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._tree = Tree(self._process.pid)
@@ -96,13 +102,17 @@ class Contender:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = self._process.wait(timeout=5)
             if code < 0:
-                return f"killed by {signal.Signals(-code).name}" + (", out of memory perhaps" if code == -signal.SIGKILL else "")
+                return f"killed by {signal.Signals(-code).name}" + (
+                    ", out of memory perhaps" if code == -signal.SIGKILL else ""
+                )
         return last_line(self.log.read_text(errors="replace"))
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if line.startswith("{"):  # a framework may print before protocol.py has turned its stdout away
+            if line.startswith(
+                "{"
+            ):  # a framework may print before protocol.py has turned its stdout away
                 self._lines.put(line)
         self._lines.put(None)
 
@@ -134,7 +144,11 @@ class Tree:
             time.sleep(self._every)
 
     def _sample(self) -> None:
-        parents = {int(entry): _stat(int(entry)) for entry in os.listdir("/proc") if entry.isdigit()} if os.path.isdir("/proc") else {}
+        parents = (
+            {int(entry): _stat(int(entry)) for entry in os.listdir("/proc") if entry.isdigit()}
+            if os.path.isdir("/proc")
+            else {}
+        )
         tree = {pid for pid, born in self._known if parents.get(pid, (0, ""))[1] == born}
         grown = True
         while grown:
@@ -157,6 +171,8 @@ def _stat(pid: int) -> tuple[int, str]:
 def _resident(pid: int) -> int:
     """Bytes of a process's resident memory."""
     try:
-        return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf(
+            "SC_PAGE_SIZE"
+        )
     except (OSError, IndexError):
         return 0

@@ -67,8 +67,12 @@ def race(
                 expected = flat(workload.init().params), reference(workload)
                 jax.block_until_ready(ours())  # compiled before it is timed
             try:
-                with Contender(peer, folder, cache() / "logs" / f"{workload.name}-{name}.log") as contender:
-                    results[name] = _against(contender, workload, ours, expected, repeats, limit, budget)
+                with Contender(
+                    peer, folder, cache() / "logs" / f"{workload.name}-{name}.log"
+                ) as contender:
+                    results[name] = _against(
+                        contender, workload, ours, expected, repeats, limit, budget
+                    )
             except PeerMissing as missing:
                 results[name] = {"reason": str(missing)}
     return results
@@ -85,14 +89,24 @@ def _against(
 ) -> dict[str, Any]:
     """One peer's result."""
     ready = contender.ready()
-    first = [contender.ask("round", limit)["seconds"] for _ in range(ROUNDS_TO_ALIKE.get(workload.algorithm, 1))]
+    first = [
+        contender.ask("round", limit)["seconds"]
+        for _ in range(ROUNDS_TO_ALIKE.get(workload.algorithm, 1))
+    ]
     apart = compare(contender.ask("model", limit)["model"], *expected)
     if not apart["distance"] < (SMOOTH if workload.model in ("logistic", "char_lstm") else KINKED):
-        raise PeerMissing("its model differs from ours: by {distance:.2g}, and {difference:.2g} in one parameter".format(**apart))
+        raise PeerMissing(
+            "its model differs from ours: by {distance:.2g}, and {difference:.2g} in one parameter".format(
+                **apart
+            )
+        )
     if first[0] < budget:
         contender.ask("round", limit)  # what compiles only once its inputs are its own outputs
         jax.block_until_ready(ours())  # a round that takes longer needs no warming up
-    turns = {"theirs": lambda: contender.ask("round", limit)["seconds"], "ours": lambda: clocked(ours)[0]}
+    turns = {
+        "theirs": lambda: contender.ask("round", limit)["seconds"],
+        "ours": lambda: clocked(ours)[0],
+    }
     theirs, mine = take_turns(turns, repeats, budget, 2 * budget).values()
     return {
         "seconds": float(np.median(theirs)),
@@ -114,23 +128,35 @@ def reference(workload: Workload) -> dict[str, np.ndarray]:
     def loss(variables: Any, key: Any, batch: Any, train: bool) -> Any:
         return workload.objective.loss(variables, key, batch, False)
 
-    still = workload._replace(work=workload.work._replace(shuffle=False), objective=Objective(loss, workload.objective.statistics))
+    still = workload._replace(
+        local_work=workload.local_work._replace(shuffle=False),
+        objective=Objective(loss, workload.objective.statistics),
+    )
     algorithm = still.federated()
-    program = make_round(algorithm, still.sampler, still.data, still.work, Engine(lanes="auto", devices=1))
+    program = make_round(
+        algorithm, still.sampler, still.data, still.local_work, Engine(lanes="auto", devices=1)
+    )
     state = program.init(still.init())
     for _ in range(ROUNDS_TO_ALIKE.get(workload.algorithm, 1)):
         state, _ = program.run(state)
     return flat(algorithm.variables(program.logical(state).algorithm).params)
 
 
-def compare(path: str, init: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dict[str, float]:
+def compare(
+    path: str, init: dict[str, np.ndarray], expected: dict[str, np.ndarray]
+) -> dict[str, float]:
     """How far their model is from ours, relative to how far ours has moved: ``distance``, Euclidean over all parameters, and
     ``difference``, the largest of one parameter over the largest move of one."""
     with np.load(path) as theirs:
         if set(theirs.files) != set(expected):
-            raise PeerMissing(f"its model has other parameters: {sorted(set(theirs.files) ^ set(expected))[:4]}")
+            raise PeerMissing(
+                f"its model has other parameters: {sorted(set(theirs.files) ^ set(expected))[:4]}"
+            )
         names = sorted(expected)
         apart = np.concatenate([(theirs[name] - expected[name]).ravel() for name in names])
     moved = np.concatenate([(expected[name] - init[name]).ravel() for name in names])
     largest = np.abs(apart).max() / np.abs(moved).max()
-    return {"distance": float(np.linalg.norm(apart) / np.linalg.norm(moved)), "difference": float(largest)}
+    return {
+        "distance": float(np.linalg.norm(apart) / np.linalg.norm(moved)),
+        "difference": float(largest),
+    }

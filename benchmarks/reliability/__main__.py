@@ -49,16 +49,26 @@ def tell(done: Result, in_json: bool) -> None:
     if in_json:
         print(json.dumps(page.line(done)), flush=True)
     else:
-        print(f"{done.name}: {done.tally.attacks} attacks, {len(done.tally.lost)} lost, {done.seconds:.0f} s", file=sys.stderr, flush=True)
+        print(
+            f"{done.name}: {done.tally.attacks} attacks, {len(done.tally.lost)} lost, {done.seconds:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.reliability", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.reliability",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="fewer attacks, and nothing is written")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer attacks, and nothing is written"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON line for each row")
-    parser.add_argument("--only", type=lambda text: text.split(","), help=f"some of {','.join(available())}")
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), help=f"some of {','.join(available())}"
+    )
     options = parser.parse_args()
     odd = [name for name in options.only or () if name not in available()]
     if odd:
@@ -77,7 +87,12 @@ def attacks(names: list[str], quick: bool) -> Iterator[Result]:
     alone = [name for name in names if ROWS[name].alone and not quick]
     pool = ThreadPoolExecutor(SIDE_BY_SIDE)
     try:
-        yield from (each.result() for each in as_completed([pool.submit(attacked, name, quick) for name in names if name not in alone]))
+        yield from (
+            each.result()
+            for each in as_completed(
+                [pool.submit(attacked, name, quick) for name in names if name not in alone]
+            )
+        )
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C nothing more begins
     yield from (attacked(name, quick) for name in alone)
@@ -97,7 +112,12 @@ def shown(results: list[Result]) -> Table:
     """The results for the terminal."""
     table = Table("", "attacks", "lost", "note", show_lines=True)
     for name, found, _ in results:
-        table.add_row(name, f"{found.attacks:,}", page.outcome(found), "\n".join([found.note, *found.lost[:5]]))
+        table.add_row(
+            name,
+            f"{found.attacks:,}",
+            page.outcome(found),
+            "\n".join([found.note, *found.lost[:5]]),
+        )
     return table
 
 

@@ -26,7 +26,10 @@ def attack(flips: int = 5, runs: bool = True) -> Tally:
     """So many flipped bits in each file, besides the other damages; with ``runs`` those of whole runs, client memory included."""
     parts = [one_step(flips), no_step(), misfits()]
     if runs:
-        parts += [tally(fresh("benchmarks.reliability.damage:of_runs", keep=keep, flips=min(flips, 3))) for keep in ("device", "host")]
+        parts += [
+            tally(fresh("benchmarks.reliability.damage:of_runs", keep=keep, flips=min(flips, 3)))
+            for keep in ("device", "host")
+        ]
     return together(*parts)
 
 
@@ -37,7 +40,10 @@ def harms(flips: int, rng: random.Random) -> Iterator[tuple[str, Harm]]:
     """What may happen to a file."""
     yield "emptied", lambda path: path.write_bytes(b"")
     yield "cut by a byte", lambda path: path.write_bytes(path.read_bytes()[:-1])
-    yield "cut in half", lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    yield (
+        "cut in half",
+        lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    )
     yield "removed", lambda path: path.unlink()
     for number in range(flips):
         yield f"flipped ({number})", lambda path: flip(path, rng)
@@ -61,8 +67,17 @@ def files_of(folder: Path) -> list[Path]:
 def state(round_: int) -> RoundState:
     """Leaves of several types, one of them large enough to lie in a file of its own."""
     rng = np.random.default_rng(round_)
-    large, small = rng.normal(size=4000), {"bias": rng.normal(size=7).astype(np.float32), "count": np.int32(round_)}
-    return RoundState(round=np.int32(round_), seed=np.uint32(7), algorithm=large, memory=small, sampler=np.zeros((0, 3)))
+    large, small = (
+        rng.normal(size=4000),
+        {"bias": rng.normal(size=7).astype(np.float32), "count": np.int32(round_)},
+    )
+    return RoundState(
+        round=np.int32(round_),
+        seed=np.uint32(7),
+        algorithm=large,
+        memory=small,
+        sampler=np.zeros((0, 3)),
+    )
 
 
 def filled(folder: Path) -> Store:
@@ -88,7 +103,11 @@ def one_step(flips: int) -> Tally:
                 count, lost, passed = count + 1, lost + wrong, passed + older
                 shutil.rmtree(folder / "2")
                 shutil.copytree(kept, folder / "2")
-    return Tally(count, tuple(lost), f"of {count} damaged files of a checkpoint {passed} made it unusable, the others nothing")
+    return Tally(
+        count,
+        tuple(lost),
+        f"of {count} damaged files of a checkpoint {passed} made it unusable, the others nothing",
+    )
 
 
 def judged(store: Store, what: str) -> tuple[list[str], bool]:
@@ -97,7 +116,11 @@ def judged(store: Store, what: str) -> tuple[list[str], bool]:
         found = store.restore(state(0))
     except FedError as error:
         return [f"{what}: {error}"], False
-    wrong = [] if state_hash(found.state) == state_hash(state(found.step)) else [f"{what}: other values were restored"]
+    wrong = (
+        []
+        if state_hash(found.state) == state_hash(state(found.step))
+        else [f"{what}: other values were restored"]
+    )
     notes = [note for note in found.notes if "round 2 is damaged (" in note and "\n" not in note]
     if len(notes) != (found.step == 1) or len(notes) != len(found.notes):
         wrong.append(f"{what}: round {found.step} was restored and this was said: {found.notes}")
@@ -117,7 +140,9 @@ def no_step() -> Tally:
                 lost.append(f"all files {how}: round {store.restore(state(0)).step} was restored")
             except FedError as error:
                 said = str(error)
-                if "\n" in said or not all(f"round {round_} is damaged" in said for round_ in (1, 2)):
+                if "\n" in said or not all(
+                    f"round {round_} is damaged" in said for round_ in (1, 2)
+                ):
                     lost.append(f"all files {how}: {said}")
     return Tally(count, tuple(lost))
 
@@ -154,12 +179,20 @@ def of_runs(keep: str, flips: int) -> dict[str, Any]:
         kept, lost, count, rng = Path(top) / "kept", [], 0, random.Random(2)
         shutil.copytree(run, kept)
         newest = [path.relative_to(run) for path in files_of(run / "checkpoints" / "4")]
-        memory = [path.relative_to(run) for path in files_of(run / "memory") if "-2-" not in path.name and path.name != "lock"]
+        memory = [
+            path.relative_to(run)
+            for path in files_of(run / "memory")
+            if "-2-" not in path.name and path.name != "lock"
+        ]
         for path in (*newest, *memory):
             for how, harm in harms(flips, rng):
                 harm(run / path)
-                every = path.name == "clients.rows"  # one file with the rows of all checkpoints: what it lost they all may lack
-                lost += [f"{keep}: {path} {how}: {text}" for text in misread(ready, run, intact, every)]
+                every = (
+                    path.name == "clients.rows"
+                )  # one file with the rows of all checkpoints: what it lost they all may lack
+                lost += [
+                    f"{keep}: {path} {how}: {text}" for text in misread(ready, run, intact, every)
+                ]
                 count += 1
                 for name in ("checkpoints", "memory"):
                     shutil.rmtree(run / name, ignore_errors=True)
@@ -173,7 +206,13 @@ def small_run(folder: Path, keep: str) -> tuple[Any, Path]:
     from fedjax_sim.cli.run import experiment
     from fedjax_sim.experiments.run import new_folder, run_experiment
 
-    words = [f"engine.keep={keep}", "rounds=4", "checkpoint.every=2", "evaluation.every=4", "task.clients=8"]
+    words = [
+        f"engine.client_memory={keep}",
+        "rounds=4",
+        "checkpoint.every=2",
+        "evaluation.every=4",
+        "task.clients=8",
+    ]
     ready = experiment(scenes.configured(folder), words)
     run = new_folder(ready.config, folder / "run")
     run_experiment(ready, run)
@@ -194,7 +233,11 @@ def restored(ready: Any, run: Path, step: int | None = None) -> tuple[int, str, 
         found = restore(ready, store)
         store.close()
         clients = np.arange(ready.task.data.train.clients)
-        memory = jax.tree.map(np.asarray, ready.program.keeping.show(clients)) if ready.program.keeping else ()
+        memory = (
+            jax.tree.map(np.asarray, ready.program.host_memory.fetch_to_devices(clients))
+            if ready.program.host_memory
+            else ()
+        )
         return found.step, state_hash((found.state, memory)), found.notes
     finally:
         if step == 2:
@@ -206,7 +249,9 @@ def misread(ready: Any, run: Path, intact: dict[int, Any], every: bool) -> list[
     try:
         step, found, notes = restored(ready, run)
     except FedError as error:
-        told = all(f"round {step} is damaged" in str(error) for step in intact) and "\n" not in str(error)
+        told = all(f"round {step} is damaged" in str(error) for step in intact) and "\n" not in str(
+            error
+        )
         return [] if every and told else [f"it cannot go on: {error}"]
     wrong = [] if found == intact[step][1] else [f"other values of round {step}"]
     if (step == 2) != (len(notes) == 1 and "round 4 is damaged" in notes[0]):

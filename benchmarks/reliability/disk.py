@@ -48,16 +48,26 @@ def small_disk(size: int = 2**24) -> Iterator[Disk]:
         folder, options = Path(top) / "disk", f"size={size}"
         folder.mkdir()
         with contextlib.suppress(OSError):
-            if not subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True).returncode:
+            if not subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True
+            ).returncode:
                 try:
                     yield Disk(
-                        folder, lambda leave: _fill(folder, leave), lambda: (folder / "filler").unlink(), "a file system that is full"
+                        folder,
+                        lambda leave: _fill(folder, leave),
+                        lambda: (folder / "filler").unlink(),
+                        "a file system that is full",
                     )
                 finally:
                     subprocess.run(["umount", "-l", str(folder)], check=True)
                 return
         most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        yield Disk(folder, lambda leave: _limit(_largest(folder) + leave, most), lambda: _limit(most, most), "files that may not grow")
+        yield Disk(
+            folder,
+            lambda leave: _limit(_largest(folder) + leave, most),
+            lambda: _limit(most, most),
+            "files that may not grow",
+        )
 
 
 def _fill(folder: Path, leave: int) -> None:
@@ -88,23 +98,33 @@ def _largest(folder: Path) -> int:
 def attacked(leaves: list[int], ways: list[str]) -> dict[str, Any]:
     """All attacks, in this process, which is a fresh one."""
     lost, count = [], 0
-    os.environ["FEDJAX_SIM_CACHE"] = "off"  # where no file may grow, others' programs must not be written to
+    os.environ["FEDJAX_SIM_CACHE"] = (
+        "off"  # where no file may grow, others' programs must not be written to
+    )
     with tempfile.TemporaryDirectory() as top, small_disk() as disk:
         ready, like = whole(Path(top), "device")
         acts: dict[str, Callable[[Path, int], list[str]]] = {
             "for a while": lambda run, leave: passing(disk, ready, like, run, leave),
             "to the end": lambda run, leave: lasting(disk, ready, like, run, leave),
-            "with client memory on the host": lambda run, leave: of_memory(disk, whole(Path(top), "host")[0], like, run, leave),
+            "with client memory on the host": lambda run, leave: of_memory(
+                disk, whole(Path(top), "host")[0], like, run, leave
+            ),
             "from the beginning": lambda run, leave: at_start(disk, ready, run, leave),
             "while data are prepared": lambda run, leave: preparing(disk, run, leave),
         }
         for leave in leaves:
             for way in ways or acts:
-                run = disk.folder / f"run-{count}"  # a save that failed may still be written by a thread that Orbax leaves behind
+                run = (
+                    disk.folder / f"run-{count}"
+                )  # a save that failed may still be written by a thread that Orbax leaves behind
                 lost += [f"{leave} bytes left {way}: {text}" for text in acts[way](run, leave)]
                 shutil.rmtree(run, ignore_errors=True)
                 count += 1
-    return told(count, lost, f"by {disk.says}, with {', '.join(f'{leave:,}' for leave in leaves)} bytes left")
+    return told(
+        count,
+        lost,
+        f"by {disk.says}, with {', '.join(f'{leave:,}' for leave in leaves)} bytes left",
+    )
 
 
 def whole(folder: Path, keep: str) -> tuple[Any, Path]:
@@ -112,7 +132,10 @@ def whole(folder: Path, keep: str) -> tuple[Any, Path]:
     from fedjax_sim.cli.run import experiment
     from fedjax_sim.experiments.run import new_folder, run_experiment
 
-    ready, run = experiment(scenes.configured(folder), [*WORDS, f"engine.keep={keep}"]), folder / keep
+    ready, run = (
+        experiment(scenes.configured(folder), [*WORDS, f"engine.client_memory={keep}"]),
+        folder / keep,
+    )
     if keep == "device":
         run_experiment(ready, new_folder(ready.config, run), console=silent())
     return ready, run
@@ -128,7 +151,12 @@ def passing(disk: Disk, ready: Any, like: Path, run: Path, leave: int) -> list[s
     result = ridden(disk, ready, run, leave, look)
     if isinstance(result, str):
         return [result]
-    return [*seen, *scenes.differences(like, run), *noisy(result["notes"]), *([] if result["saved"] else ["it says that it was not saved"])]
+    return [
+        *seen,
+        *scenes.differences(like, run),
+        *noisy(result["notes"]),
+        *([] if result["saved"] else ["it says that it was not saved"]),
+    ]
 
 
 def lasting(disk: Disk, ready: Any, like: Path, run: Path, leave: int) -> list[str]:
@@ -157,7 +185,9 @@ def of_memory(disk: Disk, ready: Any, like: Path, run: Path, leave: int) -> list
     from fedjax_sim.experiments.run import run_experiment
 
     result = ridden(disk, ready, run, leave, None)
-    wrong = [result] if isinstance(result, str) and ("\n" in result or "Traceback" in result) else []
+    wrong = (
+        [result] if isinstance(result, str) and ("\n" in result or "Traceback" in result) else []
+    )
     try:
         if isinstance(result, str) or not result["saved"]:
             run_experiment(ready, run, resume=True, console=silent())
@@ -166,7 +196,11 @@ def of_memory(disk: Disk, ready: Any, like: Path, run: Path, leave: int) -> list
     names = ("rounds", "metrics")  # the hash is of a state without the memory
     return (
         wrong
-        + [f"other {name}" for name in names if scenes.summary(run).get(name) != scenes.summary(like)[name]]
+        + [
+            f"other {name}"
+            for name in names
+            if scenes.summary(run).get(name) != scenes.summary(like)[name]
+        ]
         + lacking(like, run, False)
     )
 
@@ -205,7 +239,11 @@ def preparing(disk: Disk, out: Path, leave: int) -> list[str]:
     if left:
         wrong.append(f"left behind: {left}")
     prepare("generated", out, **settings)
-    return wrong if open_prepared(out, verify=True).train.clients == 50 else [*wrong, "what was prepared later is not whole"]
+    return (
+        wrong
+        if open_prepared(out, verify=True).train.clients == 50
+        else [*wrong, "what was prepared later is not whole"]
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------------- parts
@@ -224,13 +262,17 @@ def ridden(disk: Disk, ready: Any, run: Path, leave: int, look: Callable[[], Non
             look()
             disk.free()
             full = False
-        elif event.round >= FULL and (full or event.round < FREE):  # again and again: what failed gives room back
+        elif event.round >= FULL and (
+            full or event.round < FREE
+        ):  # again and again: what failed gives room back
             disk.fill(leave)
             full = True
 
     log = (new_folder(ready.config, run) / "log").open("w")  # on that disk, too
     try:
-        return run_experiment(ready, run, console=silent(log), callbacks=[callback(on_round_end=change)])
+        return run_experiment(
+            ready, run, console=silent(log), callbacks=[callback(on_round_end=change)]
+        )
     except Exception as error:
         return "\n".join(complaints(error)) or str(error)
     finally:
@@ -249,7 +291,11 @@ def complaints(error: Exception) -> list[str]:
     """What is wrong with how an error is told."""
     from fedjax_sim.core.errors import FedError
 
-    return [] if isinstance(error, FedError) and "\n" not in str(error) else [f"Traceback of {type(error).__name__}: {error}"]
+    return (
+        []
+        if isinstance(error, FedError) and "\n" not in str(error)
+        else [f"Traceback of {type(error).__name__}: {error}"]
+    )
 
 
 def noisy(notes: list[str]) -> list[str]:
@@ -257,7 +303,9 @@ def noisy(notes: list[str]) -> list[str]:
     rows = [note for note in notes if "metrics." in note or "tfevents" in note]
     wrong = ["a note was repeated"] if len(set(notes)) < len(notes) else []
     wrong += [f"rows were complained of {len(rows)} times: {rows}"] if len(rows) > 6 else []
-    return wrong + [f"a note of {len(note)} letters" for note in notes if "\n" in note or len(note) > 1000]
+    return wrong + [
+        f"a note of {len(note)} letters" for note in notes if "\n" in note or len(note) > 1000
+    ]
 
 
 def unusable(ready: Any, run: Path, at_least: int) -> list[str]:
@@ -271,13 +319,22 @@ def unusable(ready: Any, run: Path, at_least: int) -> list[str]:
         found = open_store(run / scenes.CHECKPOINTS).restore(like)
     except FedError as error:
         return [f"no checkpoint is left: {error}"]
-    return [] if found.step >= at_least and not found.notes else [f"the newest checkpoint is that of round {found.step}: {found.notes}"]
+    return (
+        []
+        if found.step >= at_least and not found.notes
+        else [f"the newest checkpoint is that of round {found.step}: {found.notes}"]
+    )
 
 
 def lacking(like: Path, run: Path, state: bool = True) -> list[str]:
     """Differences of a resumed run, but for rows that were lost with the disk: there may be gaps, which its summary tells of."""
-    rows, expected = scenes.rows(run / scenes.ROWS), {row["round"]: row for row in scenes.rows(like / scenes.ROWS)}
-    wrong = [f"another row of round {row['round']}" for row in rows if row != expected[row["round"]]]
+    rows, expected = (
+        scenes.rows(run / scenes.ROWS),
+        {row["round"]: row for row in scenes.rows(like / scenes.ROWS)},
+    )
+    wrong = [
+        f"another row of round {row['round']}" for row in rows if row != expected[row["round"]]
+    ]
     gaps = len(expected) - len(rows)
     if gaps and not any("lacks" in note for note in scenes.summary(run)["notes"]):
         wrong.append(f"{gaps} rows are missing, and nothing says so")

@@ -17,8 +17,12 @@ from benchmarks.reliability.tally import Tally, tally, told
 CASES: dict[str, tuple[str, ...]] = {
     "all on the devices": (),
     "examples on the host": ("engine.data=host",),
-    "client memory on the host": ("engine.keep=host",),
-    "four rounds a call": ("engine.rounds_per_call=4", "algorithm={name='fedadam'}", "checkpoint.keep=1"),
+    "client memory on the host": ("engine.client_memory=host",),
+    "four rounds a call": (
+        "engine.rounds_per_call=4",
+        "algorithm={name='fedadam'}",
+        "checkpoint.keep=1",
+    ),
 }
 """Runs that are killed: overrides of :data:`benchmarks.reliability.scenes.CONFIG`."""
 LIMIT = 900.0
@@ -35,9 +39,20 @@ class Run(NamedTuple):
     """A round at which this life may end."""
 
 
-def attack(kills: int = 13, cases: tuple[str, ...] = tuple(CASES), rounds: int = 84, seed: int = 0) -> Tally:
+def attack(
+    kills: int = 13, cases: tuple[str, ...] = tuple(CASES), rounds: int = 84, seed: int = 0
+) -> Tally:
     """So many kills of each case, the last of them at the run's end."""
-    return tally(fresh("benchmarks.reliability.kills:attacked", limit=LIMIT, kills=kills, cases=cases, rounds=rounds, seed=seed))
+    return tally(
+        fresh(
+            "benchmarks.reliability.kills:attacked",
+            limit=LIMIT,
+            kills=kills,
+            cases=cases,
+            rounds=rounds,
+            seed=seed,
+        )
+    )
 
 
 def attacked(kills: int, cases: list[str], rounds: int, seed: int) -> dict[str, Any]:
@@ -49,14 +64,21 @@ def attacked(kills: int, cases: list[str], rounds: int, seed: int) -> dict[str, 
         for number, name in enumerate(cases):
             folder = Path(top) / str(number)
             folder.mkdir()
-            count, found = case(folder, CASES[name], rounds, kills, random.Random(f"{seed} {name}"), moments)
+            count, found = case(
+                folder, CASES[name], rounds, kills, random.Random(f"{seed} {name}"), moments
+            )
             done, lost = done + count, lost + [f"{name}: {text}" for text in found]
     where = ", ".join(f"{count} {MOMENTS[name][0]}" for name, count in moments.items())
     return told(done, lost, f"runs of {rounds} rounds: {'; '.join(cases)}. Killed {where}")
 
 
 def case(
-    folder: Path, overrides: tuple[str, ...], rounds: int, kills: int, rng: random.Random, moments: dict[str, int]
+    folder: Path,
+    overrides: tuple[str, ...],
+    rounds: int,
+    kills: int,
+    rng: random.Random,
+    moments: dict[str, int],
 ) -> tuple[int, list[str]]:
     """One run, whole and in pieces; returns how often it was killed, and what was lost."""
     config, log = str(scenes.configured(folder)), folder / "log"
@@ -67,14 +89,25 @@ def case(
         return 0, [f"the run that was left alone ended with {status}: {log.read_text()[-300:]}"]
     killed, lost = 0, []
     for number in range(kills):
-        name = "end" if number == kills - 1 else rng.choice([name for name in MOMENTS if name != "end"])
-        run = Run(lives.begin(again(words, hurt), log), hurt, rounds, round(rounds * (number + 1) / (kills + 1)))
+        name = (
+            "end"
+            if number == kills - 1
+            else rng.choice([name for name in MOMENTS if name != "end"])
+        )
+        run = Run(
+            lives.begin(again(words, hurt), log),
+            hurt,
+            rounds,
+            round(rounds * (number + 1) / (kills + 1)),
+        )
         MOMENTS[name][1](run, rng)
         moments[name] += (dead := lives.kill(run.pid) == -9)
         killed += dead
         lost += [f"after a kill {MOMENTS[name][0]}: {text}" for text in scenes.meanwhile(hurt)]
     status = lives.end(lives.begin(again(words, hurt), log))
-    if status and not (status == 2 and scenes.summary(hurt).get("rounds") == rounds):  # the last kill came after the end
+    if status and not (
+        status == 2 and scenes.summary(hurt).get("rounds") == rounds
+    ):  # the last kill came after the end
         lost.append(f"the last part ended with {status}: {log.read_text()[-300:]}")
     lost += scenes.differences(whole, hurt)
     return killed, lost + remembered(whole, hurt)
@@ -90,7 +123,9 @@ def remembered(whole: Path, hurt: Path) -> list[str]:
     """What clients remember where the host keeps it, which is no part of the state's hash; read in a process that may start JAX."""
     if not (whole / "memory").is_dir():
         return []
-    one, other = fresh("benchmarks.reliability.kills:rows_hashes", runs=[str(whole), str(hurt)])["hashes"]
+    one, other = fresh("benchmarks.reliability.kills:rows_hashes", runs=[str(whole), str(hurt)])[
+        "hashes"
+    ]
     return [] if one == other else ["clients remember something else"]
 
 
@@ -109,7 +144,7 @@ def rows_hashes(runs: list[str]) -> dict[str, Any]:
         store = open_checkpoints(ready, Path(run))
         restore(ready, store)
         store.close()
-        shown = jax.tree.map(np.asarray, ready.program.keeping.show(ids))
+        shown = jax.tree.map(np.asarray, ready.program.host_memory.fetch_to_devices(ids))
         hashes.append(state_hash(jax.tree.map(lambda leaf: leaf.reshape(len(ids), -1), shown)))
     return {"hashes": hashes}
 
@@ -131,7 +166,10 @@ def _in_saves(run: Run, rng: random.Random) -> None:
     saves = run.folder / scenes.CHECKPOINTS
     _until(run.pid, lambda: scenes.lines(run.folder) >= run.target)
     before = {path.name for path in saves.glob("*")}
-    _until(run.pid, lambda: any("tmp" in path.name and path.name not in before for path in saves.glob("*")))
+    _until(
+        run.pid,
+        lambda: any("tmp" in path.name and path.name not in before for path in saves.glob("*")),
+    )
     time.sleep(rng.uniform(0, 0.06))
 
 

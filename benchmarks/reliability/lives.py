@@ -94,7 +94,9 @@ def kill(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def awaited(look: Callable[[], T | None], patience: float = PATIENCE, pause: float = 0.002) -> T | None:
+def awaited(
+    look: Callable[[], T | None], patience: float = PATIENCE, pause: float = 0.002
+) -> T | None:
     """What ``look`` finds, asked again and again; ``None`` where it finds nothing for so long."""
     begun = time.monotonic()
     while (found := look()) is None and time.monotonic() - begun < patience:

@@ -26,7 +26,13 @@ class Result(NamedTuple):
 def line(result: Result) -> dict[str, Any]:
     """A row for programs."""
     found = result.tally
-    said = {"row": result.name, "promise": ROWS[result.name].promise, "attacks": found.attacks, "lost": len(found.lost), "note": found.note}
+    said = {
+        "row": result.name,
+        "promise": ROWS[result.name].promise,
+        "attacks": found.attacks,
+        "lost": len(found.lost),
+        "note": found.note,
+    }
     return {**said, "losses": list(found.lost), "seconds": round(result.seconds, 1)}
 
 
@@ -41,7 +47,13 @@ def written(results: list[Result], seconds: float) -> str:
 def cells(result: Result) -> list[str]:
     """One line of the table."""
     row, found = ROWS[result.name], result.tally
-    texts = (f"**{result.name}**: {row.promise}", row.how, f"{found.attacks:,}", outcome(found), found.note)
+    texts = (
+        f"**{result.name}**: {row.promise}",
+        row.how,
+        f"{found.attacks:,}",
+        outcome(found),
+        found.note,
+    )
     return [text.replace("|", "\\|").replace("\n", " ") for text in texts]
 
 
@@ -66,6 +78,13 @@ def update(results: list[Result], seconds: float, path: Path = DOCUMENT) -> None
     """
     text = path.read_text(encoding="utf-8")
     there = START in text and END in text
-    require(there, f"{path.name} has no place for the table", "no reliability markers", f"put {START} and {END} around it")
+    require(
+        there,
+        f"{path.name} has no place for the table",
+        got="no reliability markers",
+        fix=f"put {START} and {END} around it",
+    )
     before, after = text.split(START, 1)[0], text.split(END, 1)[1]
-    path.write_text(f"{before}{START}\n\n{written(results, seconds)}\n\n{END}{after}", encoding="utf-8")
+    path.write_text(
+        f"{before}{START}\n\n{written(results, seconds)}\n\n{END}{after}", encoding="utf-8"
+    )

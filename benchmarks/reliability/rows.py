@@ -27,7 +27,13 @@ class Row(NamedTuple):
 
 def _tests(promise: str, how: str, *files: str, quick: str = "") -> Row:
     """A promise that tests attack already; where there is no time the first file alone, of it those that ``quick`` selects."""
-    return Row(promise, how, partial(suites.run, files), partial(suites.run, files[:1], quick), partial(suites.there, files))
+    return Row(
+        promise,
+        how,
+        partial(suites.run, files),
+        partial(suites.run, files[:1], quick),
+        partial(suites.there, files),
+    )
 
 
 ROWS: dict[str, Row] = {

@@ -34,7 +34,11 @@ def attacked(rounds: int) -> dict[str, Any]:
                     lost.append(f"the checkpoint of round {round_} holds another state")
             except FedError as error:
                 lost.append(str(error))
-    return told(rounds, lost, f"a checkpoint of every round on {len(program.plan.devices)} devices, each hash compared")
+    return told(
+        rounds,
+        lost,
+        f"a checkpoint of every round on {len(program.plan.devices)} devices, each hash compared",
+    )
 
 
 def small() -> tuple[Any, Any]:
@@ -46,7 +50,9 @@ def small() -> tuple[Any, Any]:
 
     task = fs.tasks.REGISTRY["digits"](clients=8)
     made = REGISTRY["scaffold"].factory(task.objective)
-    return fs.make_round(made, fs.samplers.uniform(4), task.data.train, fs.batching(32)), task.init(jax.random.key(0))
+    return fs.make_round(
+        made, fs.samplers.uniform(4), task.data.train, fs.local_work(32)
+    ), task.init(jax.random.key(0))
 
 
 def states(program: Any, variables: Any, rounds: int) -> Iterator[Any]:

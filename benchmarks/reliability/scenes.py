@@ -61,7 +61,10 @@ def unlike(one: Sequence[Any], other: Sequence[Any]) -> list[str]:
     """The first thing in which two lists differ, in words."""
     if one == other:
         return []
-    place = next((n for n, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))
+    place = next(
+        (n for n, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]),
+        min(len(one), len(other)),
+    )
     return [f"{len(other)} lines instead of {len(one)}, other from line {place + 1} on"]
 
 
@@ -70,7 +73,10 @@ def rows(path: Path) -> list[dict[str, Any]]:
     text = path.read_text()
     if text and not text.endswith("\n"):
         raise ValueError("the last line is torn")
-    return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in text.splitlines()]
+    return [
+        {name: value for name, value in json.loads(line).items() if name != "seconds"}
+        for line in text.splitlines()
+    ]
 
 
 def cells(path: Path) -> list[dict[str, str]]:
@@ -90,7 +96,11 @@ def meanwhile(run: Path) -> list[str]:
         numbers = [json.loads(line)["round"] for line in lines]
     except ValueError as error:
         return [f"{ROWS}: {error}"]
-    return [] if numbers == list(range(1, len(numbers) + 1)) else [f"{ROWS} has other rounds than 1 to {len(numbers)}"]
+    return (
+        []
+        if numbers == list(range(1, len(numbers) + 1))
+        else [f"{ROWS} has other rounds than 1 to {len(numbers)}"]
+    )
 
 
 def lines(run: Path) -> int:

@@ -58,15 +58,28 @@ def attacked(times: int, ways: list[str]) -> dict[str, Any]:
     lost, slowest, rng = [], 0.0, random.Random(0)
     with tempfile.TemporaryDirectory() as top:
         lives.keep_programs(Path(top) / "programs")
-        config, log, whole, begun = str(scenes.configured(Path(top))), Path(top) / "log", Path(top) / "whole", Path(top) / "begun"
+        config, log, whole, begun = (
+            str(scenes.configured(Path(top))),
+            Path(top) / "log",
+            Path(top) / "whole",
+            Path(top) / "begun",
+        )
         for run, rounds in ((whole, ROUNDS), (begun, FIRST)):
-            if status := lives.end(lives.begin(["run", config, f"rounds={rounds}", *EVERY, "--out", str(run)], log)):
-                return told(0, [f"the run that was left alone ended with {status}: {log.read_text()[-300:]}"])
+            if status := lives.end(
+                lives.begin(["run", config, f"rounds={rounds}", *EVERY, "--out", str(run)], log)
+            ):
+                return told(
+                    0,
+                    [f"the run that was left alone ended with {status}: {log.read_text()[-300:]}"],
+                )
         for name in ways:
             for number in range(times):
                 run = Path(shutil.copytree(begun, Path(top) / f"{name} {number}"))
                 took, found = ended(run, log, WAYS[name], rng.uniform(0, 0.4))
-                slowest, lost = max(slowest, took), lost + [f"{name}: {text}" for text in found + completed(run, whole, log)]
+                slowest, lost = (
+                    max(slowest, took),
+                    lost + [f"{name}: {text}" for text in found + completed(run, whole, log)],
+                )
     note = f"{', '.join(ways)}, {times} times each; after a second signal a run was gone within {slowest:.2f} s"
     return told(times * len(ways), lost, note)
 
@@ -90,11 +103,17 @@ def ended(run: Path, log: Path, way: Way, delay: float) -> tuple[float, list[str
             os.kill(pid, way.signals[1])
     status = lives.end(pid, 60)
     took = time.monotonic() - second if way.signals[1:] else 0.0
-    wrong = [] if status in (way.status, 128 - way.status) else [f"status {status} instead of {way.status}"]
+    wrong = (
+        []
+        if status in (way.status, 128 - way.status)
+        else [f"status {status} instead of {way.status}"]
+    )
     if took > AT_ONCE:
         wrong.append(f"the second signal took {took:.1f} s")
     if way.word and scenes.summary(run).get("stopped") != way.word:
-        wrong.append(f"its summary says {scenes.summary(run).get('stopped')!r} instead of {way.word!r}")
+        wrong.append(
+            f"its summary says {scenes.summary(run).get('stopped')!r} instead of {way.word!r}"
+        )
     if "Traceback" in (words := log.read_text()[said:]):
         wrong.append(f"a traceback was shown: {words[:400]}")
     return took, wrong + scenes.meanwhile(run)
@@ -102,9 +121,15 @@ def ended(run: Path, log: Path, way: Way, delay: float) -> tuple[float, list[str
 
 def completed(run: Path, whole: Path, log: Path) -> list[str]:
     """What is wrong with the run after it was gone on with."""
-    newest = max(int(path.name) for path in (run / scenes.CHECKPOINTS).iterdir() if path.name.isdecimal())
+    newest = max(
+        int(path.name) for path in (run / scenes.CHECKPOINTS).iterdir() if path.name.isdecimal()
+    )
     rounds = max(ROUNDS, newest + 1)
-    status = lives.end(lives.begin(["resume", str(run), f"rounds={rounds}", "engine.rounds_per_call=1", *EVERY], log))
+    status = lives.end(
+        lives.begin(
+            ["resume", str(run), f"rounds={rounds}", "engine.rounds_per_call=1", *EVERY], log
+        )
+    )
     if status:
         return [f"going on ended with {status}: {log.read_text()[-300:]}"]
     return scenes.differences(whole, run) if rounds == ROUNDS else []

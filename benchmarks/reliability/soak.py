@@ -22,7 +22,7 @@ LONG = 3_000
 CASES = {
     "examples on the devices": (),
     "examples on the host": ("engine.data=host",),
-    "client memory on the host": ("engine.keep=host", "algorithm={name='scaffold'}"),
+    "client memory on the host": ("engine.client_memory=host", "algorithm={name='scaffold'}"),
 }
 WORDS = (
     "task.clients=12",
@@ -47,7 +47,12 @@ class Sample(NamedTuple):
 
 def attack(rounds: int = 10_000, cases: tuple[str, ...] = tuple(CASES)) -> Tally:
     """So many rounds of each case."""
-    return together(*(tally(fresh("benchmarks.reliability.soak:attacked", rounds=rounds, case=case)) for case in cases))
+    return together(
+        *(
+            tally(fresh("benchmarks.reliability.soak:attacked", rounds=rounds, case=case))
+            for case in cases
+        )
+    )
 
 
 def attacked(rounds: int, case: str) -> dict[str, Any]:
@@ -58,7 +63,11 @@ def attacked(rounds: int, case: str) -> dict[str, Any]:
 
     samples: list[Sample] = []
     every = max(1, rounds // 100)
-    watch = callback(on_round_end=lambda event: samples.append(sample()) if event.round % every == every // 2 else None)
+    watch = callback(
+        on_round_end=lambda event: (
+            samples.append(sample()) if event.round % every == every // 2 else None
+        )
+    )
     with tempfile.TemporaryDirectory() as top:
         ready = experiment(scenes.configured(Path(top)), [*WORDS, *CASES[case], f"rounds={rounds}"])
         run_experiment(ready, new_folder(ready.config, Path(top) / "run"), callbacks=[watch])
@@ -67,7 +76,10 @@ def attacked(rounds: int, case: str) -> dict[str, Any]:
 
 def sample() -> Sample:
     """Now. Where there is no /proc, only the time."""
-    tasks, files = (len(os.listdir(path)) if os.path.isdir(path) else 0 for path in ("/proc/self/task", "/proc/self/fd"))
+    tasks, files = (
+        len(os.listdir(path)) if os.path.isdir(path) else 0
+        for path in ("/proc/self/task", "/proc/self/fd")
+    )
     return Sample(resident("VmRSS"), tasks, files, time.process_time())
 
 
@@ -78,14 +90,23 @@ def judged(samples: list[Sample], rounds: int, case: str) -> dict[str, Any]:
     memory = median(late, "memory") / max(median(early, "memory"), 1)
     slower = (late[-1].seconds - late[0].seconds) / (early[-1].seconds - early[0].seconds)
     threads, handles = (
-        max(getattr(each, name) for each in late) - max(getattr(each, name) for each in early) for name in ("threads", "handles")
+        max(getattr(each, name) for each in late) - max(getattr(each, name) for each in early)
+        for name in ("threads", "handles")
     )
     lost = [f"{case}: memory grew by {100 * (memory - 1):.1f} %"] if memory > GROWTH else []
     lost += [f"{case}: {threads} more threads"] if threads > THREADS else []
     lost += [f"{case}: {handles} more open files"] if handles > 0 else []
-    lost += [f"{case}: a round takes {slower:.2f} times the processor time"] if slower > SLOWER and rounds >= LONG else []
+    lost += (
+        [f"{case}: a round takes {slower:.2f} times the processor time"]
+        if slower > SLOWER and rounds >= LONG
+        else []
+    )
     said = f"{case}: memory {100 * (memory - 1):+.2f} %, processor time of a round x {slower:.2f}"
-    return told(rounds, lost, f"{said}, {least(late, 'threads')} threads ({threads:+}), {least(late, 'handles')} open files ({handles:+})")
+    return told(
+        rounds,
+        lost,
+        f"{said}, {least(late, 'threads')} threads ({threads:+}), {least(late, 'handles')} open files ({handles:+})",
+    )
 
 
 def least(samples: list[Sample], name: str) -> int:

@@ -28,14 +28,35 @@ def run(files: tuple[str, ...], which: str = "") -> Tally:
     """The tests of some files but for those marked slow; ``which`` are words of pytest's ``-k``."""
     with tempfile.TemporaryDirectory() as top:
         report = Path(top) / "report.xml"
-        words = ["-q", "-p", "no:cacheprovider", "--no-header", f"--junitxml={report}", "-m", "not slow", "-k", which]
+        words = [
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--no-header",
+            f"--junitxml={report}",
+            "-m",
+            "not slow",
+            "-k",
+            which,
+        ]
         paths = [f"tests/{name}" for name in files]
         try:
-            done = subprocess.run([sys.executable, "-m", "pytest", *words, *paths], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
+            done = subprocess.run(
+                [sys.executable, "-m", "pytest", *words, *paths],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+            )
         except subprocess.TimeoutExpired:
             return Tally(0, (f"{', '.join(paths)} took more than {LIMIT} s",))
-        if done.returncode not in (0, FAILED):  # nothing was selected, or not even that was found out
-            return Tally(0, (f"pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-300:]}",))
+        if done.returncode not in (
+            0,
+            FAILED,
+        ):  # nothing was selected, or not even that was found out
+            return Tally(
+                0, (f"pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-300:]}",)
+            )
         some = "some tests" if which else "tests"
         return counted(report, f"{some} of {', '.join(f'`{path}`' for path in paths)}")
 
@@ -44,7 +65,13 @@ def counted(report: Path, note: str) -> Tally:
     """What a report of pytest's says. Tests that were skipped attacked nothing; the examples of a generated one count each."""
     cases = list(ElementTree.parse(report).iter("testcase"))
     skipped = [case for case in cases if case.find("skipped") is not None]
-    failed = [case.get("name", "") for case in cases if case.find("failure") is not None or case.find("error") is not None]
-    generated = [int(found[1]) - 1 for case in cases if (found := GENERATED.search(case.get("name", "")))]
+    failed = [
+        case.get("name", "")
+        for case in cases
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
+    generated = [
+        int(found[1]) - 1 for case in cases if (found := GENERATED.search(case.get("name", "")))
+    ]
     count = len(cases) - len(skipped) + sum(generated)
     return Tally(count, tuple(failed), note + (f", {len(skipped)} skipped" if skipped else ""))

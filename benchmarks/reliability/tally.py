@@ -29,4 +29,8 @@ def tally(found: dict[str, object]) -> Tally:
 def together(*parts: Tally) -> Tally:
     """Several attacks on one promise."""
     notes = "; ".join(dict.fromkeys(part.note for part in parts if part.note))
-    return Tally(sum(part.attacks for part in parts), tuple(text for part in parts for text in part.lost), notes)
+    return Tally(
+        sum(part.attacks for part in parts),
+        tuple(text for part in parts for text in part.lost),
+        notes,
+    )

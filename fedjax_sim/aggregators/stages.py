@@ -36,7 +36,12 @@ def require_reducer(aggregator: Aggregator) -> None:
     Raises:
       FedError: for a stage that only makes sense before one.
     """
-    require(aggregator.reduce is not None, "an aggregator must reduce", "stages that do not", f"chain them with one of {REDUCERS}")
+    require(
+        aggregator.reduce is not None,
+        "an aggregator must reduce",
+        got="stages that do not",
+        fix=f"chain them with one of {REDUCERS}",
+    )
 
 
 def chain(*stages: Aggregator) -> Aggregator:
@@ -49,8 +54,8 @@ def chain(*stages: Aggregator) -> Aggregator:
     require(
         reducers == [len(stages) - 1],
         "a chain of aggregators ends with its one reducer",
-        f"reducers at places {reducers} of {len(stages)}",
-        f"put one of {REDUCERS} last, and nothing like them before it",
+        got=f"reducers at places {reducers} of {len(stages)}",
+        fix=f"put one of {REDUCERS} last, and nothing like them before it",
     )
 
     def lift(key: Key, state: PyTree, upload: Upload) -> tuple[Upload, PyTree]:
@@ -60,14 +65,21 @@ def chain(*stages: Aggregator) -> Aggregator:
             stats.append(stat)
         return upload, tuple(stats)
 
-    def finalize(key: Key, state: PyTree, upload: Upload, stats: PyTree) -> tuple[Upload, PyTree, Metrics]:
+    def finalize(
+        key: Key, state: PyTree, upload: Upload, stats: PyTree
+    ) -> tuple[Upload, PyTree, Metrics]:
         states, metrics = list(state), {}
         for i, s in reversed(list(enumerate(stages))):
             upload, states[i], report = s.finalize(fold_in(key, i), state[i], upload, stats[i])
             metrics |= report
         return upload, tuple(states), metrics
 
-    return Aggregator(lambda variables: tuple(s.init(variables) for s in stages), lift, finalize, stages[-1].reduce)
+    return Aggregator(
+        lambda variables: tuple(s.init(variables) for s in stages),
+        lift,
+        finalize,
+        stages[-1].reduce,
+    )
 
 
 def mean() -> Aggregator:
@@ -75,12 +87,12 @@ def mean() -> Aggregator:
     return _weighted(lambda upload: upload.weight, lambda upload: upload.weight)
 
 
-def uniform() -> Aggregator:
+def unweighted_mean() -> Aggregator:
     """The mean over the cohort, all clients alike (Reddi et al. 2021 and Karimireddy et al. 2020 write it so)."""
     return _weighted(lambda upload: upload.count, lambda upload: upload.count)
 
 
-def total(divisor: float = 1.0) -> Aggregator:
+def scaled_sum(divisor: float = 1.0) -> Aggregator:
     """The sum over the cohort divided by a constant, such as the *expected* cohort (what differential privacy needs)."""
     positive("total.divisor", divisor)
     return _weighted(lambda upload: upload.count, lambda upload: jnp.float32(divisor))
@@ -91,14 +103,20 @@ def _weighted(weight: Callable[[Upload], Array], divisor: Callable[[Upload], Arr
 
     def lift(key: Key, state: PyTree, upload: Upload) -> tuple[Upload, PyTree]:
         w = weight(upload)
-        return upload._replace(delta=tree.scale(w, upload.delta), state=tree.scale(w, upload.state)), ()
+        return upload._replace(
+            delta=tree.scale(w, upload.delta), state=tree.scale(w, upload.state)
+        ), ()
 
-    def finalize(key: Key, state: PyTree, upload: Upload, stats: PyTree) -> tuple[Upload, PyTree, Metrics]:
+    def finalize(
+        key: Key, state: PyTree, upload: Upload, stats: PyTree
+    ) -> tuple[Upload, PyTree, Metrics]:
         d = divisor(upload)
         share = 1 / jnp.where(d > 0, d, 1)
         alike = 1 / jnp.maximum(upload.count, 1)
         averaged = upload._replace(
-            delta=tree.scale(share, upload.delta), state=tree.scale(share, upload.state), extra=tree.scale(alike, upload.extra)
+            delta=tree.scale(share, upload.delta),
+            state=tree.scale(share, upload.state),
+            extra=tree.scale(alike, upload.extra),
         )
         return averaged, state, {}
 
@@ -112,9 +130,13 @@ def clip(max_norm: float) -> Aggregator:
     def lift(key: Key, state: PyTree, upload: Upload) -> tuple[Upload, PyTree]:
         norm = tree.norm(upload.delta)
         factor = jnp.minimum(1.0, max_norm / jnp.maximum(norm, 1e-30))
-        return upload._replace(delta=tree.scale(factor, upload.delta)), Mean((norm > max_norm).astype(jnp.float32), jnp.float32(1))
+        return upload._replace(delta=tree.scale(factor, upload.delta)), Mean(
+            (norm > max_norm).astype(jnp.float32), jnp.float32(1)
+        )
 
-    def finalize(key: Key, state: PyTree, upload: Upload, stats: Mean) -> tuple[Upload, PyTree, Metrics]:
+    def finalize(
+        key: Key, state: PyTree, upload: Upload, stats: Mean
+    ) -> tuple[Upload, PyTree, Metrics]:
         return upload, state, {"clipped": stats}
 
     return stage(lift, finalize)
@@ -131,11 +153,21 @@ def median() -> Aggregator:
         high = jnp.take(ordered, n // 2, axis=0, mode="clip")
         return (0.5 * (low + high)).astype(leaf.dtype)
 
-    def finalize(key: Key, state: PyTree, upload: Upload, stats: PyTree) -> tuple[Upload, PyTree, Metrics]:
+    def finalize(
+        key: Key, state: PyTree, upload: Upload, stats: PyTree
+    ) -> tuple[Upload, PyTree, Metrics]:
         present = upload.count > 0
         n = jnp.maximum(jnp.sum(upload.count), 1)
-        delta, statistics = jax.tree.map(lambda leaf: middle(leaf, present), (upload.delta, upload.state))
-        extra = tree.scale(1 / n, tree.total(tree.where(present, upload.extra, tree.zeros_like(upload.extra))))
-        return Upload(delta, statistics, extra, jnp.sum(upload.weight), jnp.sum(upload.count)), state, {}
+        delta, statistics = jax.tree.map(
+            lambda leaf: middle(leaf, present), (upload.delta, upload.state)
+        )
+        extra = tree.scale(
+            1 / n, tree.total(tree.where(present, upload.extra, tree.zeros_like(upload.extra)))
+        )
+        return (
+            Upload(delta, statistics, extra, jnp.sum(upload.weight), jnp.sum(upload.count)),
+            state,
+            {},
+        )
 
     return stage(finalize=finalize, reduce="stack")

@@ -47,7 +47,11 @@ class Entry(NamedTuple):
 
 def entry(module: ModuleType) -> Entry:
     """What an algorithm's file brings: a factory of the file's own name, ``LAW``, and the card."""
-    return Entry(with_policy(getattr(module, module.__name__.rpartition(".")[2])), module.LAW, (module.__doc__ or "").strip())
+    return Entry(
+        with_policy(getattr(module, module.__name__.rpartition(".")[2])),
+        module.LAW,
+        (module.__doc__ or "").strip(),
+    )
 
 
 REGISTRY: dict[str, Entry] = {

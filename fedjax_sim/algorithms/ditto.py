@@ -12,12 +12,12 @@ import optax
 
 from fedjax_sim import clients
 from fedjax_sim.aggregators import mean
-from fedjax_sim.clients.learner import descend
+from fedjax_sim.clients.learner import gradient_learner
 from fedjax_sim.core.errors import not_negative, positive
 from fedjax_sim.core.types import Aggregator, Algorithm, Law, Objective
 from fedjax_sim.engine.federate import federate
-from fedjax_sim.optimizers.corrections import Optimizer, descent, proximal
-from fedjax_sim.servers.optimizer import optimizing
+from fedjax_sim.optimizers.corrections import Optimizer, local_optimizer, proximal
+from fedjax_sim.servers.optimizer import optimizer_server
 
 
 def ditto(
@@ -39,9 +39,13 @@ def ditto(
     """
     positive("ditto.lr", lr)
     not_negative("ditto.lam", lam)
-    personal = descent(lr if personal_lr is None else personal_lr, proximal(lam))
-    learner = clients.ditto(descend(objective, descent(lr, local)), objective, personal)
-    return federate(learner, aggregator or mean(), optimizing(server_optimizer or optax.sgd(1.0)))
+    personal = local_optimizer(lr if personal_lr is None else personal_lr, proximal(lam))
+    learner = clients.ditto(
+        gradient_learner(objective, local_optimizer(lr, local)), objective, personal
+    )
+    return federate(
+        learner, aggregator or mean(), optimizer_server(server_optimizer or optax.sgd(1.0))
+    )
 
 
 LAW = Law("its global model is FedAvg's, bit for bit", tolerance=0.0)

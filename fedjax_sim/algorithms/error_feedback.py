@@ -11,12 +11,12 @@ import optax
 
 from fedjax_sim import clients
 from fedjax_sim.aggregators import mean
-from fedjax_sim.clients.learner import descend
+from fedjax_sim.clients.learner import gradient_learner
 from fedjax_sim.core.errors import positive
 from fedjax_sim.core.types import Aggregator, Algorithm, Law, Objective
 from fedjax_sim.engine.federate import federate
-from fedjax_sim.optimizers.corrections import Optimizer, descent
-from fedjax_sim.servers.optimizer import optimizing
+from fedjax_sim.optimizers.corrections import Optimizer, local_optimizer
+from fedjax_sim.servers.optimizer import optimizer_server
 
 
 def error_feedback(
@@ -35,8 +35,12 @@ def error_feedback(
       objective, lr, local, aggregator, server_optimizer: as for FedAvg.
     """
     positive("error_feedback.lr", lr)
-    learner = clients.error_feedback(descend(objective, descent(lr, local)), clients.top_k(fraction))
-    return federate(learner, aggregator or mean(), optimizing(server_optimizer or optax.sgd(1.0)))
+    learner = clients.error_feedback(
+        gradient_learner(objective, local_optimizer(lr, local)), clients.top_k(fraction)
+    )
+    return federate(
+        learner, aggregator or mean(), optimizer_server(server_optimizer or optax.sgd(1.0))
+    )
 
 
 LAW = Law("sending everything is FedAvg", {"fraction": 1.0})

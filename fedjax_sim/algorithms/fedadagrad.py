@@ -2,7 +2,7 @@
 
 Memory: none. Upload: ``x - y``. Server: Adagrad on the averaged pseudo-gradient, ``v = v + delta^2``.
 Law: for a large tau the step is ``delta`` times ``server_lr / 2 tau``: FedAvg.
-Reference: Reddi et al., "Adaptive Federated Optimization", 2021, Algorithm 2 (which counts clients alike: ``aggregator=uniform()``; by
+Reference: Reddi et al., "Adaptive Federated Optimization", 2021, Algorithm 2 (which counts clients alike: ``aggregator=unweighted_mean()``; by
 default they are weighted by examples, as in the paper's experiments).
 """
 

@@ -2,7 +2,7 @@
 
 Memory: none. Upload: ``x - y``. Server: Adam without bias correction, ``v = b2 v + (1 - b2) delta^2``.
 Law: with ``b1 = 0``, ``b2 = 1`` and ``server_lr = 2 tau`` it is FedAvg.
-Reference: Reddi et al., "Adaptive Federated Optimization", 2021, Algorithm 2 (which counts clients alike: ``aggregator=uniform()``; by
+Reference: Reddi et al., "Adaptive Federated Optimization", 2021, Algorithm 2 (which counts clients alike: ``aggregator=unweighted_mean()``; by
 default they are weighted by examples, as in the paper's experiments).
 """
 
@@ -42,4 +42,7 @@ def fedadam(
     return fedavg(objective, lr=lr, local=local, aggregator=aggregator, server_optimizer=server)
 
 
-LAW = Law("b1 = 0, b2 = 1 and server_lr = 2 tau is FedAvg", {"b1": 0.0, "b2": 1.0, "tau": 0.5, "server_lr": 1.0})
+LAW = Law(
+    "b1 = 0, b2 = 1 and server_lr = 2 tau is FedAvg",
+    {"b1": 0.0, "b2": 1.0, "tau": 0.5, "server_lr": 1.0},
+)

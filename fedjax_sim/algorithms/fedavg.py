@@ -10,12 +10,12 @@ from __future__ import annotations
 import optax
 
 from fedjax_sim.aggregators import mean
-from fedjax_sim.clients.learner import descend
+from fedjax_sim.clients.learner import gradient_learner
 from fedjax_sim.core.errors import positive
 from fedjax_sim.core.types import Aggregator, Algorithm, Law, Objective
 from fedjax_sim.engine.federate import federate
-from fedjax_sim.optimizers.corrections import Optimizer, descent
-from fedjax_sim.servers.optimizer import optimizing
+from fedjax_sim.optimizers.corrections import Optimizer, local_optimizer
+from fedjax_sim.servers.optimizer import optimizer_server
 
 
 def fedavg(
@@ -37,8 +37,10 @@ def fedavg(
         ``optax.adam(...)`` here is FedOpt with optax's bias-corrected Adam; ``fedadam`` is the one of the paper.
     """
     positive("fedavg.lr", lr)
-    learner = descend(objective, descent(lr, local))
-    return federate(learner, aggregator or mean(), optimizing(server_optimizer or optax.sgd(1.0)))
+    learner = gradient_learner(objective, local_optimizer(lr, local))
+    return federate(
+        learner, aggregator or mean(), optimizer_server(server_optimizer or optax.sgd(1.0))
+    )
 
 
 LAW = Law(

@@ -3,7 +3,7 @@
 Memory: none. Upload: ``x - y``. Server: as FedAvg's. Local gradient: plus ``mu (y - x)``.
 Law: ``mu = 0`` is FedAvg, bit for bit.
 Reference: Li et al., "Federated Optimization in Heterogeneous Networks", 2020, Algorithm 2 and equation 2
-(whose box counts clients alike: ``aggregator=uniform()``).
+(whose box counts clients alike: ``aggregator=unweighted_mean()``).
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def fedprox(
     """
     not_negative("fedprox.mu", mu)
     chain = proximal(mu) if local is None else optax.chain(proximal(mu), local)
-    return fedavg(objective, lr=lr, local=chain, aggregator=aggregator, server_optimizer=server_optimizer)
+    return fedavg(
+        objective, lr=lr, local=chain, aggregator=aggregator, server_optimizer=server_optimizer
+    )
 
 
 LAW = Law("mu = 0 is FedAvg, bit for bit", {"mu": 0.0}, tolerance=0.0)

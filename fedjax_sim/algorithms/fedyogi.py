@@ -2,7 +2,7 @@
 
 Memory: none. Upload: ``x - y``. Server: Yogi without bias correction, ``v = v - (1 - b2) delta^2 sign(v - delta^2)``.
 Law: with ``b1 = 0``, ``b2 = 1`` and ``server_lr = 2 tau`` it is FedAvg.
-Reference: Reddi et al., "Adaptive Federated Optimization", 2021, Algorithm 2 (which counts clients alike: ``aggregator=uniform()``; by
+Reference: Reddi et al., "Adaptive Federated Optimization", 2021, Algorithm 2 (which counts clients alike: ``aggregator=unweighted_mean()``; by
 default they are weighted by examples, as in the paper's experiments).
 """
 
@@ -43,7 +43,16 @@ def fedyogi(
         square = jnp.square(delta)
         return v - (1 - b2) * square * jnp.sign(v - square)
 
-    return fedavg(objective, lr=lr, local=local, aggregator=aggregator, server_optimizer=adaptive(second, server_lr, b1, tau))
+    return fedavg(
+        objective,
+        lr=lr,
+        local=local,
+        aggregator=aggregator,
+        server_optimizer=adaptive(second, server_lr, b1, tau),
+    )
 
 
-LAW = Law("b1 = 0, b2 = 1 and server_lr = 2 tau is FedAvg", {"b1": 0.0, "b2": 1.0, "tau": 0.5, "server_lr": 1.0})
+LAW = Law(
+    "b1 = 0, b2 = 1 and server_lr = 2 tau is FedAvg",
+    {"b1": 0.0, "b2": 1.0, "tau": 0.5, "server_lr": 1.0},
+)

@@ -13,8 +13,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedjax_sim.aggregators import uniform
-from fedjax_sim.clients.learner import Local, Sum, add_batch, average, descend, empty_sum, gradient
+from fedjax_sim.aggregators import unweighted_mean
+from fedjax_sim.clients.learner import (
+    Local,
+    Sum,
+    add_batch,
+    average,
+    empty_sum,
+    gradient,
+    gradient_learner,
+)
 from fedjax_sim.core import tree
 from fedjax_sim.core.errors import positive, require
 from fedjax_sim.core.types import (
@@ -34,19 +42,23 @@ from fedjax_sim.core.types import (
     Variables,
 )
 from fedjax_sim.engine.federate import federate
-from fedjax_sim.optimizers.corrections import Optimizer, descent, drift
-from fedjax_sim.servers.optimizer import Served, optimizing
+from fedjax_sim.optimizers.corrections import Optimizer, drift, local_optimizer
+from fedjax_sim.servers.optimizer import OptimizerServerState, optimizer_server
 
 
-class Controlled(NamedTuple):
+class ScaffoldState(NamedTuple):
     """The server's state: the model with its optimizer, and ``c``, like the parameters."""
 
-    served: Served
+    served: OptimizerServerState
     c: PyTree
 
 
 def scaffold(
-    objective: Objective, *, lr: float = 0.1, option: Literal["I", "II"] = "II", server_optimizer: Optimizer | None = None
+    objective: Objective,
+    *,
+    lr: float = 0.1,
+    option: Literal["I", "II"] = "II",
+    server_optimizer: Optimizer | None = None,
 ) -> Algorithm:
     """Local steps corrected by control variates, so that clients with different data do not drift apart.
 
@@ -58,20 +70,40 @@ def scaffold(
       server_optimizer: on the mean pseudo-gradient; by default SGD with rate 1 (eta_g).
     """
     positive("scaffold.lr", lr)
-    require(not callable(lr), "scaffold.lr must be one number", "a schedule", "option II divides by K lr; use a constant rate")
-    require(option in ("I", "II"), "scaffold.option must be 'I' or 'II'", repr(option), "use 'II' unless gradients at x are wanted")
-    local = descend(objective, descent(lr, drift()), lambda message, memory: {"drift": tree.sub(message.extra, memory)})
+    require(
+        not callable(lr),
+        "scaffold.lr must be one number",
+        got="a schedule",
+        fix="option II divides by K lr; use a constant rate",
+    )
+    require(
+        option in ("I", "II"),
+        "scaffold.option must be 'I' or 'II'",
+        got=repr(option),
+        fix="use 'II' unless gradients at x are wanted",
+    )
+    local = gradient_learner(
+        objective,
+        local_optimizer(lr, drift()),
+        lambda message, memory: {"drift": tree.sub(message.extra, memory)},
+    )
     renew = at_anchor(objective, local) if option == "I" else from_path(local, lr)
-    return federate(renew, uniform(), controlled(optimizing(server_optimizer or optax.sgd(1.0))))
+    return federate(
+        renew, unweighted_mean(), controlled(optimizer_server(server_optimizer or optax.sgd(1.0)))
+    )
 
 
 def from_path(local: Learner, lr: float) -> Learner:
     """Option II: the path itself tells the mean gradient that was followed."""
 
-    def finish(key: Key, message: Message, memory: PyTree, after: Local) -> tuple[Upload, PyTree, Metrics]:
+    def finish(
+        key: Key, message: Message, memory: PyTree, after: Local
+    ) -> tuple[Upload, PyTree, Metrics]:
         upload, c_i, metrics = local.finish(key, message, memory, after)
         steps = jnp.maximum(after.steps, 1)
-        followed = tree.sub(tree.scale(1 / (steps * lr), upload.delta), message.extra)  # (x - y) / (K lr) - c
+        followed = tree.sub(
+            tree.scale(1 / (steps * lr), upload.delta), message.extra
+        )  # (x - y) / (K lr) - c
         return upload._replace(extra=followed), tree.add(c_i, followed), metrics
 
     return local._replace(init=no_control, finish=finish)
@@ -90,12 +122,16 @@ def at_anchor(objective: Objective, local: Learner) -> Learner:
     def start(key: Key, message: Message, memory: PyTree) -> AtAnchor:
         return AtAnchor(local.start(key, message, memory), empty_sum(message.params))
 
-    def step(key: Key, message: Message, memory: PyTree, now: AtAnchor, batch: Batch) -> tuple[AtAnchor, Metrics]:
+    def step(
+        key: Key, message: Message, memory: PyTree, now: AtAnchor, batch: Batch
+    ) -> tuple[AtAnchor, Metrics]:
         after, metrics = local.step(key, message, memory, now.descent, batch)
         grad = gradient(objective, Variables(message.params, message.state), key, batch)
         return AtAnchor(after, add_batch(now.anchor, grad.params, batch)), metrics
 
-    def finish(key: Key, message: Message, memory: PyTree, now: AtAnchor) -> tuple[Upload, PyTree, Metrics]:
+    def finish(
+        key: Key, message: Message, memory: PyTree, now: AtAnchor
+    ) -> tuple[Upload, PyTree, Metrics]:
         upload, c_i, metrics = local.finish(key, message, memory, now.descent)
         renewed = average(now.anchor, c_i)
         return upload._replace(extra=tree.sub(renewed, c_i)), renewed, metrics
@@ -111,15 +147,17 @@ def no_control(variables: Variables) -> PyTree:
 def controlled(inner: Server) -> Server:
     """A server that also keeps ``c`` and sends it along (lines 3, 16 and 17)."""
 
-    def init(variables: Variables) -> Controlled:
-        return Controlled(inner.init(variables), no_control(variables))
+    def init(variables: Variables) -> ScaffoldState:
+        return ScaffoldState(inner.init(variables), no_control(variables))
 
-    def broadcast(state: Controlled, member: Member) -> Message:
+    def broadcast(state: ScaffoldState, member: Member) -> Message:
         return inner.broadcast(state.served, member)._replace(extra=state.c)
 
-    def update(key: Key, state: Controlled, upload: Upload, roster: Roster) -> Controlled:
+    def update(key: Key, state: ScaffoldState, upload: Upload, roster: Roster) -> ScaffoldState:
         share = roster.count / roster.population  # |S| / N
-        return Controlled(inner.update(key, state.served, upload, roster), tree.axpy(share, upload.extra, state.c))
+        return ScaffoldState(
+            inner.update(key, state.served, upload, roster), tree.axpy(share, upload.extra, state.c)
+        )
 
     return Server(init, broadcast, update, lambda state: inner.variables(state.served))
 
@@ -127,7 +165,10 @@ def controlled(inner: Server) -> Server:
 LAW = Law(
     "in its first round it is FedAvg with all clients alike; c stays the mean of all c_i",
     equals="fedavg",
-    given={"aggregator": uniform()},
+    given={"aggregator": unweighted_mean()},
     rounds=1,
-    conserved=lambda state, memory: (state.server.c, jax.tree.map(lambda table: table.mean(axis=0), memory)),
+    conserved=lambda state, memory: (
+        state.server.c,
+        jax.tree.map(lambda table: table.mean(axis=0), memory),
+    ),
 )

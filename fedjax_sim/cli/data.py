@@ -27,7 +27,7 @@ from fedjax_sim.experiments.estimate import size
 def prepare(asked: argparse.Namespace) -> None:
     """``data prepare SOURCE [key=value ...] --out DIR``."""
     words = asked.partition or []
-    given = ("clients", "min_size", "test_fraction", "central_fraction", "seed", "name")
+    given = ("clients", "min_size", "test_fraction", "global_test_fraction", "seed", "name")
     begun = time.perf_counter()
     folder = write(
         asked.source,
@@ -42,7 +42,10 @@ def prepare(asked: argparse.Namespace) -> None:
     console, (train, *others) = Console(), card["examples"].items()
     rest = "".join(f", {count:,} {part}" for part, count in others if count)
     held = size(sum(about["bytes"] for about in card["files"].values()))
-    say(console, f"wrote {folder}: {card['clients']:,} clients, {train[1]:,} training examples{rest}; {held} in {seconds:.1f} s")
+    say(
+        console,
+        f"wrote {folder}: {card['clients']:,} clients, {train[1]:,} training examples{rest}; {held} in {seconds:.1f} s",
+    )
     say(console, f"look at it with: fedjax-sim data describe {folder} --out {folder}-figures")
 
 
@@ -70,10 +73,16 @@ def formats(asked: argparse.Namespace) -> None:
     """``data formats``: what ``data prepare`` reads, and the options of each."""
     console = Console()
     for name, reader in REGISTRY.items():
-        console.print(Text(name, style="bold").append(f"  {reader.says}", style="not bold"), highlight=False)
+        console.print(
+            Text(name, style="bold").append(f"  {reader.says}", style="not bold"), highlight=False
+        )
         table, said = Table(show_header=False, box=None, padding=(0, 2)), arguments(reader.read)
         for key, parameter in keywords(reader.read).items():
-            default = "" if parameter.default in (parameter.empty, "", (), None) else f"={parameter.default}"
+            default = (
+                ""
+                if parameter.default in (parameter.empty, "", (), None)
+                else f"={parameter.default}"
+            )
             table.add_row(f"  {key}{default}", Text(said.get(key, "").replace("``", "`")))
         console.print(table)
 
@@ -83,14 +92,22 @@ def _facts(card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "name", card["name"]
     yield "source", card["source"]
     yield "clients", f"{card['clients']:,}{'' if card['named'] else ', without names'}"
-    counts = [f"{count:,} {words}" for part, words in PARTS.items() if (count := card["examples"].get(part))]
+    counts = [
+        f"{count:,} {words}"
+        for part, words in PARTS.items()
+        if (count := card["examples"].get(part))
+    ]
     yield "examples", ", ".join(counts)
     yield "an example", f"x {_words(card['x'])}, y {_words(card['y'])}"
     yield "size", size(sum(about["bytes"] for about in card["files"].values()))
     yield "content hash", card["content"][:16]
 
 
-PARTS = {"train": "for training", "test": "for the clients' tests", "central": "for a global test set"}
+PARTS = {
+    "train": "for training",
+    "test": "for the clients' tests",
+    "central": "for a global test set",
+}
 
 
 def _sizes(data: Population) -> Iterator[tuple[str, str]]:
@@ -105,10 +122,18 @@ QUANTILES = {"min": "smallest", "p10": "10 %", "median": "median", "p90": "90 %"
 def _skew(spread: Spread | None, card: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if spread is None:
         text = card["y"] == {"tuple": []}
-        yield "labels", "none: a client's examples are the characters of a text" if text else "not one of few for each example"
+        yield (
+            "labels",
+            "none: a client's examples are the characters of a text"
+            if text
+            else "not one of few for each example",
+        )
         return
     yield "labels", f"{len(spread.counts)}, of which a client has {spread.classes:.3g} on average"
-    yield "label entropy", f"{spread.entropy:.3f} of a client on average, {spread.overall:.3f} of all together (nats)"
+    yield (
+        "label entropy",
+        f"{spread.entropy:.3f} of a client on average, {spread.overall:.3f} of all together (nats)",
+    )
 
 
 def _words(form: dict[str, Any]) -> str:
@@ -116,5 +141,7 @@ def _words(form: dict[str, Any]) -> str:
     if "dtype" in form:
         return f"{form['dtype']}{form['shape'] or ''}"
     if "dict" in form:
-        return "{" + ", ".join(f"{key}: {_words(inner)}" for key, inner in form["dict"].items()) + "}"
+        return (
+            "{" + ", ".join(f"{key}: {_words(inner)}" for key, inner in form["dict"].items()) + "}"
+        )
     return "(" + ", ".join(map(_words, form.get("tuple", form.get("list", ())))) + ")"

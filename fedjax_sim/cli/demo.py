@@ -29,7 +29,11 @@ def shipped(name: str) -> Path:
     for folder in (package / "configs", package.parent / "configs"):
         if (path := folder / f"{name}.toml").is_file():
             return path
-    fail("a configuration file of the project is missing", f"{name}.toml", "install fedjax-sim again")
+    fail(
+        "a configuration file of the project is missing",
+        got=f"{name}.toml",
+        fix="install fedjax-sim again",
+    )
 
 
 def demo(asked: argparse.Namespace) -> int:
@@ -43,7 +47,10 @@ def demo(asked: argparse.Namespace) -> int:
     for each in ready:
         label = variant_tag(each.config.run.algorithm)
         folders[label] = new_folder(each.config, top / label)
-        say(console, f"{label}: {each.task.data.train.clients} clients, {each.config.run.rounds} rounds")
+        say(
+            console,
+            f"{label}: {each.task.data.train.clients} clients, {each.config.run.rounds} rounds",
+        )
         summary = carried_out(each, folders[label])
         if exit_status(summary["stopped"]):
             return tell(summary, folders[label], each.config.run.rounds)
@@ -58,4 +65,6 @@ def demo(asked: argparse.Namespace) -> int:
 
 def next_folder(root: Path) -> Path:
     """``root/demo-<number>``, the first that is free."""
-    return next(path for number in range(1, 10**6) if not (path := root / f"demo-{number:03}").exists())
+    return next(
+        path for number in range(1, 10**6) if not (path := root / f"demo-{number:03}").exists()
+    )

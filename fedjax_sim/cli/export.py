@@ -19,7 +19,7 @@ from fedjax_sim.cli.run import experiment, say
 from fedjax_sim.core import tree
 from fedjax_sim.core.errors import fail
 from fedjax_sim.data.prepared.writer import form
-from fedjax_sim.engine.round import initial
+from fedjax_sim.engine.round import initial_state
 from fedjax_sim.experiments import Experiment
 from fedjax_sim.experiments.config.load import tables
 from fedjax_sim.experiments.config.messages import variant_tag
@@ -40,7 +40,13 @@ READ = {
 }
 """How a file of each format is read."""
 
-ANYWHERE = ("engine.devices=none", "engine.shards=none", "engine.model=1", "engine.backend=auto", "engine.memory=none")
+ANYWHERE = (
+    "engine.devices=none",
+    "engine.shards=none",
+    "engine.devices_per_client=1",
+    "engine.backend=auto",
+    "engine.memory_limit=none",
+)
 """A run of another machine can be exported on this one."""
 
 
@@ -59,17 +65,20 @@ def export(asked: argparse.Namespace) -> None:
     console = Console()
     for note in found.notes:
         say(console, f"note: {note}")
-    say(console, f"wrote {path}: the model of round {found.step}, {card['parameters']:,} parameters, {size(path.stat().st_size)}")
+    say(
+        console,
+        f"wrote {path}: the model of round {found.step}, {card['parameters']:,} parameters, {size(path.stat().st_size)}",
+    )
     say(console, f"read it with: {READ[kind].replace('FILE', repr(str(path)))}")
 
 
 def checkpoint_of(ready: Experiment, folder: Path, step: int | None = None) -> Restored:
     """The newest usable checkpoint of a run, or that of one round, on shapes alone: no state is made, nothing in the folder is touched."""
     sizes = jnp.asarray(ready.task.data.train.sizes, jnp.int32)
-    start = partial(initial, ready.algorithm, ready.sampler, sizes, ready.batching)
+    start = partial(initial_state, ready.algorithm, ready.sampler, sizes, ready.local_work)
     like = jax.eval_shape(lambda: start(starting_variables(ready), ready.config.run.seed))
     store = open_store(folder / CHECKPOINTS)
-    return store.restore(replace(like, memory=()) if ready.program.keeping else like, step)
+    return store.restore(replace(like, memory=()) if ready.program.host_memory else like, step)
 
 
 def card_of(ready: Experiment, found: Restored, folder: Path) -> Card:
@@ -77,13 +86,19 @@ def card_of(ready: Experiment, found: Restored, folder: Path) -> Card:
     the configuration that the checkpoint was made with."""
     run, record = ready.config.run, folder / ROWS
     past = from_jsonl(record, found.step) if record.is_file() else None
-    numbers = {name: float(past.latest(name) or 0.0) for name in past.names() if "/" in name} if past else {}
+    numbers = (
+        {name: float(past.latest(name) or 0.0) for name in past.names() if "/" in name}
+        if past
+        else {}
+    )
     return {
         "task": variant_tag(run.task),
         "algorithm": variant_tag(run.algorithm),
         "seed": run.seed,
         "rounds": found.step,
-        "metrics": {name: value if math.isfinite(value) else str(value) for name, value in numbers.items()},
+        "metrics": {
+            name: value if math.isfinite(value) else str(value) for name, value in numbers.items()
+        },
         "parameters": tree.size(ready.algorithm.variables(found.state.algorithm).params),
         "input": form(ready.task.data.train.x),
         "config_hash": hash_of(found.metadata.get("config", tables(run))),
@@ -96,7 +111,7 @@ def _model(ready: Experiment) -> Model:
     """What can be written as a program."""
     if ready.task.model is None:
         what = f"the task {ready.task.name!r} has parameters, but no model that predicts"
-        fail(what, "--format stablehlo", "export its parameters, with --format safetensors")
+        fail(what, got="--format stablehlo", fix="export its parameters, with --format safetensors")
     return ready.task.model
 
 

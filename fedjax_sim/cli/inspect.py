@@ -45,9 +45,15 @@ def list_known(asked: argparse.Namespace) -> None:
 
 def describe(asked: argparse.Namespace) -> None:
     """``describe NAME``: everything of that name."""
-    found = [(kind, registry[asked.name]) for kind, registry in kinds().items() if asked.name in registry]
+    found = [
+        (kind, registry[asked.name]) for kind, registry in kinds().items() if asked.name in registry
+    ]
     if not found:
-        fail("nothing is registered under this name", repr(asked.name), suggest(asked.name, {n for r in kinds().values() for n in r}))
+        fail(
+            "nothing is registered under this name",
+            got=repr(asked.name),
+            fix=suggest(asked.name, {n for r in kinds().values() for n in r}),
+        )
     console = Console()
     for kind, entry in found:
         console.print(f"{kind[:-1]} {asked.name}", style="bold", highlight=False)
@@ -99,11 +105,20 @@ def print_versions(asked: argparse.Namespace) -> None:
 
 def _says(entry: Any) -> str:
     """A line about something registered."""
-    return getattr(entry, "says", "") or summary(getattr(entry, "factory", entry)).replace("``", "`")
+    return getattr(entry, "says", "") or summary(getattr(entry, "factory", entry)).replace(
+        "``", "`"
+    )
 
 
 def _card(entry: Any) -> list[str]:
-    return [text for text in (getattr(entry, "card", ""), inspect.getdoc(getattr(entry, "factory", entry)) or "") if text]
+    return [
+        text
+        for text in (
+            getattr(entry, "card", ""),
+            inspect.getdoc(getattr(entry, "factory", entry)) or "",
+        )
+        if text
+    ]
 
 
 def _data_card(name: str, entry: Any) -> list[str]:
@@ -113,7 +128,12 @@ def _data_card(name: str, entry: Any) -> list[str]:
     deal = "" if entry.client else ", partition='dirichlet', clients=100"
     clients = f"clients by {entry.client}" if entry.client else "without clients of its own"
     features = f"x from {entry.x if isinstance(entry.x, str) else ', '.join(entry.x)}, y from {entry.y}, {clients}"
-    return [entry.says, features, f"read: fedjax_sim.data.tfds({name!r}{deal})", f"prepare, once: {command(name)}"]
+    return [
+        entry.says,
+        features,
+        f"read: fedjax_sim.data.tfds({name!r}{deal})",
+        f"prepare, once: {command(name)}",
+    ]
 
 
 def _settings(kind: str, factory: Any) -> Table:
@@ -122,9 +142,16 @@ def _settings(kind: str, factory: Any) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="bold")
     for heading in ("setting", "type", "default"):
         table.add_column(heading)
-    written, fields = inspect.signature(factory).parameters, fields_of(factory, parts_of(registries()), family.skip, family.wired)
+    written, fields = (
+        inspect.signature(factory).parameters,
+        fields_of(factory, parts_of(registries()), family.skip, family.wired),
+    )
     for name in fields:
         hint, default = written[name].annotation, written[name].default
         words = "required" if default is inspect.Parameter.empty else repr(default)
-        table.add_row(name, Text(hint if isinstance(hint, str) else getattr(hint, "__name__", str(hint))), Text(words))
+        table.add_row(
+            name,
+            Text(hint if isinstance(hint, str) else getattr(hint, "__name__", str(hint))),
+            Text(words),
+        )
     return table

@@ -27,7 +27,7 @@ def replay(asked: argparse.Namespace) -> None:
     incident = read(asked.file)
     ready = experiment(incident.folder / CONFIG, [])
     found = restore(incident, blank(ready))
-    parts = Parts(ready.algorithm, ready.sampler, ready.batching, ready.guard, ready.program.plan)
+    parts = Parts(ready.algorithm, ready.sampler, ready.local_work, ready.guard, ready.program.plan)
     console = Console()
     for note in found.notes:
         say(console, f"note: {note}")
@@ -39,7 +39,10 @@ def replay(asked: argparse.Namespace) -> None:
             passages.append(passage)
             show(console, passage)
         path = Path(asked.file).with_name(f"{Path(asked.file).stem}-client-{client}.json")
-        files.save(path, json.dumps(told(incident.round, client, name, passages), indent=1, default=str) + "\n")
+        files.save(
+            path,
+            json.dumps(told(incident.round, client, name, passages), indent=1, default=str) + "\n",
+        )
         say(console, f"written to {path}")
 
 
@@ -48,34 +51,55 @@ def blank(ready: Experiment) -> Any:
     import jax
     import jax.numpy as jnp
 
-    from fedjax_sim.engine.round import initial
+    from fedjax_sim.engine.round import initial_state
     from fedjax_sim.experiments.run import starting_variables
 
     data = ready.task.data.train
 
     def start() -> Any:
         sizes = jnp.asarray(data.sizes, jnp.int32)
-        return initial(ready.algorithm, ready.sampler, sizes, ready.batching, starting_variables(ready), 0)
+        return initial_state(
+            ready.algorithm, ready.sampler, sizes, ready.local_work, starting_variables(ready), 0
+        )
 
     state, cohort = jax.eval_shape(start), ready.sampler.cohort(data.clients)
-    return state.replace(memory=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((cohort, *leaf.shape[1:]), leaf.dtype), state.memory))
+    return state.replace(
+        memory=jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((cohort, *leaf.shape[1:]), leaf.dtype), state.memory
+        )
+    )
 
 
 def show(console: Console, passage: Any) -> None:
     """The last steps of a passage, and what was found."""
-    table = Table(title=f"trip {passage.trip}: {len(passage.steps)} of {passage.of} steps", title_justify="left")
+    table = Table(
+        title=f"trip {passage.trip}: {len(passage.steps)} of {passage.of} steps",
+        title_justify="left",
+    )
     for heading in ("step", "loss", "norm of delta", "not finite"):
         table.add_column(heading)
     for step in passage.steps[-TAIL:]:
         more = f" and {len(step.odd) - 1} more" if len(step.odd) > 1 else ""
-        table.add_row(str(step.number), "-" if step.loss is None else f"{step.loss:.4g}", f"{step.norm:.4g}", (step.odd or ("",))[0] + more)
+        table.add_row(
+            str(step.number),
+            "-" if step.loss is None else f"{step.loss:.4g}",
+            f"{step.norm:.4g}",
+            (step.odd or ("",))[0] + more,
+        )
     console.print(table)
-    say(console, f"found: {passage.found}" if passage.found else "nothing is wrong in this trip when the client runs by itself")
+    say(
+        console,
+        f"found: {passage.found}"
+        if passage.found
+        else "nothing is wrong in this trip when the client runs by itself",
+    )
 
 
 def told(round_: int, client: int, name: str | None, passages: list[Any]) -> dict[str, Any]:
     """The same for a file, in strict JSON."""
-    trips = [{**each._asdict(), "steps": [step._asdict() for step in each.steps]} for each in passages]
+    trips = [
+        {**each._asdict(), "steps": [step._asdict() for step in each.steps]} for each in passages
+    ]
     for trip in trips:
         del trip["client"]
         for step in trip["steps"]:

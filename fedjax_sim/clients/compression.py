@@ -13,7 +13,17 @@ from jax import lax
 from fedjax_sim.clients.personalization import Private
 from fedjax_sim.core import tree
 from fedjax_sim.core.errors import fraction as check_fraction
-from fedjax_sim.core.types import Array, Key, Learner, Mean, Message, Metrics, PyTree, Upload, Variables
+from fedjax_sim.core.types import (
+    Array,
+    Key,
+    Learner,
+    Mean,
+    Message,
+    Metrics,
+    PyTree,
+    Upload,
+    Variables,
+)
 
 
 class Codec(NamedTuple):
@@ -55,10 +65,14 @@ def error_feedback(learner: Learner, codec: Codec) -> Learner:
     def start(key: Key, message: Message, memory: Private) -> PyTree:
         return learner.start(key, message, memory.inner)
 
-    def step(key: Key, message: Message, memory: Private, local: PyTree, batch: PyTree) -> tuple[PyTree, Metrics]:
+    def step(
+        key: Key, message: Message, memory: Private, local: PyTree, batch: PyTree
+    ) -> tuple[PyTree, Metrics]:
         return learner.step(key, message, memory.inner, local, batch)
 
-    def finish(key: Key, message: Message, memory: Private, local: PyTree) -> tuple[Upload, Private, Metrics]:
+    def finish(
+        key: Key, message: Message, memory: Private, local: PyTree
+    ) -> tuple[Upload, Private, Metrics]:
         upload, inner, metrics = learner.finish(key, message, memory.inner, local)
         wanted = tree.add(upload.delta, memory.own)
         sent = codec.transmit(jax.random.fold_in(key, 1), wanted)

@@ -10,11 +10,22 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_sim.core import tree
-from fedjax_sim.core.types import Array, Batch, Key, Learner, Message, Metrics, Objective, PyTree, Upload, Variables
+from fedjax_sim.core.types import (
+    Array,
+    Batch,
+    Key,
+    Learner,
+    Message,
+    Metrics,
+    Objective,
+    PyTree,
+    Upload,
+    Variables,
+)
 
 
 class Local(NamedTuple):
-    """Local state of :func:`descend`: the client's model, its optimizer, and the steps taken so far (int32)."""
+    """Local state of :func:`gradient_learner`: the client's model, its optimizer, and the steps taken so far (int32)."""
 
     variables: Variables
     optimizer: PyTree
@@ -44,7 +55,7 @@ def broadcast_model(message: Message, memory: PyTree) -> Variables:
     return Variables(message.params, message.state)
 
 
-def descend(
+def gradient_learner(
     objective: Objective,
     optimizer: optax.GradientTransformationExtraArgs,
     context: Callable[[Message, PyTree], dict[str, Any]] = lambda message, memory: {},
@@ -53,24 +64,38 @@ def descend(
 
     Args:
       objective: what is minimised.
-      optimizer: the local chain, from :func:`fedjax_sim.optimizers.corrections.descent`; it starts afresh in every round.
+      optimizer: the local chain, from :func:`fedjax_sim.optimizers.corrections.local_optimizer`; it starts afresh in every round.
       context: ``(message, memory) -> extra arguments`` for the chain, besides ``anchor``.
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
     def start(key: Key, message: Message, memory: PyTree) -> Local:
-        return Local(Variables(message.params, message.state), optimizer.init(message.params), jnp.zeros((), jnp.int32))
+        return Local(
+            Variables(message.params, message.state),
+            optimizer.init(message.params),
+            jnp.zeros((), jnp.int32),
+        )
 
-    def step(key: Key, message: Message, memory: PyTree, local: Local, batch: Batch) -> tuple[Local, Metrics]:
+    def step(
+        key: Key, message: Message, memory: PyTree, local: Local, batch: Batch
+    ) -> tuple[Local, Metrics]:
         grad = gradient(objective, local.variables, key, batch)
         params = local.variables.params
         extra = {"anchor": message.params, **context(message, memory)}
         updates, state = optimizer.update(grad.params, local.optimizer, params, **extra)
-        return Local(Variables(optax.apply_updates(params, updates), grad.state), state, local.steps + 1), grad.metrics
+        return Local(
+            Variables(optax.apply_updates(params, updates), grad.state), state, local.steps + 1
+        ), grad.metrics
 
-    def finish(key: Key, message: Message, memory: PyTree, local: Local) -> tuple[Upload, PyTree, Metrics]:
+    def finish(
+        key: Key, message: Message, memory: PyTree, local: Local
+    ) -> tuple[Upload, PyTree, Metrics]:
         y = local.variables
-        return Upload(tree.sub(message.params, y.params), tree.sub(message.state, y.state)), memory, {}
+        return (
+            Upload(tree.sub(message.params, y.params), tree.sub(message.state, y.state)),
+            memory,
+            {},
+        )
 
     return Learner(lambda variables: (), start, step, finish, broadcast_model)
 
@@ -111,11 +136,19 @@ def full_gradient(objective: Objective) -> Learner:
     def start(key: Key, message: Message, memory: PyTree) -> Pass:
         return Pass(empty_sum(message.params), message.state)
 
-    def step(key: Key, message: Message, memory: PyTree, local: Pass, batch: Batch) -> tuple[Pass, Metrics]:
+    def step(
+        key: Key, message: Message, memory: PyTree, local: Pass, batch: Batch
+    ) -> tuple[Pass, Metrics]:
         grad = gradient(objective, Variables(message.params, local.state), key, batch)
         return Pass(add_batch(local.gradients, grad.params, batch), grad.state), grad.metrics
 
-    def finish(key: Key, message: Message, memory: PyTree, local: Pass) -> tuple[Upload, PyTree, Metrics]:
-        return Upload(average(local.gradients, message.params), tree.sub(message.state, local.state)), memory, {}
+    def finish(
+        key: Key, message: Message, memory: PyTree, local: Pass
+    ) -> tuple[Upload, PyTree, Metrics]:
+        return (
+            Upload(average(local.gradients, message.params), tree.sub(message.state, local.state)),
+            memory,
+            {},
+        )
 
     return Learner(lambda variables: (), start, step, finish, broadcast_model)

@@ -33,7 +33,9 @@ class Private(NamedTuple):
     own: PyTree
 
 
-def ditto(learner: Learner, objective: Objective, optimizer: optax.GradientTransformation) -> Learner:
+def ditto(
+    learner: Learner, objective: Objective, optimizer: optax.GradientTransformation
+) -> Learner:
     """Trains a personal model beside the learner's, on the same batches (Li et al. 2021, Algorithm 1).
 
     Args:
@@ -50,7 +52,9 @@ def ditto(learner: Learner, objective: Objective, optimizer: optax.GradientTrans
         own = (memory.own, optimizer.init(memory.own.params))
         return Private(learner.start(key, message, memory.inner), own)
 
-    def step(key: Key, message: Message, memory: Private, local: Private, batch: Batch) -> tuple[Private, Metrics]:
+    def step(
+        key: Key, message: Message, memory: Private, local: Private, batch: Batch
+    ) -> tuple[Private, Metrics]:
         inner, metrics = learner.step(key, message, memory.inner, local.inner, batch)
         own, state = local.own
         grad = gradient(objective, own, jax.random.fold_in(key, 1), batch)
@@ -59,7 +63,9 @@ def ditto(learner: Learner, objective: Objective, optimizer: optax.GradientTrans
         personal = {f"personal_{name}": value for name, value in grad.metrics.items()}
         return Private(inner, (own, state)), {**metrics, **personal}
 
-    def finish(key: Key, message: Message, memory: Private, local: Private) -> tuple[Upload, Private, Metrics]:
+    def finish(
+        key: Key, message: Message, memory: Private, local: Private
+    ) -> tuple[Upload, Private, Metrics]:
         upload, inner, metrics = learner.finish(key, message, memory.inner, local.inner)
         return upload, Private(inner, local.own[0]), metrics
 
@@ -78,10 +84,14 @@ def private_state(learner: Learner) -> Learner:
     def start(key: Key, message: Message, memory: Private) -> PyTree:
         return learner.start(key, unpack(message, memory), memory.inner)
 
-    def step(key: Key, message: Message, memory: Private, local: PyTree, batch: Batch) -> tuple[PyTree, Metrics]:
+    def step(
+        key: Key, message: Message, memory: Private, local: PyTree, batch: Batch
+    ) -> tuple[PyTree, Metrics]:
         return learner.step(key, unpack(message, memory), memory.inner, local, batch)
 
-    def finish(key: Key, message: Message, memory: Private, local: PyTree) -> tuple[Upload, Private, Metrics]:
+    def finish(
+        key: Key, message: Message, memory: Private, local: PyTree
+    ) -> tuple[Upload, Private, Metrics]:
         upload, inner, metrics = learner.finish(key, unpack(message, memory), memory.inner, local)
         kept = tree.sub(memory.own, upload.state)
         return upload._replace(state=tree.zeros_like(upload.state)), Private(inner, kept), metrics
@@ -101,7 +111,9 @@ def private_statistics(algorithm: Algorithm) -> Algorithm:
     def memory(variables: Variables) -> Private:
         return Private(algorithm.memory(variables), variables.state)
 
-    def round(trip: Any, key: Key, state: PyTree, memory: Private, roster: Roster) -> tuple[PyTree, Private, Outcome]:
+    def round(
+        trip: Any, key: Key, state: PyTree, memory: Private, roster: Roster
+    ) -> tuple[PyTree, Private, Outcome]:
         def private_trip(learner: Learner, *args: Any, **more: Any) -> Trip:
             return trip(private_state(learner), *args, **more)
 

@@ -21,14 +21,14 @@ class FedError(ValueError):
         self.setting = setting
 
 
-def fail(what: str, got: Any, do: str, setting: str | None = None) -> NoReturn:
+def fail(what: str, *, got: Any, fix: str, setting: str | None = None) -> NoReturn:
     """Raises :class:`FedError` with the three parts, and the setting to blame."""
-    raise FedError(sentence(what, got, do), setting)
+    raise FedError(sentence(what, got=got, fix=fix), setting)
 
 
-def sentence(what: str, got: Any, do: str) -> str:
-    """The three parts as one line: ``what: got ...; do``."""
-    return printable(f"{cut(what)}: got {cut(str(got))}; {do}")
+def sentence(what: str, *, got: Any, fix: str) -> str:
+    """The three parts as one line: ``what: got ...; fix``."""
+    return printable(f"{cut(what)}: got {cut(str(got))}; {fix}")
 
 
 def cut(text: str, length: int = 400) -> str:
@@ -38,25 +38,41 @@ def cut(text: str, length: int = 400) -> str:
 
 def printable(text: str) -> str:
     """The text on one line, without anything that a terminal would obey, whatever somebody has put into a file or a name."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return (
+        text
+        if text.isprintable()
+        else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    )
 
 
-def require(condition: bool, what: str, got: Any, do: str, setting: str | None = None) -> None:
+def require(condition: bool, what: str, *, got: Any, fix: str, setting: str | None = None) -> None:
     """Raises :class:`FedError` unless the condition holds."""
     if not condition:
-        fail(what, got, do, setting)
+        fail(what, got=got, fix=fix, setting=setting)
 
 
 def positive(name: str, value: Any) -> None:
     """Requires ``0 < value < inf``. Schedules and traced values (a sweep under ``vmap``) pass unchecked."""
     bad = isinstance(value, int | float) and not 0 < value < math.inf
-    require(not bad, f"{name} must {_demand(value, 'be positive')}", value, f"give {name} a value above 0", _setting(name))
+    require(
+        not bad,
+        f"{name} must {_demand(value, 'be positive')}",
+        got=value,
+        fix=f"give {name} a value above 0",
+        setting=_setting(name),
+    )
 
 
 def not_negative(name: str, value: Any) -> None:
     """Requires ``0 <= value < inf``. Schedules and traced values pass unchecked."""
     bad = isinstance(value, int | float) and not 0 <= value < math.inf
-    require(not bad, f"{name} must {_demand(value, 'not be negative')}", value, f"give {name} 0 or a value above it", _setting(name))
+    require(
+        not bad,
+        f"{name} must {_demand(value, 'not be negative')}",
+        got=value,
+        fix=f"give {name} 0 or a value above it",
+        setting=_setting(name),
+    )
 
 
 def fraction(name: str, value: Any, zero: bool = False) -> None:
@@ -64,7 +80,9 @@ def fraction(name: str, value: Any, zero: bool = False) -> None:
     bad = isinstance(value, int | float) and not (0 < value <= 1 or (zero and value == 0))
     interval = "[0, 1]" if zero else "(0, 1]"
     what = f"{name} is a share and must lie in {interval}"
-    require(not bad, what, value, f"give {name} a value such as 0.1", _setting(name))
+    require(
+        not bad, what, got=value, fix=f"give {name} a value such as 0.1", setting=_setting(name)
+    )
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -77,7 +95,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
 def lookup(kind: str, name: str, registry: dict[str, Any]) -> Any:
     """The registry's entry of that name, or an error with a suggestion."""
     if name not in registry:
-        fail(f"unknown {kind}", repr(name), suggest(name, registry), _setting(kind))
+        fail(f"unknown {kind}", got=repr(name), fix=suggest(name, registry), setting=_setting(kind))
     return registry[name]
 
 

@@ -36,7 +36,11 @@ def saving(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        fail(f"{path} could not be written", reason(error), "make room there, or see to its folder")
+        fail(
+            f"{path} could not be written",
+            got=reason(error),
+            fix="make room there, or see to its folder",
+        )
 
 
 def replace(path: Path, content: bytes) -> int:
@@ -48,7 +52,9 @@ def replace(path: Path, content: bytes) -> int:
     fresh = path.with_name(path.name + ".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.unlink(missing_ok=True)  # what is left of an attempt; or a link that somebody put there, which must not be followed
+        fresh.unlink(
+            missing_ok=True
+        )  # what is left of an attempt; or a link that somebody put there, which must not be followed
         with fresh.open("xb") as file:
             file.write(content)
             file.flush()
@@ -93,7 +99,11 @@ def own(path: Path) -> None:
     """
     if path.is_symlink():
         do = "remove it, or put what it leads to in its place"
-        fail(f"{path} is written to, and so must not be a link", f"a link to {os.readlink(path)}", do)
+        fail(
+            f"{path} is written to, and so must not be a link",
+            got=f"a link to {os.readlink(path)}",
+            fix=do,
+        )
 
 
 def clear(path: Path) -> None:
@@ -136,7 +146,11 @@ def deep(made: Any) -> bool:
     """Whether lists and tables lie deeper in one another than anybody writes."""
     level, depth = [made], 0
     while level and depth <= DEPTH:
-        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        inner = [
+            each.values() if isinstance(each, dict) else each
+            for each in level
+            if isinstance(each, dict | list)
+        ]
         level, depth = [value for values in inner for value in values], depth + 1
     return bool(level)
 

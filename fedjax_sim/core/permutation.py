@@ -39,7 +39,9 @@ def permute(words: Array, index: Array, n: Array | int, number: Array | int = 0)
     n = jnp.maximum(jnp.asarray(n, jnp.uint32), 1)
     twist = _mix(_mix(jnp.asarray(number).astype(jnp.uint32)) * jnp.uint32(0x846CA68B))
     # Flat, for a CPU computes long rows several elements at a time, and short ones element by element.
-    place, twist = (jnp.broadcast_to(x, index.shape).reshape(-1) for x in (index.astype(jnp.uint32), twist))
+    place, twist = (
+        jnp.broadcast_to(x, index.shape).reshape(-1) for x in (index.astype(jnp.uint32), twist)
+    )
 
     def outside(place: Array) -> Array:
         return jnp.any(place >= n)
@@ -57,9 +59,15 @@ def _shuffle(words: Array, twist: Array, place: Array, n: Array) -> Array:
     bits = (33 - lax.clz(n - 1)) // 2
     b = jnp.uint32(1) << bits
     a, low = (n + b - 1) >> bits, b - 1
-    words = _mix(_mix(words[0] + jnp.arange(ROUNDS, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)) * jnp.uint32(0x846CA68B) ^ words[1])
+    words = _mix(
+        _mix(words[0] + jnp.arange(ROUNDS, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9))
+        * jnp.uint32(0x846CA68B)
+        ^ words[1]
+    )
     # Computed here, and not anew for every element of every round.
-    words, twist, halves, a, low = lax.optimization_barrier((words, twist, (place >> bits, place & low), a, low))
+    words, twist, halves, a, low = lax.optimization_barrier(
+        (words, twist, (place >> bits, place & low), a, low)
+    )
 
     def two_rounds(i: Array | int, halves: tuple[Array, Array]) -> tuple[Array, Array]:
         left, right = halves
@@ -71,7 +79,9 @@ def _shuffle(words: Array, twist: Array, place: Array, n: Array) -> Array:
         return lax.fori_loop(0, ROUNDS // 2, two_rounds, halves, unroll=unroll)
 
     # A CPU computes a round of many elements at a time; an accelerator would launch a kernel for each round, where one will do.
-    left, right = lax.platform_dependent(halves, cpu=partial(rounds, unroll=False), default=partial(rounds, unroll=True))
+    left, right = lax.platform_dependent(
+        halves, cpu=partial(rounds, unroll=False), default=partial(rounds, unroll=True)
+    )
     return (left << bits) | right
 
 

@@ -44,7 +44,9 @@ def where(condition: Array, a: PyTree, b: PyTree) -> PyTree:
 
     def select(x: Any, y: Any) -> Array:
         x = jnp.asarray(x)
-        return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y)
+        return jnp.where(
+            condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y
+        )
 
     return jax.tree.map(select, a, b)
 
@@ -82,7 +84,9 @@ def tile(tree: PyTree, length: int) -> PyTree:
 
 def tile_on_host(tree: PyTree, length: int) -> PyTree:
     """Like :func:`tile`, as numpy views that take one row's bytes whatever the length."""
-    return jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (length, *jnp.shape(leaf))), tree)
+    return jax.tree.map(
+        lambda leaf: np.broadcast_to(np.asarray(leaf), (length, *jnp.shape(leaf))), tree
+    )
 
 
 def widen(tree: PyTree) -> PyTree:

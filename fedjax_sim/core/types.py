@@ -59,7 +59,9 @@ class Mean(NamedTuple):
     @property
     def value(self) -> Array:
         """The mean itself; 0 where nothing was weighed."""
-        return jnp.where(self.weight > 0, self.total / jnp.where(self.weight > 0, self.weight, 1), 0.0)
+        return jnp.where(
+            self.weight > 0, self.total / jnp.where(self.weight > 0, self.weight, 1), 0.0
+        )
 
 
 Metrics = dict[str, Any]
@@ -88,7 +90,7 @@ class Roster(NamedTuple):
     delay: Array
     population: Array
     """int32 scalar, N. Rows whose ``id`` is N are absent."""
-    lost: Any = None
+    dropped: Any = None
     """bool[C], who was there until a guard sent it away in this round; ``None`` where there is none. See :mod:`fedjax_sim.engine.nonfinite`."""
 
     @property
@@ -274,7 +276,7 @@ class Law(NamedTuple):
     """Name of the algorithm it then equals."""
     given: dict[str, Any] = {}
     """Settings of that other algorithm."""
-    batching: dict[str, Any] = {}
+    local_work: dict[str, Any] = {}
     """Local work for both, where the law needs a special one (``{"batch_size": None, "epochs": 1}``)."""
     rounds: int = 3
     """How many rounds the law holds for."""

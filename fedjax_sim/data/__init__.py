@@ -3,9 +3,27 @@
 TensorFlow Datasets is imported only when one of its data sets is read (:func:`fedjax_sim.data.tfds`).
 """
 
-from fedjax_sim.data.batching import Batching, Draw, batching, census, draw, fetch, local_steps, steps_per_epoch
+from fedjax_sim.data.batching import (
+    BatchIndices,
+    LocalWork,
+    census,
+    draw,
+    fetch,
+    local_steps,
+    local_work,
+    steps_per_epoch,
+)
 from fedjax_sim.data.feature_noise import feature_noise
-from fedjax_sim.data.federation import Federation, describe, federation, from_arrays, from_partition, hold_out, pool, split
+from fedjax_sim.data.federation import (
+    Federation,
+    describe,
+    federation,
+    from_arrays,
+    from_partition,
+    hold_out,
+    pool,
+    split,
+)
 from fedjax_sim.data.partition import REGISTRY as PARTITIONS
 from fedjax_sim.data.partition import (
     Parts,
@@ -26,8 +44,22 @@ from fedjax_sim.data.partition import (
     sized,
 )
 from fedjax_sim.data.partition.apply import Partition, deal
-from fedjax_sim.data.population import Examples, Population, Table, by_client, population, rows, to_table
-from fedjax_sim.data.prepared.reader import is_prepared, open_prepared, read_card, save, write_blocks
+from fedjax_sim.data.population import (
+    Examples,
+    Population,
+    Table,
+    by_client,
+    population,
+    rows,
+    to_table,
+)
+from fedjax_sim.data.prepared.reader import (
+    is_prepared,
+    open_prepared,
+    read_card,
+    save,
+    write_blocks,
+)
 from fedjax_sim.data.tfds.catalogue import CATALOGUE
 from fedjax_sim.data.tfds.federation import tfds
 from fedjax_sim.data.tfds.reader import is_tfds, open_tfds, read_columns
@@ -35,15 +67,14 @@ from fedjax_sim.data.tfds.reader import is_tfds, open_tfds, read_columns
 __all__ = [
     "CATALOGUE",
     "PARTITIONS",
-    "Batching",
-    "Draw",
+    "BatchIndices",
     "Examples",
     "Federation",
+    "LocalWork",
     "Partition",
     "Parts",
     "Population",
     "Table",
-    "batching",
     "by_client",
     "census",
     "continuous",
@@ -66,6 +97,7 @@ __all__ = [
     "is_prepared",
     "is_tfds",
     "local_steps",
+    "local_work",
     "natural",
     "open_prepared",
     "open_tfds",

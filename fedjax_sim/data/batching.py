@@ -20,8 +20,8 @@ from fedjax_sim.core.types import Array, Batch, Census
 from fedjax_sim.data.population import Table
 
 
-class Batching(NamedTuple):
-    """A client's local work in one round. Make one with :func:`batching`."""
+class LocalWork(NamedTuple):
+    """A client's local work in one round. Make one with :func:`local_work`."""
 
     batch_size: int | None
     epochs: int
@@ -29,7 +29,9 @@ class Batching(NamedTuple):
     shuffle: bool
 
 
-def batching(batch_size: int | None = 32, epochs: int = 1, steps: int | None = None, shuffle: bool = True) -> Batching:
+def local_work(
+    batch_size: int | None = 32, epochs: int = 1, steps: int | None = None, shuffle: bool = True
+) -> LocalWork:
     """Local work, checked.
 
     Args:
@@ -40,20 +42,33 @@ def batching(batch_size: int | None = 32, epochs: int = 1, steps: int | None = N
     """
     for name, value in (("batch_size", batch_size), ("epochs", epochs), ("steps", steps)):
         if value is not None:
-            require(isinstance(value, int), f"{name} must be a whole number", repr(value), f"give {name} a value such as 10")
+            require(
+                isinstance(value, int),
+                f"{name} must be a whole number",
+                got=repr(value),
+                fix=f"give {name} a value such as 10",
+            )
             positive(name, value)
-    return Batching(batch_size, epochs, steps, shuffle)
+    return LocalWork(batch_size, epochs, steps, shuffle)
 
 
-def steps_per_epoch(work: Batching, size: Any) -> Any:
+def steps_per_epoch(local_work: LocalWork, size: Any) -> Any:
     """``ceil(n / B)``, int32; 1 where a batch holds everything."""
-    return _home(size).ones_like(size) if work.batch_size is None else -(-size // work.batch_size)
+    return (
+        _home(size).ones_like(size)
+        if local_work.batch_size is None
+        else -(-size // local_work.batch_size)
+    )
 
 
-def local_steps(work: Batching, size: Any) -> Any:
+def local_steps(local_work: LocalWork, size: Any) -> Any:
     """int32 like ``size``, an array of JAX or of numpy: steps of a client with so many examples in one round; 0 for none."""
     home = _home(size)
-    full = steps_per_epoch(work, size) * work.epochs if work.steps is None else home.full_like(size, work.steps)
+    full = (
+        steps_per_epoch(local_work, size) * local_work.epochs
+        if local_work.steps is None
+        else home.full_like(size, local_work.steps)
+    )
     return home.where(size > 0, full, 0)
 
 
@@ -62,32 +77,34 @@ def _home(array: Any) -> Any:
     return np if isinstance(array, np.ndarray) else jnp
 
 
-def census(work: Batching, sizes: Array) -> Census:
+def census(local_work: LocalWork, sizes: Array) -> Census:
     """What a sampler may know of clients of these sizes (int32[N]) who do this work."""
-    return Census(sizes, local_steps(work, sizes))
+    return Census(sizes, local_steps(local_work, sizes))
 
 
-def most_steps(work: Batching, limit: int) -> int:
+def most_steps(local_work: LocalWork, limit: int) -> int:
     """Static: local steps of a client with ``limit`` examples."""
-    return work.steps or work.epochs * math.ceil(limit / (work.batch_size or limit))
+    return local_work.steps or local_work.epochs * math.ceil(
+        limit / (local_work.batch_size or limit)
+    )
 
 
 MANY = 2**16
 """Clients that are asked for :func:`evenness`; of more, so many that lie evenly between the first and the last."""
 
 
-def evenness(work: Batching, sizes: np.ndarray, cohort: int) -> float:
+def evenness(local_work: LocalWork, sizes: np.ndarray, cohort: int) -> float:
     """Steps of an average client over those of the longest of a cohort, as is to be expected of clients of these sizes (int[N]) who are
     drawn alike and do all of this work. Nothing but speed hangs on it.
 
     1 where all take the same; small where few clients of a cohort take most of its time.
     """
-    steps = np.asarray(local_steps(work, sizes[:: -(-len(sizes) // MANY)]))
+    steps = np.asarray(local_steps(local_work, sizes[:: -(-len(sizes) // MANY)]))
     longest = np.quantile(steps, 1 - 1 / (cohort + 1))
     return float(min(steps.mean() / longest, 1.0)) if longest > 0 else 1.0
 
 
-class Draw(NamedTuple):
+class BatchIndices(NamedTuple):
     """Which rows of a table make a batch."""
 
     rows: Array
@@ -96,7 +113,9 @@ class Draw(NamedTuple):
     """bool[B]."""
 
 
-def draw(work: Batching, limit: int, words: Array, table: Table, client: Array, step: Array) -> Draw:
+def draw(
+    local_work: LocalWork, limit: int, words: Array, table: Table, client: Array, step: Array
+) -> BatchIndices:
     """Rows of one client's local steps.
 
     Args:
@@ -107,18 +126,22 @@ def draw(work: Batching, limit: int, words: Array, table: Table, client: Array, 
       step: int32[...], 0 for the first local step of the round; the draw has its axes before its own.
     """
     size = jnp.take(table.size, client, mode="clip")
-    per_epoch = jnp.maximum(steps_per_epoch(work, size), 1)
-    width = min(work.batch_size or limit, limit)
+    per_epoch = jnp.maximum(steps_per_epoch(local_work, size), 1)
+    width = min(local_work.batch_size or limit, limit)
     step = jnp.expand_dims(step, -1)
     place = (step % per_epoch) * width + jnp.arange(width, dtype=jnp.int32)
     mask = (place < size) & (client < table.clients)
-    place = jnp.clip(place, 0, jnp.maximum(size - 1, 0))  # of a client with no example, too: it is masked, and must not wrap
-    if work.shuffle and width < limit:  # a batch that holds everybody's examples needs no order
+    place = jnp.clip(
+        place, 0, jnp.maximum(size - 1, 0)
+    )  # of a client with no example, too: it is masked, and must not wrap
+    if (
+        local_work.shuffle and width < limit
+    ):  # a batch that holds everybody's examples needs no order
         place = permute(words, place, size, step // per_epoch)
-    return Draw(jnp.take(table.offset, client, mode="clip") + place, mask)
+    return BatchIndices(jnp.take(table.offset, client, mode="clip") + place, mask)
 
 
-def fetch(table: Table, drawn: Draw) -> Batch:
+def fetch(table: Table, drawn: BatchIndices) -> Batch:
     """The examples of a draw."""
     # Without the barrier XLA fuses the rows' arithmetic into the gather and does it again for every scalar of every example.
     rows, mask = lax.optimization_barrier(drawn)

@@ -32,16 +32,30 @@ def feature_noise(data: Population, *, noise: float = 0.1, seed: int = 0) -> Pop
     """
     not_negative("noise", noise)
     leaves, structure = jax.tree.flatten(data.x)
-    kinds = sorted({str(leaf.dtype) for leaf in leaves if not jnp.issubdtype(leaf.dtype, jnp.floating)})
-    require(not kinds, "noise needs features that are floating point", ", ".join(kinds), "convert x first, for example to [0, 1]")
+    kinds = sorted(
+        {str(leaf.dtype) for leaf in leaves if not jnp.issubdtype(leaf.dtype, jnp.floating)}
+    )
+    require(
+        not kinds,
+        "noise needs features that are floating point",
+        got=", ".join(kinds),
+        fix="convert x first, for example to [0, 1]",
+    )
     levels = np.linspace(0, noise, data.clients)
-    noisy = [_noisy(leaf, data.offsets, levels, (seed, NOISE, which)) for which, leaf in enumerate(leaves)]
+    noisy = [
+        _noisy(leaf, data.offsets, levels, (seed, NOISE, which))
+        for which, leaf in enumerate(leaves)
+    ]
     return data._replace(x=jax.tree.unflatten(structure, noisy))
 
 
-def _noisy(x: np.ndarray, offsets: np.ndarray, levels: np.ndarray, stream: tuple[int, int, int]) -> np.ndarray:
+def _noisy(
+    x: np.ndarray, offsets: np.ndarray, levels: np.ndarray, stream: tuple[int, int, int]
+) -> np.ndarray:
     x = np.array(x)
     for client, level in enumerate(levels):
         mine = x[offsets[client] : offsets[client + 1]]
-        mine += (level * generator(*stream, client).standard_normal(mine.shape, np.float32)).astype(x.dtype)
+        mine += (level * generator(*stream, client).standard_normal(mine.shape, np.float32)).astype(
+            x.dtype
+        )
     return x

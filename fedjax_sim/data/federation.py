@@ -27,30 +27,38 @@ class Federation(NamedTuple):
 
     train: Population
     test: Population | None = None
-    central: Examples | None = None
+    global_test: Examples | None = None
 
 
-def federation(train: Population, test: Population | None = None, central: Examples | None = None) -> Federation:
+def federation(
+    train: Population, test: Population | None = None, global_test: Examples | None = None
+) -> Federation:
     """A checked :class:`Federation`; a ``test`` in which nobody has an example becomes ``None``, and so does an empty ``central``.
 
     Raises:
       FedError: where test clients are not the training clients, or the parts differ in structure, shape or dtype of an example.
     """
     test = None if test is None or not test.offsets[-1] else test
-    central = None if central is None or not len(central) else central
-    for name, part in (("test", test), ("central", central)):
+    global_test = None if global_test is None or not len(global_test) else global_test
+    for name, part in (("test", test), ("central", global_test)):
         if part is not None:
             mine, theirs = kind(train), kind(part)
             require(
-                mine == theirs, f"examples of {name} must be like those of train ({mine})", theirs, f"convert {name} the same way as train"
+                mine == theirs,
+                f"examples of {name} must be like those of train ({mine})",
+                got=theirs,
+                fix=f"convert {name} the same way as train",
             )
     if test is not None:
         same = test.clients == train.clients and test.names == train.names
         got = f"{test.clients} test and {train.clients} training clients"
         require(
-            same, "test must have the training clients, in the same order and under the same names", got, "use split(), or align the two"
+            same,
+            "test must have the training clients, in the same order and under the same names",
+            got=got,
+            fix="use split(), or align the two",
         )
-    return Federation(train, test, central)
+    return Federation(train, test, global_test)
 
 
 def from_arrays(
@@ -59,7 +67,7 @@ def from_arrays(
     client: np.ndarray,
     *,
     test_fraction: float = 0.0,
-    central: Examples | None = None,
+    global_test: Examples | None = None,
     seed: int = 0,
 ) -> Federation:
     """A federation from examples in any order and each example's client.
@@ -72,7 +80,7 @@ def from_arrays(
       central: a test set that belongs to nobody.
       seed: of the split.
     """
-    return federation(*split(by_client(x, y, client), test_fraction, seed), central)
+    return federation(*split(by_client(x, y, client), test_fraction, seed), global_test)
 
 
 def from_partition(
@@ -81,7 +89,7 @@ def from_partition(
     parts: Sequence[np.ndarray],
     *,
     test_fraction: float = 0.0,
-    central: Examples | None = None,
+    global_test: Examples | None = None,
     seed: int = 0,
 ) -> Federation:
     """A federation from a partition (:mod:`fedjax_sim.data.partition`): client ``i`` holds the rows ``parts[i]``, in that order.
@@ -92,12 +100,22 @@ def from_partition(
     order = np.concatenate(parts)
     n = rows((x, y))
     known = bool(np.all((order >= 0) & (order < n)))
-    require(known, "a partition's rows must exist", f"rows up to {order.max(initial=-1)} of {n}", "partition the labels of this data set")
+    require(
+        known,
+        "a partition's rows must exist",
+        got=f"rows up to {order.max(initial=-1)} of {n}",
+        fix="partition the labels of this data set",
+    )
     twice = np.flatnonzero(np.bincount(order, minlength=n) > 1)
-    require(not len(twice), "a row may belong to one client only", f"rows {twice[:5].tolist()} twice", "make the parts disjoint")
+    require(
+        not len(twice),
+        "a row may belong to one client only",
+        got=f"rows {twice[:5].tolist()} twice",
+        fix="make the parts disjoint",
+    )
     x, y = _take((x, y), order)
     data = population(x, y, np.cumsum([0, *map(len, parts)]))
-    return federation(*split(data, test_fraction, seed), central)
+    return federation(*split(data, test_fraction, seed), global_test)
 
 
 def split(data: Population, fraction: float, seed: int = 0) -> tuple[Population, Population | None]:
@@ -116,9 +134,13 @@ def split(data: Population, fraction: float, seed: int = 0) -> tuple[Population,
     wanted = np.minimum(np.maximum(np.round(fraction * sizes), 1), sizes - 1)
     draws = generator(seed, SPLIT).random(int(data.offsets[-1]))
     owner = np.repeat(np.arange(data.clients), sizes)
-    order = np.lexsort((draws, owner))  # by client, then by chance: the first of each client are its test examples
+    order = np.lexsort(
+        (draws, owner)
+    )  # by client, then by chance: the first of each client are its test examples
     chosen = np.zeros(len(order), bool)
-    chosen[order] = np.arange(len(order)) - np.repeat(data.offsets[:-1], sizes) < np.repeat(wanted, sizes)
+    chosen[order] = np.arange(len(order)) - np.repeat(data.offsets[:-1], sizes) < np.repeat(
+        wanted, sizes
+    )
     return _select(data, ~chosen), _select(data, chosen)
 
 
@@ -128,7 +150,7 @@ def hold_out(x: PyTree, y: PyTree, fraction: float, seed: int = 0) -> tuple[Exam
     Raises:
       FedError: where the fraction is not in ``[0, 1)``.
     """
-    share("central_fraction", fraction)
+    share("global_test_fraction", fraction)
     n = rows((x, y))
     chosen = np.zeros(n, bool)
     chosen[generator(seed, HOLD_OUT).permutation(n)[: round(fraction * n)]] = True
@@ -144,8 +166,15 @@ def describe(data: Population) -> dict[str, Any]:
     """Plain facts: ``clients``, ``examples``, and ``size`` (examples of a client) as minimum, deciles 10, 50, 90, maximum, mean."""
     sizes = data.sizes
     quantiles = np.quantile(sizes, (0, 0.1, 0.5, 0.9, 1))
-    facts = {name: float(value) for name, value in zip(("min", "p10", "median", "p90", "max"), quantiles, strict=True)}
-    return {"clients": data.clients, "examples": int(sizes.sum()), "size": {**facts, "mean": float(sizes.mean())}}
+    facts = {
+        name: float(value)
+        for name, value in zip(("min", "p10", "median", "p90", "max"), quantiles, strict=True)
+    }
+    return {
+        "clients": data.clients,
+        "examples": int(sizes.sum()),
+        "size": {**facts, "mean": float(sizes.mean())},
+    }
 
 
 def _select(data: Population, chosen: np.ndarray) -> Population:
@@ -156,7 +185,13 @@ def _select(data: Population, chosen: np.ndarray) -> Population:
 
 def share(name: str, value: float) -> None:
     """Requires ``0 <= value < 1``: something must be left."""
-    require(0 <= value < 1, f"{name} is a share and must lie in [0, 1)", value, f"give {name} a value such as 0.2", name)
+    require(
+        0 <= value < 1,
+        f"{name} is a share and must lie in [0, 1)",
+        got=value,
+        fix=f"give {name} a value such as 0.2",
+        setting=name,
+    )
 
 
 def _take(tree: PyTree, chosen: np.ndarray) -> PyTree:

@@ -60,7 +60,11 @@ def label_spread(data: Population, classes: int, groups: int = 200) -> Spread | 
     place = np.arange(data.clients)
     if grouped:
         place[np.lexsort((-share, top))] = np.arange(data.clients) * groups // data.clients
-    mean = (kinds / data.clients, entropies / data.clients, float(_entropy(_shares(total[None]))[0]))
+    mean = (
+        kinds / data.clients,
+        entropies / data.clients,
+        float(_entropy(_shares(total[None]))[0]),
+    )
     return Spread(total, *mean, _means(data, y, classes, place), grouped)
 
 
@@ -80,7 +84,12 @@ def _counts(data: Population, y: np.ndarray, classes: int) -> Iterator[tuple[sli
         sizes = data.sizes[mine]
         labels = np.asarray(y[data.offsets[mine.start] : data.offsets[mine.stop]], np.int64)
         low, high = labels.min(initial=0), labels.max(initial=0)
-        require(0 <= low <= high < classes, f"labels lie in 0 .. {classes - 1}", f"{low} .. {high}", "say how many classes there are")
+        require(
+            0 <= low <= high < classes,
+            f"labels lie in 0 .. {classes - 1}",
+            got=f"{low} .. {high}",
+            fix="say how many classes there are",
+        )
         place = np.repeat(np.arange(len(sizes)) * classes, sizes)
         yield mine, np.bincount(place + labels, minlength=len(sizes) * classes).reshape(-1, classes)
 

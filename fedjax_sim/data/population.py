@@ -61,11 +61,17 @@ class Names(Sequence[str]):
         if isinstance(place, slice):
             return tuple(self[i] for i in range(*place.indices(len(self))))
         i = range(len(self))[place]
-        return self.text[self.ends[i - 1] if i else 0 : self.ends[i]].tobytes().decode(errors="replace")
+        return (
+            self.text[self.ends[i - 1] if i else 0 : self.ends[i]]
+            .tobytes()
+            .decode(errors="replace")
+        )
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Names):
-            return self is other or (np.array_equal(self.ends, other.ends) and np.array_equal(self.text, other.text))
+            return self is other or (
+                np.array_equal(self.ends, other.ends) and np.array_equal(self.text, other.text)
+            )
         return isinstance(other, tuple) and len(self) == len(other) and tuple(self) == other
 
     __hash__ = None  # type: ignore[assignment]
@@ -96,11 +102,22 @@ class Table(NamedTuple):
 def rows(tree: PyTree) -> int:
     """Length of the leading axis that all leaves share."""
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(tree)}
-    require(len(lengths) == 1, "all arrays of a data set must have one row per example", sorted(lengths), "make their first axes equal")
+    require(
+        len(lengths) == 1,
+        "all arrays of a data set must have one row per example",
+        got=sorted(lengths),
+        fix="make their first axes equal",
+    )
     return lengths.pop()
 
 
-def population(x: PyTree, y: PyTree, offsets: np.ndarray, names: Sequence[str] | None = None, empty: bool = False) -> Population:
+def population(
+    x: PyTree,
+    y: PyTree,
+    offsets: np.ndarray,
+    names: Sequence[str] | None = None,
+    empty: bool = False,
+) -> Population:
     """A checked :class:`Population`.
 
     Args:
@@ -116,26 +133,29 @@ def population(x: PyTree, y: PyTree, offsets: np.ndarray, names: Sequence[str] |
     offsets = np.asarray(offsets, np.int64)
     n = rows((x, y))
     require(
-        offsets.ndim == 1 and len(offsets) > 1, "offsets must be a vector of N + 1 row numbers", offsets.shape, "pass at least one client"
+        offsets.ndim == 1 and len(offsets) > 1,
+        "offsets must be a vector of N + 1 row numbers",
+        got=offsets.shape,
+        fix="pass at least one client",
     )
     require(
         offsets[0] == 0 and offsets[-1] == n,
         "offsets must run from 0 to the number of examples",
-        (int(offsets[0]), int(offsets[-1]), n),
-        "start at 0 and end at the number of rows",
+        got=(int(offsets[0]), int(offsets[-1]), n),
+        fix="start at 0 and end at the number of rows",
     )
     require(
         names is None or len(names) == len(offsets) - 1,
         "one name per client",
-        None if names is None else len(names),
-        f"pass {len(offsets) - 1} names or none",
+        got=None if names is None else len(names),
+        fix=f"pass {len(offsets) - 1} names or none",
     )
     bare = np.flatnonzero(np.diff(offsets) < (0 if empty else 1))
     require(
         not len(bare),
         "offsets must not descend" if empty else "every client needs at least one example",
-        f"{'fewer than none' if empty else 'none'} for clients {bare[:5].tolist() if names is None else [names[i] for i in bare[:5]]}",
-        "drop these clients or choose a minimum size",
+        got=f"{'fewer than none' if empty else 'none'} for clients {bare[:5].tolist() if names is None else [names[i] for i in bare[:5]]}",
+        fix="drop these clients or choose a minimum size",
     )
     return Population(x, y, offsets, names)
 
@@ -144,7 +164,10 @@ def by_client(x: PyTree, y: PyTree, client: np.ndarray) -> Population:
     """A population from examples in any order and each example's client id (``[n]``, anything that sorts)."""
     client = np.asarray(client)
     require(
-        client.ndim == 1 and len(client) == rows((x, y)), "one client id per example", client.shape, f"pass a vector of {rows((x, y))} ids"
+        client.ndim == 1 and len(client) == rows((x, y)),
+        "one client id per example",
+        got=client.shape,
+        fix=f"pass a vector of {rows((x, y))} ids",
     )
     order = np.argsort(client, kind="stable")
     ids, start = np.unique(client[order], return_index=True)
@@ -155,7 +178,10 @@ def by_client(x: PyTree, y: PyTree, client: np.ndarray) -> Population:
 def outline(data: Population) -> Table:
     """Shapes and dtypes of a population's table."""
     number: Any = jax.ShapeDtypeStruct((data.clients,), np.int32)
-    x, y = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)), (data.x, data.y))
+    x, y = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)),
+        (data.x, data.y),
+    )
     return Table(x, y, number, number)
 
 
@@ -166,6 +192,11 @@ def to_table(data: Population) -> Table:
       FedError: where the examples are too many for 32-bit row numbers.
     """
     total = int(data.offsets[-1])
-    require(total < 2**31, "a resident population has at most 2**31 - 1 examples", total, "use fewer clients or examples")
+    require(
+        total < 2**31,
+        "a resident population has at most 2**31 - 1 examples",
+        got=total,
+        fix="use fewer clients or examples",
+    )
     leaves: Any = (data.x, data.y, data.offsets[:-1].astype(np.int32), data.sizes.astype(np.int32))
     return Table(*jax.tree.map(np.asarray, leaves))

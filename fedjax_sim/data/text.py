@@ -57,9 +57,18 @@ def hashed_words(texts: Sequence[bytes], length: int = 200, vocabulary: int = 10
       vocabulary: numbers in all, padding included.
     """
     positive("length", length)
-    require(vocabulary > 1, "a vocabulary has more than its padding", vocabulary, "give vocabulary a value such as 10000", "vocabulary")
+    require(
+        vocabulary > 1,
+        "a vocabulary has more than its padding",
+        got=vocabulary,
+        fix="give vocabulary a value such as 10000",
+        setting="vocabulary",
+    )
     out, known = np.zeros((len(texts), length), np.int32), {}
     for row, text in zip(out, texts, strict=True):
         words = _WORD.findall(text.lower())[:length]
-        row[: len(words)] = [known.get(word) or known.setdefault(word, 1 + zlib.crc32(word) % (vocabulary - 1)) for word in words]
+        row[: len(words)] = [
+            known.get(word) or known.setdefault(word, 1 + zlib.crc32(word) % (vocabulary - 1))
+            for word in words
+        ]
     return out

@@ -29,14 +29,16 @@ from fedjax_sim.engine.trip import Trips
 TRIP, UPDATE = range(2)
 
 
-class Federated(NamedTuple):
+class FederatedState(NamedTuple):
     """State of :func:`federate`'s algorithms."""
 
     server: PyTree
     aggregator: PyTree
 
 
-def federate(learner: Learner, aggregator: Aggregator, server: Server, epochs: int | None = None) -> Algorithm:
+def federate(
+    learner: Learner, aggregator: Aggregator, server: Server, epochs: int | None = None
+) -> Algorithm:
     """The one-trip algorithm: broadcast, learn, aggregate, update.
 
     Args:
@@ -46,19 +48,30 @@ def federate(learner: Learner, aggregator: Aggregator, server: Server, epochs: i
 
     require_reducer(aggregator)
 
-    def init(variables: Variables) -> Federated:
-        return Federated(server.init(variables), aggregator.init(variables))
+    def init(variables: Variables) -> FederatedState:
+        return FederatedState(server.init(variables), aggregator.init(variables))
 
-    def round(trip: Trips, key: Key, state: Federated, memory: PyTree, roster: Roster) -> tuple[Federated, PyTree, Outcome]:
+    def round(
+        trip: Trips, key: Key, state: FederatedState, memory: PyTree, roster: Roster
+    ) -> tuple[FederatedState, PyTree, Outcome]:
         message = partial(server.broadcast, state.server)
-        back = trip(learner, aggregator, fold_in(key, TRIP), message, state.aggregator, memory, roster, epochs=epochs)
+        back = trip(
+            learner,
+            aggregator,
+            fold_in(key, TRIP),
+            message,
+            state.aggregator,
+            memory,
+            roster,
+            epochs=epochs,
+        )
         served = update(server, fold_in(key, UPDATE), state.server, back.upload, back.roster)
-        return Federated(served, back.aggregator), back.memory, back.outcome
+        return FederatedState(served, back.aggregator), back.memory, back.outcome
 
-    def variables(state: Federated) -> Variables:
+    def variables(state: FederatedState) -> Variables:
         return server.variables(state.server)
 
-    def broadcast(state: Federated, member: Member) -> Message:
+    def broadcast(state: FederatedState, member: Member) -> Message:
         return server.broadcast(state.server, member)
 
     return Algorithm(init, learner.init, round, variables, broadcast, learner.personal)

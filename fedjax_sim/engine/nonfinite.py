@@ -31,11 +31,11 @@ from fedjax_sim.core.types import Array, Outcome, PyTree, Roster
 Policy = Literal["propagate", "drop", "raise"]
 POLICIES = ("propagate", "drop", "raise")
 
-LOST = "nonfinite"
+NONFINITE = "nonfinite"
 """Name, among the metrics of clients, of who was lost."""
 
 
-class Guard(NamedTuple):
+class NonFinitePolicy(NamedTuple):
     """A policy. Make one with :func:`guard`; this one without arguments looks at nothing."""
 
     nonfinite: Policy = "propagate"
@@ -43,20 +43,22 @@ class Guard(NamedTuple):
     patience: int | None = None
 
     @property
-    def looks(self) -> bool:
+    def checks_clients(self) -> bool:
         """Whether each client is looked at."""
         return self.nonfinite == "drop" or self.max_norm is not None
 
     @property
-    def refuses(self) -> bool:
+    def can_reject(self) -> bool:
         """Whether a round may be refused."""
         return self.nonfinite == "raise"
 
 
-OFF = Guard()
+OFF = NonFinitePolicy()
 
 
-def guard(nonfinite: Policy = "raise", max_norm: float | None = None, patience: int | None = 3) -> Guard:
+def guard(
+    nonfinite: Policy = "raise", max_norm: float | None = None, patience: int | None = 3
+) -> NonFinitePolicy:
     """What to do about results that are not finite.
 
     Args:
@@ -67,19 +69,33 @@ def guard(nonfinite: Policy = "raise", max_norm: float | None = None, patience: 
     Raises:
       FedError: for an unknown policy, a number that is not positive, or a ``max_norm`` that nobody would look at.
     """
-    require(nonfinite in POLICIES, "unknown guard.nonfinite", repr(nonfinite), suggest(str(nonfinite), POLICIES), "guard.nonfinite")
+    require(
+        nonfinite in POLICIES,
+        "unknown guard.nonfinite",
+        got=repr(nonfinite),
+        fix=suggest(str(nonfinite), POLICIES),
+        setting="guard.nonfinite",
+    )
     for name, value in (("guard.max_norm", max_norm), ("guard.patience", patience)):
         if value is not None:
             positive(name, value)
-    what, do = "guard.max_norm needs somebody who looks", "drop such clients or raise: guard.nonfinite = 'raise'"
-    require(max_norm is None or nonfinite != "propagate", what, "guard.nonfinite = 'propagate'", do)
-    return Guard(nonfinite, max_norm, patience)
+    what, do = (
+        "guard.max_norm needs somebody who looks",
+        "drop such clients or raise: guard.nonfinite = 'raise'",
+    )
+    require(
+        max_norm is None or nonfinite != "propagate",
+        what,
+        got="guard.nonfinite = 'propagate'",
+        fix=do,
+    )
+    return NonFinitePolicy(nonfinite, max_norm, patience)
 
 
 # ---------------------------------------------------------------------------------------------------------------- clients
 
 
-def is_lost(guard: Guard, delta: PyTree, left: PyTree) -> Array | None:
+def is_dropped(guard: NonFinitePolicy, delta: PyTree, left: PyTree) -> Array | None:
     """bool: whether a client is lost; ``None`` where nobody looks.
 
     Args:
@@ -87,7 +103,7 @@ def is_lost(guard: Guard, delta: PyTree, left: PyTree) -> Array | None:
       delta: its pseudo-gradient, before the lift.
       left: all that it leaves behind.
     """
-    if not guard.looks:
+    if not guard.checks_clients:
         return None
     whole = finite(left)
     return ~whole if guard.max_norm is None else ~(whole & (tree.norm(delta) <= guard.max_norm))
@@ -99,27 +115,34 @@ def finite(values: PyTree) -> Array:
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in floats], bool))
 
 
-def dismiss(roster: Roster, lost: Array) -> Roster:
+def drop_clients(roster: Roster, dropped: Array) -> Roster:
     """The roster without those who are lost (bool[C])."""
     return roster._replace(
-        id=jnp.where(lost, roster.population, roster.id),
-        steps=jnp.where(lost, 0, roster.steps),
-        size=jnp.where(lost, 0, roster.size),
-        lost=lost if roster.lost is None else lost | roster.lost,
+        id=jnp.where(dropped, roster.population, roster.id),
+        steps=jnp.where(dropped, 0, roster.steps),
+        size=jnp.where(dropped, 0, roster.size),
+        dropped=dropped if roster.dropped is None else dropped | roster.dropped,
     )
 
 
-def account(guard: Guard, roster: Roster, outcome: Outcome) -> tuple[Roster, Outcome]:
+def apply_to_outcome(
+    guard: NonFinitePolicy, roster: Roster, outcome: Outcome
+) -> tuple[Roster, Outcome]:
     """Who is still there after a round of this roster, and its outcome with who is not.
 
     Raises:
       FedError: for an outcome that does not tell.
     """
-    if not guard.looks:
+    if not guard.checks_clients:
         return roster, outcome
     do = "let it report the outcome of its last trip, which got the roster that the trip before gave back"
-    require(LOST in outcome.clients, "an algorithm's outcome says nothing of lost clients", sorted(outcome.clients), do)
-    lost = outcome.clients[LOST]
+    require(
+        NONFINITE in outcome.clients,
+        "an algorithm's outcome says nothing of lost clients",
+        got=sorted(outcome.clients),
+        fix=do,
+    )
+    lost = outcome.clients[NONFINITE]
     count = {"dropped": jnp.sum(lost, dtype=jnp.int32)} if guard.nonfinite == "drop" else {}
-    named = {**outcome.clients, LOST: jnp.where(lost, roster.id, -1)}
-    return dismiss(roster, lost), Outcome({**outcome.metrics, **count}, named)
+    named = {**outcome.clients, NONFINITE: jnp.where(lost, roster.id, -1)}
+    return drop_clients(roster, lost), Outcome({**outcome.metrics, **count}, named)

@@ -36,14 +36,14 @@ class Engine(NamedTuple):
     """How many devices; all by default."""
     shards: int | None = None
     """A fixed number of shards makes results bit-identical on any number of devices that divides it. By default one per device."""
-    memory: int | None = None
+    memory_limit: int | None = None
     """Bytes that a round may take on each device; by default what the device has. Lanes are halved until it fits."""
     data: Place = "auto"
     """Where the population's examples are: on the devices, or on the host, from which a cohort's are brought round by round while the
     round before runs. By default on the devices where they fit."""
-    keep: Literal["device", "host"] = "device"
+    client_memory: Literal["device", "host"] = "device"
     """Where what clients remember between rounds is kept: on the devices, or in files on the host, from which a cohort's is lent."""
-    model: int = 1
+    devices_per_client: int = 1
     """Devices that one client is spread over; XLA partitions its steps."""
     split: Split = "model"
     """What these devices share: ``"model"``, of which each has a part, or ``"batch"``, of whose examples each takes a part, with all of
@@ -68,15 +68,15 @@ class Plan(NamedTuple):
     """Whether shard sums are added in a fixed order (a fixed number of shards was asked for)."""
     limit: int
     """Examples of the largest client."""
-    memory: int | None = None
+    memory_limit: int | None = None
     """Bytes that a round may take on each device."""
     halvings: int = 0
     """How often the lanes were halved because a round did not fit."""
     data: Place = "auto"
     """Where the examples are to be."""
-    keep: Literal["device", "host"] = "device"
+    client_memory: Literal["device", "host"] = "device"
     """Where clients' memory is kept."""
-    model: int = 1
+    devices_per_client: int = 1
     """Devices that one client is spread over."""
     split: Split = "model"
     """What they share."""
@@ -88,7 +88,9 @@ class Plan(NamedTuple):
     @property
     def local_devices(self) -> tuple[Any, ...]:
         """Those of this process."""
-        return tuple(device for device in self.devices if device.process_index == jax.process_index())
+        return tuple(
+            device for device in self.devices if device.process_index == jax.process_index()
+        )
 
     @property
     def platform(self) -> str:
@@ -96,14 +98,14 @@ class Plan(NamedTuple):
         return self.devices[0].platform
 
     @property
-    def groups(self) -> int:
+    def replicas(self) -> int:
         """How many places there are for shards: the devices, or the groups of them that share a model."""
-        return len(self.devices) // self.model
+        return len(self.devices) // self.devices_per_client
 
     @property
     def shards_per_device(self) -> int:
         """Shards that each device runs, one after another."""
-        return self.shards // self.groups
+        return self.shards // self.replicas
 
 
 def make_plan(engine: Engine, limit: int) -> Plan:
@@ -119,11 +121,14 @@ def make_plan(engine: Engine, limit: int) -> Plan:
     shards = groups if engine.shards is None else engine.shards
     require(
         shards > 0 and shards % groups == 0,
-        "engine.shards must be a multiple of the devices" + " over engine.model" * (engine.model > 1),
-        f"{shards} shards on {groups} {'devices' if engine.model == 1 else f'groups of {engine.model} devices'}",
-        f"use {groups} or {2 * groups} shards",
+        "engine.shards must be a multiple of the devices"
+        + " over engine.devices_per_client" * (engine.devices_per_client > 1),
+        got=f"{shards} shards on {groups} {'devices' if engine.devices_per_client == 1 else f'groups of {engine.devices_per_client} devices'}",
+        fix=f"use {groups} or {2 * groups} shards",
     )
-    backend = engine.backend if engine.backend != "auto" else "vmap" if len(devices) == 1 else "shard_map"
+    backend = (
+        engine.backend if engine.backend != "auto" else "vmap" if len(devices) == 1 else "shard_map"
+    )
     return Plan(
         engine.kind,
         engine.lanes,
@@ -132,10 +137,10 @@ def make_plan(engine: Engine, limit: int) -> Plan:
         shards,
         engine.shards is not None,
         limit,
-        engine.memory,
+        engine.memory_limit,
         data=engine.data,
-        keep=engine.keep,
-        model=engine.model,
+        client_memory=engine.client_memory,
+        devices_per_client=engine.devices_per_client,
         split=engine.split,
         layout=engine.layout,
     )
@@ -146,29 +151,34 @@ def _sensible(engine: Engine) -> None:
     _known("engine.kind", engine.kind, ("queue", "padded"))
     _known("engine.backend", engine.backend, ("auto", "vmap", "pmap", "shard_map"))
     _known("engine.data", engine.data, ("auto", "device", "host"))
-    _known("engine.keep", engine.keep, ("device", "host"))
+    _known("engine.client_memory", engine.client_memory, ("device", "host"))
     _known("engine.split", engine.split, ("model", "batch"))
     require(
         engine.layout is None or engine.split == "model",
         "engine.layout says how a model is split, which devices that share a batch have whole",
-        "both a layout and engine.split = 'batch'",
-        "leave one of them out",
-        "engine.split",
+        got="both a layout and engine.split = 'batch'",
+        fix="leave one of them out",
+        setting="engine.split",
     )
     require(
-        engine.keep == "device" or engine.data != "device",
+        engine.client_memory == "device" or engine.data != "device",
         "a host that keeps clients' memory keeps their examples too",
-        "engine.data = 'device' with engine.keep = 'host'",
-        "leave engine.data out",
+        got="engine.data = 'device' with engine.client_memory = 'host'",
+        fix="leave engine.data out",
     )
     lanes = engine.lanes
     require(
         lanes == "auto" or (isinstance(lanes, int) and lanes > 0),
         "engine.lanes must be 'auto' or a positive number",
-        repr(lanes),
-        "use 'auto'",
+        got=repr(lanes),
+        fix="use 'auto'",
     )
-    require(engine.memory is None or engine.memory > 0, "engine.memory must be positive", engine.memory, "give bytes, or leave it out")
+    require(
+        engine.memory_limit is None or engine.memory_limit > 0,
+        "engine.memory_limit must be positive",
+        got=engine.memory_limit,
+        fix="give bytes, or leave it out",
+    )
 
 
 def _devices(engine: Engine) -> tuple[Any, ...]:
@@ -177,29 +187,34 @@ def _devices(engine: Engine) -> tuple[Any, ...]:
     require(
         len(served) == jax.process_count(),
         "every process needs a device of its own in the run",
-        f"{len(devices)} devices in {len(served)} of {jax.process_count()} processes",
-        "raise engine.devices, or leave it out",
+        got=f"{len(devices)} devices in {len(served)} of {jax.process_count()} processes",
+        fix="raise engine.devices, or leave it out",
     )
     return devices
 
 
 def _groups(engine: Engine, devices: tuple[Any, ...]) -> int:
     """How many groups the devices make, each of which shares a model."""
-    model = engine.model
+    model = engine.devices_per_client
     fits = isinstance(model, int) and model > 0 and len(devices) % model == 0
-    require(fits, "engine.model must divide the devices", f"{model} of {len(devices)}", "use 1, or as many devices as share a model")
+    require(
+        fits,
+        "engine.devices_per_client must divide the devices",
+        got=f"{model} of {len(devices)}",
+        fix="use 1, or as many devices as share a model",
+    )
     require(
         model == 1 or engine.backend in ("auto", "shard_map"),
-        "engine.model above 1 takes the backend 'shard_map'",
-        repr(engine.backend),
-        "leave engine.backend out",
+        "engine.devices_per_client above 1 takes the backend 'shard_map'",
+        got=repr(engine.backend),
+        fix="leave engine.backend out",
     )
     groups = [devices[i : i + model] for i in range(0, len(devices), model)]
     require(
         all(len({device.process_index for device in group}) == 1 for group in groups),
         "devices that share a model must be of one process",
-        f"engine.model = {model} over the edge of a process",
-        "choose an engine.model that divides every process's devices",
+        got=f"engine.devices_per_client = {model} over the edge of a process",
+        fix="choose an engine.devices_per_client that divides every process's devices",
     )
     return len(groups)
 
@@ -212,17 +227,17 @@ def _device_count(engine: Engine) -> int:
     require(
         isinstance(wanted, int) and 0 < wanted <= available,
         "engine.devices must not exceed the devices there are",
-        f"{wanted} of {available}",
-        f"lower it to {available}, or give JAX more (on CPU: jax.config.update('jax_num_cpu_devices', n) before its first use)",
+        got=f"{wanted} of {available}",
+        fix=f"lower it to {available}, or give JAX more (on CPU: jax.config.update('jax_num_cpu_devices', n) before its first use)",
     )
     require(
         engine.backend != "vmap" or wanted == 1,
         "backend 'vmap' runs on one device",
-        f"engine.devices = {wanted}",
-        "use backend 'shard_map' or devices = 1",
+        got=f"engine.devices = {wanted}",
+        fix="use backend 'shard_map' or devices = 1",
     )
     return wanted
 
 
 def _known(name: str, value: str, known: tuple[str, ...]) -> None:
-    require(value in known, f"unknown {name}", repr(value), suggest(str(value), known))
+    require(value in known, f"unknown {name}", got=repr(value), fix=suggest(str(value), known))

@@ -14,16 +14,16 @@ import numpy as np
 from fedjax_sim.core import tree
 from fedjax_sim.core.errors import require
 from fedjax_sim.core.types import Algorithm, Outcome, RoundState, Sampler, Variables
-from fedjax_sim.data.batching import Batching, census, evenness, most_steps
+from fedjax_sim.data.batching import LocalWork, census, evenness, most_steps
 from fedjax_sim.data.population import Population, Table, to_table
 from fedjax_sim.engine import Engine, Plan, make_plan
 from fedjax_sim.engine.devices.backends import Backend, Compiled, make_backend
-from fedjax_sim.engine.devices.memory_limit import choose_place, make_elastic
-from fedjax_sim.engine.host.client_memory import Keeping, lent, make_keeping
-from fedjax_sim.engine.host.examples import LAYOUT, make_supplier
-from fedjax_sim.engine.nonfinite import OFF, Guard
-from fedjax_sim.engine.rerun import Blame, alone, blame, rows_of
-from fedjax_sim.engine.round import before, make_spmd, order, proceed, repeat
+from fedjax_sim.engine.devices.memory_limit import choose_place, make_adaptive
+from fedjax_sim.engine.host.client_memory import HostMemory, make_host_memory, run_with_host_memory
+from fedjax_sim.engine.host.examples import LAYOUT, make_cohort_loader
+from fedjax_sim.engine.nonfinite import OFF, NonFinitePolicy
+from fedjax_sim.engine.rerun import Culprits, find_culprits, rows_of, single_device_plan
+from fedjax_sim.engine.round import initial_row_state, make_spmd, repeat, run_round, sample_cohort
 
 AUTOMATIC = Engine()
 """The engine that chooses for itself."""
@@ -43,9 +43,9 @@ class Program(NamedTuple):
     lower: Callable[..., jax.stages.Lowered]
     """``(state, rounds=1)``: the lowered program, for its costs and memory."""
     plan: Plan
-    keeping: Keeping | None = None
+    host_memory: HostMemory | None = None
     """Client memory, where the host keeps it; the state then has none."""
-    blame: Callable[[RoundState], Blame] | None = None
+    find_culprits: Callable[[RoundState], Culprits] | None = None
     """``state -> blame``: why the guard refuses the round after this state. Runs it once more, on one device of this process."""
 
 
@@ -54,12 +54,17 @@ class Parts(NamedTuple):
 
     algorithm: Algorithm
     sampler: Sampler
-    work: Batching
-    guard: Guard
+    local_work: LocalWork
+    guard: NonFinitePolicy
 
 
 def make_round(
-    algorithm: Algorithm, sampler: Sampler, data: Population | Table, work: Batching, engine: Engine = AUTOMATIC, guard: Guard = OFF
+    algorithm: Algorithm,
+    sampler: Sampler,
+    data: Population | Table,
+    local_work: LocalWork,
+    engine: Engine = AUTOMATIC,
+    guard: NonFinitePolicy = OFF,
 ) -> Program:
     """Composes sampling, batching, learning, reduction and update into one jitted function.
 
@@ -72,34 +77,58 @@ def make_round(
       FedError: where the parts do not fit each other, the data or the machine.
     """
     sizes = np.asarray(data.sizes if isinstance(data, Population) else data.size, np.int32)
-    most = most_steps(work, int(sizes.max()))
-    require(most < 2**31, "a client's steps in a round are counted with 32 bits", most, "lower local.epochs", "local.epochs")
+    most = most_steps(local_work, int(sizes.max()))
+    require(
+        most < 2**31,
+        "a client's steps in a round are counted with 32 bits",
+        got=most,
+        fix="lower local_work.epochs",
+        setting="local_work.epochs",
+    )
     plan = choose_place(make_plan(engine, int(sizes.max())), data)
     cohort = sampler.cohort(len(sizes))  # refuses a cohort that the population cannot fill
-    plan = plan._replace(evenness=evenness(work, sizes, cohort))
+    plan = plan._replace(evenness=evenness(local_work, sizes, cohort))
     backend = make_backend(plan)
-    parts, supplied = Parts(algorithm, sampler, work, guard), isinstance(data, Population) and plan.data == "host"
-    keeping = make_keeping(plan, backend, len(sizes)) if plan.keep == "host" else None
-    steps = _supplied(parts, data, plan, backend, keeping) if supplied else _resident(parts, data, plan, backend)
+    parts, supplied = (
+        Parts(algorithm, sampler, local_work, guard),
+        isinstance(data, Population) and plan.data == "host",
+    )
+    keeping = make_host_memory(plan, backend, len(sizes)) if plan.client_memory == "host" else None
+    steps = (
+        _supplied(parts, data, plan, backend, keeping)
+        if supplied
+        else _resident(parts, data, plan, backend)
+    )
 
     def init(variables: Variables, seed: int = 0) -> RoundState:
-        state = _on_host(algorithm, sampler, sizes, work, variables, seed, backend)
+        state = _on_host(algorithm, sampler, sizes, local_work, variables, seed, backend)
         if keeping is None:
             return backend.place(state)
         keeping.begin(jax.tree.map(lambda leaf: np.array(leaf[0]), state.memory))
         return backend.place(replace(state, memory=()))
 
     def run(state: RoundState, rounds: int = 1) -> tuple[RoundState, Outcome]:
-        require(rounds > 0, "rounds must be positive", rounds, "run at least one round")
+        require(rounds > 0, "rounds must be positive", got=rounds, fix="run at least one round")
         return steps.run(state, rounds)
 
     def logical(state: RoundState) -> RoundState:
         return backend.logical(state, len(sizes))
 
-    def find(state: RoundState) -> Blame:
-        one, closely = alone(plan), guard._replace(nonfinite="drop")
-        again, read = partial(proceed, algorithm, sampler, one, work, closely), keeping.read if keeping else rows_of(logical(state).memory)
-        return blame(partial(order, sampler, one, work), census(work, jnp.asarray(sizes)), again, data, one, state, read)
+    def find(state: RoundState) -> Culprits:
+        one, closely = single_device_plan(plan), guard._replace(nonfinite="drop")
+        again, read = (
+            partial(run_round, algorithm, sampler, one, local_work, closely),
+            keeping.read if keeping else rows_of(logical(state).memory),
+        )
+        return find_culprits(
+            partial(sample_cohort, sampler, one, local_work),
+            census(local_work, jnp.asarray(sizes)),
+            again,
+            data,
+            one,
+            state,
+            read,
+        )
 
     return Program(init, run, logical, backend.place, steps.lower, plan, keeping, find)
 
@@ -116,29 +145,38 @@ def _resident(parts: Parts, data: Population | Table, plan: Plan, backend: Backe
     table = backend.share(to_table(data) if isinstance(data, Population) else data)
 
     def program(plan: Plan, rounds: int) -> Compiled:
-        spmd = make_spmd(parts.algorithm, parts.sampler, plan, parts.work, parts.guard)
+        spmd = make_spmd(parts.algorithm, parts.sampler, plan, parts.local_work, parts.guard)
         return backend.advance(lambda state, table: repeat(spmd, rounds, state, table))
 
-    run = make_elastic(program, plan)
-    return _Steps(lambda state, rounds: run(state, table, rounds), lambda state, rounds=1: program(plan, rounds).lower(state, table))
+    run = make_adaptive(program, plan)
+    return _Steps(
+        lambda state, rounds: run(state, table, rounds),
+        lambda state, rounds=1: program(plan, rounds).lower(state, table),
+    )
 
 
-def _supplied(parts: Parts, data: Any, plan: Plan, backend: Backend, keeping: Keeping | None) -> _Steps:
+def _supplied(
+    parts: Parts, data: Any, plan: Plan, backend: Backend, keeping: HostMemory | None
+) -> _Steps:
     """The host samples, and brings every round its clients' examples, and what they remember: rounds follow one another."""
-    facts = census(parts.work, jnp.asarray(data.sizes, jnp.int32))
-    supplier = make_supplier(partial(order, parts.sampler, plan, parts.work), facts, data, plan, backend)
+    facts = census(parts.local_work, jnp.asarray(data.sizes, jnp.int32))
+    supplier = make_cohort_loader(
+        partial(sample_cohort, parts.sampler, plan, parts.local_work), facts, data, plan, backend
+    )
 
     def program(plan: Plan, rounds: int) -> Compiled:
-        spmd = partial(proceed, parts.algorithm, parts.sampler, plan, parts.work, parts.guard)
+        spmd = partial(
+            run_round, parts.algorithm, parts.sampler, plan, parts.local_work, parts.guard
+        )
         return backend.advance(lambda state, supply: repeat(spmd, rounds, state, supply), LAYOUT)
 
-    advance = make_elastic(program, plan)
+    advance = make_adaptive(program, plan)
 
     def once(state: RoundState) -> tuple[RoundState, Outcome]:
         parcel = supplier.take(state)
         if keeping is not None:
-            return lent(keeping, supplier, parts.guard, advance, state, parcel)
-        state, outcome = advance(state, parcel.supply)
+            return run_with_host_memory(keeping, supplier, parts.guard, advance, state, parcel)
+        state, outcome = advance(state, parcel.inputs)
         supplier.prepare(state)
         return state, outcome
 
@@ -147,22 +185,35 @@ def _supplied(parts: Parts, data: Any, plan: Plan, backend: Backend, keeping: Ke
         for _ in range(rounds):
             state, outcome = once(state)
             outcomes.append(outcome)
-        return state, outcomes[0] if rounds == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves), *outcomes)
+        return state, outcomes[0] if rounds == 1 else jax.tree.map(
+            lambda *leaves: np.concatenate(leaves), *outcomes
+        )
 
     def lower(state: RoundState, rounds: int = 1) -> jax.stages.Lowered:
         parcel = supplier.take(state)
         if keeping is None:
-            return program(plan, 1).lower(state, parcel.supply)
-        memory = keeping.lend(state, parcel.order)
-        keeping.forget()
-        return program(plan, 1).lower(replace(state, memory=memory), parcel.supply)
+            return program(plan, 1).lower(state, parcel.inputs)
+        memory = keeping.fetch(state, parcel.cohort)
+        keeping.cancel()
+        return program(plan, 1).lower(replace(state, memory=memory), parcel.inputs)
 
     return _Steps(run, lower)
 
 
 def _on_host(
-    algorithm: Algorithm, sampler: Sampler, sizes: Any, work: Batching, variables: Variables, seed: int, backend: Backend
+    algorithm: Algorithm,
+    sampler: Sampler,
+    sizes: Any,
+    local_work: LocalWork,
+    variables: Variables,
+    seed: int,
+    backend: Backend,
 ) -> RoundState:
     """The state before the first round, logical, with a memory that takes one row's bytes however many clients there are."""
-    state = backend.first(partial(before, algorithm, sampler, work), sizes, variables, jnp.uint32(seed))
+    state = backend.first(
+        partial(initial_row_state, algorithm, sampler, local_work),
+        sizes,
+        variables,
+        jnp.uint32(seed),
+    )
     return replace(state, memory=tree.tile_on_host(state.memory, len(sizes)))

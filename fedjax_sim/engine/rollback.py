@@ -15,7 +15,7 @@ from fedjax_sim.engine.nonfinite import finite
 from fedjax_sim.engine.plan import AXIS, Plan
 
 
-class Aside(NamedTuple):
+class SavedRows(NamedTuple):
     """A state, and what is written over in it by a round."""
 
     state: RoundState
@@ -26,36 +26,42 @@ class Aside(NamedTuple):
     """int32[C], where they are in its block of the table; nowhere for others. ``None`` where there are no rows."""
 
 
-def set_aside(plan: Plan, state: RoundState, ids: Array) -> Aside:
+def save_cohort_rows(plan: Plan, state: RoundState, ids: Array) -> SavedRows:
     """To be called before a round of these clients (int32[C]), on every device."""
     leaves = jax.tree.leaves(state.memory)
-    if not leaves or plan.keep == "host":  # who keeps what it lent
-        return Aside(state)
+    if not leaves or plan.client_memory == "host":  # who keeps what it lent
+        return SavedRows(state)
     length = leaves[0].shape[0]
-    me = lax.axis_index(AXIS) if plan.groups > 1 else 0
+    me = lax.axis_index(AXIS) if plan.replicas > 1 else 0
     places = jnp.where(ids // length == me, ids - me * length, tree.NOWHERE)
     rows = tree.take(state.memory, places)
     # Written back, so that the round waits until they are read: else it would work on a copy of the whole table.
-    return Aside(replace(state, memory=tree.put(state.memory, places, rows)), rows, places)
+    return SavedRows(replace(state, memory=tree.put(state.memory, places, rows)), rows, places)
 
 
-def undo(plan: Plan, aside: Aside, after: RoundState, roster: Roster) -> RoundState:
+def roll_back(plan: Plan, aside: SavedRows, after: RoundState, roster: Roster) -> RoundState:
     """The state after a round that left this roster, or, where the round is to be refused, the one before it. On every device."""
-    lost = jnp.zeros((), bool) if roster.lost is None else jnp.any(roster.lost)
-    bad = lost | spoiled(aside.state.algorithm, after.algorithm) | forgotten(plan, aside, after.memory)
+    lost = jnp.zeros((), bool) if roster.dropped is None else jnp.any(roster.dropped)
+    bad = (
+        lost
+        | became_nonfinite(aside.state.algorithm, after.algorithm)
+        | memory_nonfinite(plan, aside, after.memory)
+    )
     rest = tree.where(bad, replace(aside.state, memory=()), replace(after, memory=()))
     if aside.places is None:
         return replace(rest, memory=after.memory)
-    return replace(rest, memory=tree.put(after.memory, jnp.where(bad, aside.places, tree.NOWHERE), aside.rows))
+    return replace(
+        rest, memory=tree.put(after.memory, jnp.where(bad, aside.places, tree.NOWHERE), aside.rows)
+    )
 
 
-def spoiled(before: PyTree, after: PyTree) -> Array:
+def became_nonfinite(before: PyTree, after: PyTree) -> Array:
     """bool: whether any leaf that was finite is not any more. Some optimizers begin with an infinity on purpose."""
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
     return jnp.any(jnp.array([finite(old) & ~finite(new) for old, new in pairs], bool))
 
 
-def forgotten(plan: Plan, aside: Aside, memory: PyTree) -> Array:
+def memory_nonfinite(plan: Plan, aside: SavedRows, memory: PyTree) -> Array:
     """bool, the same on all devices: whether the memory row of any client of the cohort is not finite."""
     if not jax.tree.leaves(memory):
         return jnp.zeros((), bool)
@@ -63,4 +69,4 @@ def forgotten(plan: Plan, aside: Aside, memory: PyTree) -> Array:
         rows = tree.take(memory, aside.places)
         memory = tree.where(aside.places < tree.NOWHERE, rows, tree.zeros_like(rows))
     bad = ~finite(memory)
-    return lax.psum(bad.astype(jnp.int32), AXIS) > 0 if plan.groups > 1 else bad
+    return lax.psum(bad.astype(jnp.int32), AXIS) > 0 if plan.replicas > 1 else bad

@@ -11,10 +11,20 @@ from jax.random import fold_in
 
 from fedjax_sim.core import tree
 from fedjax_sim.core.permutation import words_of
-from fedjax_sim.core.types import Aggregator, Array, Key, Learner, Member, Message, Metrics, PyTree, Upload
-from fedjax_sim.data.batching import Batching, Draw, draw, fetch
+from fedjax_sim.core.types import (
+    Aggregator,
+    Array,
+    Key,
+    Learner,
+    Member,
+    Message,
+    Metrics,
+    PyTree,
+    Upload,
+)
+from fedjax_sim.data.batching import BatchIndices, LocalWork, draw, fetch
 from fedjax_sim.data.population import Table
-from fedjax_sim.engine.nonfinite import OFF, Guard, is_lost
+from fedjax_sim.engine.nonfinite import OFF, NonFinitePolicy, is_dropped
 
 # Streams of a client's key. Steps have a stream of their own, into which the step's number is folded.
 SHUFFLE, START, STEP, FINISH, LIFT = range(5)
@@ -40,7 +50,7 @@ class Finished(NamedTuple):
     memory: PyTree
     """Its new memory row; ``None`` leaves the table as it is."""
     metrics: Metrics
-    lost: Array | None = None
+    dropped: Array | None = None
     """bool, whether a guard sends it away, so that it leaves nothing; ``None`` where none looks."""
 
 
@@ -51,9 +61,9 @@ class Work(NamedTuple):
     """``member -> client``."""
     start: Callable[[Client, PyTree], PyTree]
     """``(client, memory) -> local``."""
-    draw: Callable[[Client, Array], Draw]
+    draw: Callable[[Client, Array], BatchIndices]
     """``(client, k) -> draw``: the batches of the local steps numbered ``k``, int32[...]."""
-    step: Callable[[Client, PyTree, PyTree, Array, Draw], tuple[PyTree, Metrics]]
+    step: Callable[[Client, PyTree, PyTree, Array, BatchIndices], tuple[PyTree, Metrics]]
     """``(client, memory, local, k, draw) -> (local, metrics)``: local step number ``k``, on that batch."""
     finish: Callable[[Client, PyTree, PyTree], Finished]
     """``(client, memory, local) -> finished``."""
@@ -79,10 +89,10 @@ def bind(
     broadcast: Callable[[Member], Message],
     state: PyTree,
     table: Table,
-    work: Batching,
+    local_work: LocalWork,
     limit: int,
     bound: int,
-    guard: Guard = OFF,
+    guard: NonFinitePolicy = OFF,
 ) -> Work:
     """A learner and an aggregator as :class:`Work` on a table.
 
@@ -93,26 +103,55 @@ def bind(
     def enrol(member: Member) -> Client:
         # By its id, so that neither its place in the cohort nor its lane matters.
         own = fold_in(key, member.id)
-        return Client(member, table.place(member.id), words_of(fold_in(own, SHUFFLE)), jax.random.key_data(own))
+        return Client(
+            member,
+            table.place(member.id),
+            words_of(fold_in(own, SHUFFLE)),
+            jax.random.key_data(own),
+        )
 
     def start(client: Client, memory: PyTree) -> PyTree:
         return learner.start(stream(client, START), broadcast(client.member), memory)
 
-    def step(client: Client, memory: PyTree, local: PyTree, k: Array, drawn: Draw) -> tuple[PyTree, Metrics]:
-        return learner.step(fold_in(stream(client, STEP), k), broadcast(client.member), memory, local, fetch(table, drawn))
+    def step(
+        client: Client, memory: PyTree, local: PyTree, k: Array, drawn: BatchIndices
+    ) -> tuple[PyTree, Metrics]:
+        return learner.step(
+            fold_in(stream(client, STEP), k),
+            broadcast(client.member),
+            memory,
+            local,
+            fetch(table, drawn),
+        )
 
     def finish(client: Client, memory: PyTree, local: PyTree) -> Finished:
-        upload, memory, metrics = learner.finish(stream(client, FINISH), broadcast(client.member), memory, local)
-        wide = tree.widen(Upload(upload.delta, upload.state, upload.extra, client.member.size, jnp.int32(1)))
+        upload, memory, metrics = learner.finish(
+            stream(client, FINISH), broadcast(client.member), memory, local
+        )
+        wide = tree.widen(
+            Upload(upload.delta, upload.state, upload.extra, client.member.size, jnp.int32(1))
+        )
         upload, stats = aggregator.lift(stream(client, LIFT), state, wide)
-        return Finished(upload, stats, memory, metrics, is_lost(guard, wide.delta, (upload, stats, memory)))
+        return Finished(
+            upload, stats, memory, metrics, is_dropped(guard, wide.delta, (upload, stats, memory))
+        )
 
-    return Work(enrol, start, drawing(work, limit, table), step, finish, aggregator.reduce or "sum", bound)
+    return Work(
+        enrol,
+        start,
+        drawing(local_work, limit, table),
+        step,
+        finish,
+        aggregator.reduce or "sum",
+        bound,
+    )
 
 
-def drawing(work: Batching, limit: int, table: Table) -> Callable[[Client, Array], Draw]:
+def drawing(
+    local_work: LocalWork, limit: int, table: Table
+) -> Callable[[Client, Array], BatchIndices]:
     """:attr:`Work.draw` of clients who do this local work on a table."""
-    return lambda client, k: draw(work, limit, client.shuffle, table, client.place, k)
+    return lambda client, k: draw(local_work, limit, client.shuffle, table, client.place, k)
 
 
 def stream(client: Client, number: int) -> Key:
@@ -125,7 +164,9 @@ def shapes(work: Work, member: Member, memory: PyTree) -> Like:
     client = jax.eval_shape(work.enrol, member)
     local = jax.eval_shape(work.start, client, memory)
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    _, metrics = jax.eval_shape(work.step, client, memory, local, number, jax.eval_shape(work.draw, client, number))
+    _, metrics = jax.eval_shape(
+        work.step, client, memory, local, number, jax.eval_shape(work.draw, client, number)
+    )
     return Like(client, memory, local, metrics, jax.eval_shape(work.finish, client, memory, local))
 
 
@@ -144,7 +185,7 @@ class Reduced(NamedTuple):
     """``[Q]`` in every leaf, in queue order; zeros where absent."""
     table: PyTree
     """The memory table, written."""
-    lost: Array | None = None
+    dropped: Array | None = None
     """bool[Q], in queue order: whom a guard sent away."""
 
 
@@ -156,9 +197,19 @@ def client_metrics(steps: Metrics, finished: Metrics) -> Metrics:
 def empty(like: Like, reduce: str, length: int, table: PyTree) -> Reduced:
     """The reduction of ``length`` clients before the first of them."""
     upload = like.finished.upload
-    upload = tree.zeros_like(upload) if reduce == "sum" else tree.tile(tree.zeros_like(upload), length)
-    clients = tree.tile(tree.zeros_like(client_metrics(like.metrics, like.finished.metrics)), length)
-    return Reduced(upload, tree.zeros_like(like.finished.stats), clients, table, tree.tile(tree.zeros_like(like.finished.lost), length))
+    upload = (
+        tree.zeros_like(upload) if reduce == "sum" else tree.tile(tree.zeros_like(upload), length)
+    )
+    clients = tree.tile(
+        tree.zeros_like(client_metrics(like.metrics, like.finished.metrics)), length
+    )
+    return Reduced(
+        upload,
+        tree.zeros_like(like.finished.stats),
+        clients,
+        table,
+        tree.tile(tree.zeros_like(like.finished.dropped), length),
+    )
 
 
 def absorb(reduce: str, running: Upload, uploads: Upload, present: Array, place: Array) -> Upload:

@@ -10,7 +10,7 @@ from fedjax_sim.experiments.config.construct import Log
 from fedjax_sim.experiments.config.fields import Settings, tag_of
 from fedjax_sim.experiments.config.load import Config
 from fedjax_sim.experiments.config.messages import line
-from fedjax_sim.experiments.config.preflight import memory_fits, prove, stop_problem
+from fedjax_sim.experiments.config.preflight import check_model_fits, memory_fits, stop_problem
 from fedjax_sim.experiments.config.toml import ConfigErrors
 from fedjax_sim.experiments.experiment import Experiment
 
@@ -29,13 +29,21 @@ def build(config: Config) -> Experiment:
     _stop(config, log)
     train = parts.task.data.train
     log.guard("engine", type(run.engine).model_fields, lambda: make_plan(parts.engine, 1))
-    log.guard("sampler", type(run.sampler).model_fields, lambda: parts.sampler.cohort(train.clients))
-    prove(config, parts.task, log)
+    log.guard(
+        "sampler", type(run.sampler).model_fields, lambda: parts.sampler.cohort(train.clients)
+    )
+    check_model_fits(config, parts.task, log)
     _stop(config, log)
-    log.guard("engine", type(run.engine).model_fields, lambda: memory_fits(parts.task, parts.algorithm, parts.engine))
+    log.guard(
+        "engine",
+        type(run.engine).model_fields,
+        lambda: memory_fits(parts.task, parts.algorithm, parts.engine),
+    )
     _stop(config, log)
     try:
-        program = make_round(parts.algorithm, parts.sampler, train, parts.batching, parts.engine, parts.guard)
+        program = make_round(
+            parts.algorithm, parts.sampler, train, parts.local_work, parts.engine, parts.guard
+        )
     except FedError as error:
         raise ConfigErrors(line(config.document, blame_any(run, error), str(error))) from error
     made = Experiment(config, *parts, program)

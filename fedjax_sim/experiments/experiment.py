@@ -8,9 +8,9 @@ from fedjax_sim.experiments.config.load import Config
 
 if TYPE_CHECKING:
     from fedjax_sim.core.types import Algorithm, Sampler
-    from fedjax_sim.data.batching import Batching
+    from fedjax_sim.data.batching import LocalWork
     from fedjax_sim.engine import Engine
-    from fedjax_sim.engine.nonfinite import Guard
+    from fedjax_sim.engine.nonfinite import NonFinitePolicy
     from fedjax_sim.engine.program import Program
     from fedjax_sim.tasks import Task
 
@@ -22,7 +22,7 @@ class Experiment(NamedTuple):
     task: Task
     algorithm: Algorithm
     sampler: Sampler
-    batching: Batching
+    local_work: LocalWork
     engine: Engine
-    guard: Guard
+    guard: NonFinitePolicy
     program: Program

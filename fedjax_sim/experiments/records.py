@@ -36,13 +36,21 @@ def past(folder: Path, step: int | None) -> History | None:
     """The rows up to a checkpoint; none where there is no checkpoint, or the record is lost."""
     from fedjax_sim.simulation.history import from_jsonl
 
-    return from_jsonl(folder / ROWS, step) if step is not None and (folder / ROWS).is_file() else None
+    return (
+        from_jsonl(folder / ROWS, step) if step is not None and (folder / ROWS).is_file() else None
+    )
 
 
 def gaps(rows: History | None, step: int | None) -> tuple[str, ...]:
     """A note where rows before the checkpoint are missing: the disk was full, or somebody removed them."""
     lost = sorted(set(range(1, (step or 0) + 1)) - set(rows.rows if rows else ()))
-    return (f"{ROWS} lacks {len(lost)} of the rounds before the checkpoint, first of all round {lost[0]}",) if lost else ()
+    return (
+        (
+            f"{ROWS} lacks {len(lost)} of the rounds before the checkpoint, first of all round {lost[0]}",
+        )
+        if lost
+        else ()
+    )
 
 
 def writers(folder: Path, after: int | None, rows: History | None) -> list[Writer]:

@@ -16,7 +16,7 @@ from fedjax_sim.experiments.config.load import tables
 from fedjax_sim.experiments.config.messages import variant_tag
 from fedjax_sim.experiments.config.resume import changed_rates
 from fedjax_sim.experiments.records import BOARDS, ROWS, SUMMARY
-from fedjax_sim.runtime.processes import leads, led
+from fedjax_sim.runtime.processes import is_main_process, run_on_main
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,26 +42,39 @@ def new_folder(config: Config, out: str | Path | None = None, root: str | Path =
     Raises:
       FedError: where ``out`` holds a run already, or is a file.
     """
-    return Path(led(lambda: str(_new_folder(config, out, root))))
+    return Path(run_on_main(lambda: str(_new_folder(config, out, root))))
 
 
 def _new_folder(config: Config, out: str | Path | None, root: str | Path) -> Path:
     if out is not None:
         return _claim(Path(out))
-    name = f"{Path(config.document.file).stem}-{variant_tag(config.run.algorithm)}-{config.run.seed}"
+    name = (
+        f"{Path(config.document.file).stem}-{variant_tag(config.run.algorithm)}-{config.run.seed}"
+    )
     for number in range(1, 10**6):
         folder = Path(root) / f"{name}-{number:03}"
         with contextlib.suppress(FileExistsError):
             folder.mkdir(parents=True)
             return folder
-    fail("no free folder for the run", f"{root}/{name}-*", "remove old runs, or choose one with --out")
+    fail(
+        "no free folder for the run",
+        got=f"{root}/{name}-*",
+        fix="remove old runs, or choose one with --out",
+    )
 
 
 def _claim(folder: Path) -> Path:
     held = [name for name in (CONFIG, ROWS, CHECKPOINTS, SUMMARY) if (folder / name).exists()]
     do = f"choose another --out, delete the folder, or go on with it: fedjax-sim resume {folder}"
-    require(not held, "the folder already holds a run", f"{folder} with {', '.join(held)}", do)
-    require(not folder.is_file(), "a run needs a folder", f"the file {folder}", "choose another --out")
+    require(
+        not held, "the folder already holds a run", got=f"{folder} with {', '.join(held)}", fix=do
+    )
+    require(
+        not folder.is_file(),
+        "a run needs a folder",
+        got=f"the file {folder}",
+        fix="choose another --out",
+    )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -73,12 +86,21 @@ def config_of(folder: str | Path) -> Path:
       FedError: where there is none.
     """
     path = Path(folder) / CONFIG
-    require(path.is_file(), "no run in this folder", path.parent, "give the folder of a run, such as one below runs/")
+    require(
+        path.is_file(),
+        "no run in this folder",
+        got=path.parent,
+        fix="give the folder of a run, such as one below runs/",
+    )
     return path
 
 
 def run_experiment(
-    experiment: Experiment, folder: str | Path, resume: bool = False, console: Console | None = None, callbacks: Iterable[Callback] = ()
+    experiment: Experiment,
+    folder: str | Path,
+    resume: bool = False,
+    console: Console | None = None,
+    callbacks: Iterable[Callback] = (),
 ) -> Summary:
     """Runs an experiment, or goes on with it, and writes everything into its folder.
 
@@ -99,21 +121,31 @@ def run_experiment(
     with contextlib.ExitStack() as stack:
         store = open_checkpoints(experiment, folder)
         stack.callback(_close, store)
-        turned = changed_rates(experiment.config.run, store.metadata().get("config")) if resume else ()
-        restored = restore(experiment, store) if resume and not _fresh(experiment, folder, store) else None
+        turned = (
+            changed_rates(experiment.config.run, store.metadata().get("config")) if resume else ()
+        )
+        restored = (
+            restore(experiment, store) if resume and not _fresh(experiment, folder, store) else None
+        )
         _unfinished(folder, restored, experiment.config.run.rounds)
         step = restored.step if restored else None
         past = records.past(folder, step)
-        writers = _begun(experiment, folder, resume, step, past) if leads() else []
+        writers = _begun(experiment, folder, resume, step, past) if is_main_process() else []
         with filing(experiment, folder):
             result = _simulate(experiment, writers, store, restored, past, console, callbacks)
         saved = store.steps()[-1:] == (int(result.state.round),)
     earlier = (past.latest("seconds") or 0.0) if past else 0.0
-    notes = (*turned, *(restored.notes if restored else (ANEW,) if resume else ()), *records.gaps(past, step))
+    notes = (
+        *turned,
+        *(restored.notes if restored else (ANEW,) if resume else ()),
+        *records.gaps(past, step),
+    )
     return _written(folder, {**summarise(experiment, result, earlier, notes), "saved": saved})
 
 
-def _begun(experiment: Experiment, folder: Path, resume: bool, step: int | None, past: History | None) -> list[Writer]:
+def _begun(
+    experiment: Experiment, folder: Path, resume: bool, step: int | None, past: History | None
+) -> list[Writer]:
     """The writers of a run's rows, and its configuration: the first file of a new run, which can be gone on with as soon as that is there;
     the last one of a run that goes on, when nothing refuses any more."""
 
@@ -136,7 +168,7 @@ def _close(store: Store) -> None:
 
 def _written(folder: Path, summary: Summary) -> Summary:
     """The summary, and the file of it; with a note instead where there is no room."""
-    if leads():
+    if is_main_process():
         try:
             files.save(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
         except FedError as error:
@@ -170,7 +202,7 @@ def _simulate(
         metadata={"config": tables(run), "order": order(experiment.program.plan)},
         callbacks=[*_stops(run.stop), *callbacks],
         writers=writers,
-        progress=leads(),
+        progress=is_main_process(),
         resume=restored.state if restored else None,
         history=past,
         console=console,
@@ -186,14 +218,14 @@ def filing(experiment: Experiment, folder: Path) -> Iterator[None]:
     try:
         yield
     except NonFinite as error:
-        if not error.blame.clients:
+        if not error.culprits.clients:
             raise
         try:
-            path = save(folder, error.round, error.blame, dumps(experiment.config))
+            path = save(folder, error.round, error.culprits, dumps(experiment.config))
         except FedError as trouble:
-            raise NonFinite(error.round, error.blame, f"look at their data; {trouble}") from None
+            raise NonFinite(error.round, error.culprits, f"look at their data; {trouble}") from None
         do = f"look at it with: fedjax-sim replay {path}; go on without them: fedjax-sim resume {folder} guard.nonfinite=drop"
-        raise NonFinite(error.round, error.blame, do) from None
+        raise NonFinite(error.round, error.culprits, do) from None
 
 
 def open_checkpoints(experiment: Experiment, folder: Path) -> Store:
@@ -207,8 +239,8 @@ def open_checkpoints(experiment: Experiment, folder: Path) -> Store:
     for name in (CHECKPOINTS, REMEMBERED, BOARDS):
         files.own(folder / name)
     kept = experiment.config.run.checkpoint
-    if experiment.program.keeping:
-        experiment.program.keeping.use(folder / REMEMBERED)
+    if experiment.program.host_memory:
+        experiment.program.host_memory.use(folder / REMEMBERED)
     return open_store(folder / CHECKPOINTS, keep=kept.keep, every=kept.keep_every)
 
 
@@ -216,7 +248,9 @@ def starting_variables(experiment: Experiment) -> Any:
     """The model before the first round; its key is a stream of the seed that no round uses."""
     import jax
 
-    return experiment.task.init(jax.random.fold_in(jax.random.key(experiment.config.run.seed), 2**32 - 1))
+    return experiment.task.init(
+        jax.random.fold_in(jax.random.key(experiment.config.run.seed), 2**32 - 1)
+    )
 
 
 def restore(experiment: Experiment, store: Store) -> Restored:
@@ -230,9 +264,11 @@ def restore(experiment: Experiment, store: Store) -> Restored:
 
     program = experiment.program
     like = program.logical(program.init(starting_variables(experiment), experiment.config.run.seed))
-    keeping = program.keeping
+    keeping = program.host_memory
     # Of clients who remember nothing there is a description only if the host was to keep even that.
-    along = keeping and (lambda metadata: keeping.restore(metadata.get(MEMORY, {"round": metadata["round"]})))
+    along = keeping and (
+        lambda metadata: keeping.restore(metadata.get(MEMORY, {"round": metadata["round"]}))
+    )
     restored = store.restore(like, along=along)
     moved = changed(restored.metadata.get("order"), order(program.plan))
     return restored._replace(notes=(*restored.notes, *moved))
@@ -244,10 +280,18 @@ def evaluation(experiment: Experiment, clients: bool | None = None) -> Any:
 
     asked = experiment.config.run.evaluation
     wanted = asked.clients if clients is None else clients
-    return make_evaluation(experiment.algorithm, experiment.task, experiment.program, batch_size=asked.batch_size, clients=wanted)
+    return make_evaluation(
+        experiment.algorithm,
+        experiment.task,
+        experiment.program,
+        batch_size=asked.batch_size,
+        clients=wanted,
+    )
 
 
-def summarise(experiment: Experiment, result: Result, earlier: float = 0.0, notes: tuple[str, ...] = ()) -> Summary:
+def summarise(
+    experiment: Experiment, result: Result, earlier: float = 0.0, notes: tuple[str, ...] = ()
+) -> Summary:
     """The run in numbers: what was run, how far, how well, how long, and the hash of its final state."""
     from fedjax_sim.persistence.manifest import order, state_hash, versions
 
@@ -271,13 +315,21 @@ def _unfinished(folder: Path, restored: Restored | None, rounds: int) -> None:
     """Refuses a run that is over, unless it ended before that was written down."""
     done = restored.step if restored else 0
     over = done > rounds or (done == rounds and records.summed_up(folder, done))
-    require(not over, "the run already has its rounds", f"{done} of {rounds}", f"ask for more, such as --rounds {2 * done}")
+    require(
+        not over,
+        "the run already has its rounds",
+        got=f"{done} of {rounds}",
+        fix=f"ask for more, such as --rounds {2 * done}",
+    )
 
 
 def _fresh(experiment: Experiment, folder: Path, store: Store) -> bool:
     """Whether a run ended before its first checkpoint, so that there is nothing to lose by beginning again."""
     # The first one is being written while the rounds up to the second one run.
-    return not store.steps() and records.last_round(folder) <= 2 * experiment.config.run.checkpoint.every
+    return (
+        not store.steps()
+        and records.last_round(folder) <= 2 * experiment.config.run.checkpoint.every
+    )
 
 
 def _stops(stop: Any) -> list[Callback]:
@@ -285,4 +337,8 @@ def _stops(stop: Any) -> list[Callback]:
 
     if stop is None:
         return []
-    return [until_below(stop.metric, stop.at_most) if stop.at_least is None else until_above(stop.metric, stop.at_least)]
+    return [
+        until_below(stop.metric, stop.at_most)
+        if stop.at_least is None
+        else until_above(stop.metric, stop.at_least)
+    ]

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fedjax_sim.models.adapters import from_equinox, from_functions, from_haiku, from_linen, from_nnx
+from fedjax_sim.models.adapters import (
+    from_equinox,
+    from_functions,
+    from_haiku,
+    from_linen,
+    from_nnx,
+)
 from fedjax_sim.models.base import Model
 from fedjax_sim.models.images import cnn, emnist_cnn, logistic, mlp
 from fedjax_sim.models.precision import mixed_precision

@@ -31,7 +31,9 @@ def from_functions(init: Callable[..., PyTree], apply: Callable[..., PyTree]) ->
     def start(key: Key, x: PyTree) -> tuple[PyTree, PyTree]:
         return init(key, x), {}
 
-    def run(params: PyTree, state: PyTree, x: PyTree, *, train: bool, key: Key | None) -> tuple[PyTree, PyTree]:
+    def run(
+        params: PyTree, state: PyTree, x: PyTree, *, train: bool, key: Key | None
+    ) -> tuple[PyTree, PyTree]:
         return apply(params, x, **_pick(wanted, train=train, key=key)), state
 
     return Model(start, run)
@@ -45,7 +47,10 @@ def from_linen(module: nn.Module) -> Model:
     """
     got = getattr(module, "__name__", type(module).__name__)
     require(
-        isinstance(module, nn.Module), "from_linen takes an instance of a linen module", got, "pass Net(...), not Net; NNX has from_nnx"
+        isinstance(module, nn.Module),
+        "from_linen takes an instance of a linen module",
+        got=got,
+        fix="pass Net(...), not Net; NNX has from_nnx",
     )
     wanted = _accepts(module.__call__, "train")
 
@@ -53,9 +58,15 @@ def from_linen(module: nn.Module) -> Model:
         variables = dict(module.init(key, x, **_pick(wanted, train=False)))
         return variables.pop("params", {}), variables
 
-    def apply(params: PyTree, state: PyTree, x: PyTree, *, train: bool, key: Key | None) -> tuple[PyTree, PyTree]:
+    def apply(
+        params: PyTree, state: PyTree, x: PyTree, *, train: bool, key: Key | None
+    ) -> tuple[PyTree, PyTree]:
         # A lone key serves every stream of random numbers that the module has no key for.
-        options: dict[str, Any] = {"rngs": key, "mutable": list(state), **_pick(wanted, train=train)}
+        options: dict[str, Any] = {
+            "rngs": key,
+            "mutable": list(state),
+            **_pick(wanted, train=train),
+        }
         out, moved = module.apply({"params": params, **state}, x, **options)
         return out, {**state, **moved} if train else state
 
@@ -90,7 +101,9 @@ def from_nnx(constructor: Callable[..., Any]) -> Model:
         _, params, _, state = split(constructor(nnx.Rngs(key)))
         return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
 
-    def apply(params: PyTree, state: PyTree, x: PyTree, *, train: bool, key: Key | None) -> tuple[PyTree, PyTree]:
+    def apply(
+        params: PyTree, state: PyTree, x: PyTree, *, train: bool, key: Key | None
+    ) -> tuple[PyTree, PyTree]:
         rebuilt = nnx.merge(training if train else evaluating, params, fresh(key), state)
         out = rebuilt(x)
         return out, nnx.to_pure_dict(split(rebuilt)[3]) if train else state
@@ -120,7 +133,9 @@ def from_equinox(constructor: Callable[[Key], Any]) -> Model:
         floats, _, state = parts(key)
         return pack(floats), pack_state(state)
 
-    def apply(params: PyTree, state: PyTree, x: PyTree, *, train: bool, key: Key | None) -> tuple[PyTree, PyTree]:
+    def apply(
+        params: PyTree, state: PyTree, x: PyTree, *, train: bool, key: Key | None
+    ) -> tuple[PyTree, PyTree]:
         module = eqx.nn.inference_mode(eqx.combine(unpack(params), rest), value=not train)
         keys = None if key is None else jax.random.split(key, jax.tree.leaves(x)[0].shape[0])
 
@@ -128,7 +143,9 @@ def from_equinox(constructor: Callable[[Key], Any]) -> Model:
             out = module(x, **_pick(wanted, state=state, key=key))
             return out if "state" in wanted else (out, state)
 
-        out, moved = jax.vmap(one, in_axes=(0, None, 0), out_axes=(0, None), axis_name="batch")(x, unpack_state(state), keys)
+        out, moved = jax.vmap(one, in_axes=(0, None, 0), out_axes=(0, None), axis_name="batch")(
+            x, unpack_state(state), keys
+        )
         return out, pack_state(moved) if train else state
 
     return Model(init, apply)
@@ -142,9 +159,13 @@ def from_haiku(transformed: Any) -> Model:
         transformed = hk.with_empty_state(transformed)
 
     def init(key: Key, x: PyTree) -> tuple[PyTree, PyTree]:
-        return transformed.init(key, x, train=True)  # haiku's batch normalisation makes its statistics only when training
+        return transformed.init(
+            key, x, train=True
+        )  # haiku's batch normalisation makes its statistics only when training
 
-    def apply(params: PyTree, state: PyTree, x: PyTree, *, train: bool, key: Key | None) -> tuple[PyTree, PyTree]:
+    def apply(
+        params: PyTree, state: PyTree, x: PyTree, *, train: bool, key: Key | None
+    ) -> tuple[PyTree, PyTree]:
         out, moved = transformed.apply(params, state, key, x, train=train)
         return out, moved if train else state
 
@@ -163,10 +184,16 @@ def _pick(wanted: frozenset[str], **values: Any) -> dict[str, Any]:
 
 def _stream(key: Key, number: int, leaf: Any) -> Array:
     """One leaf of a module's random streams: a key of its own, or a count that starts at zero."""
-    return jax.random.fold_in(key, number) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.zeros(leaf.shape, leaf.dtype)
+    return (
+        jax.random.fold_in(key, number)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        else jnp.zeros(leaf.shape, leaf.dtype)
+    )
 
 
-def _named(tree: PyTree) -> tuple[Callable[[PyTree], dict[str, Array]], Callable[[dict[str, Array]], PyTree]]:
+def _named(
+    tree: PyTree,
+) -> tuple[Callable[[PyTree], dict[str, Array]], Callable[[dict[str, Array]], PyTree]]:
     """To a flat dict of a tree's leaves by path, and back, for all trees built like this one."""
     paths, layout = jax.tree_util.tree_flatten_with_path(tree)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") or "value" for path, _ in paths]

@@ -77,7 +77,9 @@ def cnn(classes: int) -> Model:
     return from_linen(_Cnn(classes))
 
 
-def emnist_cnn(classes: int = 62, dropout_convolution: float = 0.25, dropout_dense: float = 0.5) -> Model:
+def emnist_cnn(
+    classes: int = 62, dropout_convolution: float = 0.25, dropout_dense: float = 0.5
+) -> Model:
     """The EMNIST character CNN of Reddi et al., 2021, appendix, which FedJAX's benchmarks use as well.
 
     | layer | output | parameters, 28x28x1 images and 62 classes |
@@ -106,15 +108,29 @@ def emnist_cnn(classes: int = 62, dropout_convolution: float = 0.25, dropout_den
 def numbers(x: Array) -> Array:
     """Inputs as floats: bytes become ``[0, 1]``, anything else keeps its values. Floats stay as wide as they are, and what was none is
     weakly float32, so that it is the parameters that say how a model computes."""
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x * (1 / 255 if x.dtype == jnp.uint8 else 1.0)
+    return (
+        x
+        if jnp.issubdtype(x.dtype, jnp.floating)
+        else x * (1 / 255 if x.dtype == jnp.uint8 else 1.0)
+    )
 
 
 def images(x: Array, least: int) -> Array:
     """Inputs as floats ``[B, H, W, C]``, checked to be at least ``least`` pixels high and wide."""
     shape = list(x.shape)
-    require(x.ndim in (3, 4), "a convolutional model takes images [B, H, W, C] or [B, H, W]", shape, "reshape the examples or choose mlp")
+    require(
+        x.ndim in (3, 4),
+        "a convolutional model takes images [B, H, W, C] or [B, H, W]",
+        got=shape,
+        fix="reshape the examples or choose mlp",
+    )
     large = min(shape[1:3]) >= least
-    require(large, f"this model needs images of at least {least}x{least} pixels", shape, "use larger images or choose mlp")
+    require(
+        large,
+        f"this model needs images of at least {least}x{least} pixels",
+        got=shape,
+        fix="use larger images or choose mlp",
+    )
     return numbers(x if x.ndim == 4 else x[..., None])
 
 
@@ -125,7 +141,9 @@ def pool(x: Array) -> Array:
     entries of a window tie, they share its gradient.
     """
     batch, height, width, channels = x.shape
-    windows = x[:, : height // 2 * 2, : width // 2 * 2].reshape(batch, height // 2, 2, width // 2, 2, channels)
+    windows = x[:, : height // 2 * 2, : width // 2 * 2].reshape(
+        batch, height // 2, 2, width // 2, 2, channels
+    )
     return jnp.max(windows, axis=(2, 4))
 
 

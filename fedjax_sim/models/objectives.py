@@ -14,7 +14,9 @@ from fedjax_sim.core.types import Array, Batch, Key, Mean, Metrics, Objective, P
 Statistics = Literal["average", "frozen", "local"]
 
 
-def classification(model: Any, statistics: Statistics = "average", ignore: int | None = None) -> Objective:
+def classification(
+    model: Any, statistics: Statistics = "average", ignore: int | None = None
+) -> Objective:
     """Softmax cross-entropy with integer labels; reports ``loss`` and ``accuracy``.
 
     Args:
@@ -27,11 +29,16 @@ def classification(model: Any, statistics: Statistics = "average", ignore: int |
     """
     known = ("average", "frozen", "local")
     require(
-        statistics in known, "statistics must name a policy for batch statistics", repr(statistics), f"choose one of {', '.join(known)}"
+        statistics in known,
+        "statistics must name a policy for batch statistics",
+        got=repr(statistics),
+        fix=f"choose one of {', '.join(known)}",
     )
 
     def scores(out: Array, batch: Batch) -> tuple[Array, Metrics]:
-        keep = batch.mask.reshape(batch.mask.shape + (1,) * (batch.y.ndim - 1)) & jnp.ones(batch.y.shape, bool)
+        keep = batch.mask.reshape(batch.mask.shape + (1,) * (batch.y.ndim - 1)) & jnp.ones(
+            batch.y.shape, bool
+        )
         keep = keep if ignore is None else keep & (batch.y != ignore)
         losses = cross_entropy(out, batch.y)
         hits = is_largest(out, batch.y)
@@ -52,12 +59,20 @@ def regression(model: Any, statistics: Statistics = "average") -> Objective:
     return supervised(model, scores, statistics)
 
 
-def supervised(model: Any, scores: Callable[[Array, Batch], tuple[Array, Metrics]], statistics: Statistics = "average") -> Objective:
+def supervised(
+    model: Any,
+    scores: Callable[[Array, Batch], tuple[Array, Metrics]],
+    statistics: Statistics = "average",
+) -> Objective:
     """An objective from a model and ``scores: (out, batch) -> (loss, metrics)``."""
 
-    def loss(variables: Variables, key: Key, batch: Batch, train: bool) -> tuple[Array, tuple[PyTree, Metrics]]:
+    def loss(
+        variables: Variables, key: Key, batch: Batch, train: bool
+    ) -> tuple[Array, tuple[PyTree, Metrics]]:
         frozen = statistics == "frozen"
-        out, state = model.apply(variables.params, variables.state, batch.x, train=train and not frozen, key=key)
+        out, state = model.apply(
+            variables.params, variables.state, batch.x, train=train and not frozen, key=key
+        )
         value, metrics = scores(out, batch)
         return value, (variables.state if frozen or not train else state, metrics)
 
@@ -102,4 +117,6 @@ def _total(rows: Array) -> Array:
 
 def masked_mean(values: Array, keep: Array) -> Mean:
     """Mean of the values that are kept, both of one shape."""
-    return Mean(jnp.sum(jnp.where(keep, values, 0), dtype=jnp.float32), jnp.sum(keep, dtype=jnp.float32))
+    return Mean(
+        jnp.sum(jnp.where(keep, values, 0), dtype=jnp.float32), jnp.sum(keep, dtype=jnp.float32)
+    )

@@ -24,13 +24,22 @@ def mixed_precision(model: Model, compute: Compute = "bfloat16") -> Model:
     Reference: Micikevicius et al., "Mixed Precision Training", ICLR 2018, section 3.1.
     """
     known = get_args(Compute)
-    require(compute in known, "compute must name a float", repr(compute), f"choose one of {', '.join(known)}")
+    require(
+        compute in known,
+        "compute must name a float",
+        got=repr(compute),
+        fix=f"choose one of {', '.join(known)}",
+    )
     dtype = jnp.dtype(compute)
     if compute == "float32":
         return model
 
-    def apply(params: PyTree, state: PyTree, x: PyTree, *, train: bool, key: Key | None) -> tuple[PyTree, PyTree]:
-        out, after = model.apply(_rounded(params, dtype), state, _rounded(x, dtype), train=train, key=key)
+    def apply(
+        params: PyTree, state: PyTree, x: PyTree, *, train: bool, key: Key | None
+    ) -> tuple[PyTree, PyTree]:
+        out, after = model.apply(
+            _rounded(params, dtype), state, _rounded(x, dtype), train=train, key=key
+        )
         widened = jax.tree.map(lambda leaf: _as(leaf, dtype, jnp.dtype("float32")), out)
         return widened, jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
 

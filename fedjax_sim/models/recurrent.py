@@ -42,9 +42,16 @@ class LSTM(nn.Module):
     def __call__(self, x: Array) -> Array:
         """The hidden states."""
         positive("width", self.width)
-        require(x.ndim == 3, "an LSTM takes [T, B, D]", list(x.shape), "bring time to the front and the features into one axis")
+        require(
+            x.ndim == 3,
+            "an LSTM takes [T, B, D]",
+            got=list(x.shape),
+            fix="bring time to the front and the features into one axis",
+        )
         drive = nn.Dense(4 * self.width, bias_init=_forget_open, name="input")(x)
-        kernel = self.param("recurrent", nn.initializers.orthogonal(), (self.width, 4 * self.width), jnp.float32)
+        kernel = self.param(
+            "recurrent", nn.initializers.orthogonal(), (self.width, 4 * self.width), jnp.float32
+        )
         return lstm(drive, kernel.astype(drive.dtype))
 
 
@@ -77,10 +84,25 @@ def lstm(drive: Array, recurrent: Array) -> Array:
     "Learning to Forget: Continual Prediction with LSTM", Neural Computation 2000 (the forget gate).
     """
     width = recurrent.shape[0]
-    fits = drive.ndim == 3 and drive.shape[0] > 0 and recurrent.shape == (width, 4 * width) and drive.shape[2] == 4 * width
+    fits = (
+        drive.ndim == 3
+        and drive.shape[0] > 0
+        and recurrent.shape == (width, 4 * width)
+        and drive.shape[2] == 4 * width
+    )
     got = f"{drive.dtype}{list(drive.shape)} and {recurrent.dtype}{list(recurrent.shape)}"
-    require(fits, "an LSTM takes gates [T, B, 4H] and a recurrent kernel [H, 4H]", got, "put the four gates side by side, time first")
-    require(drive.dtype == recurrent.dtype, "gates and recurrent kernel must be of one dtype", got, "cast one of them")
+    require(
+        fits,
+        "an LSTM takes gates [T, B, 4H] and a recurrent kernel [H, 4H]",
+        got=got,
+        fix="put the four gates side by side, time first",
+    )
+    require(
+        drive.dtype == recurrent.dtype,
+        "gates and recurrent kernel must be of one dtype",
+        got=got,
+        fix="cast one of them",
+    )
     return _recur(drive, recurrent)
 
 
@@ -136,7 +158,9 @@ def _backward(residuals: tuple[Array, Array, _Saved], pull: Array) -> tuple[Arra
     """Gradients of ``drive`` and ``recurrent`` from ``pull``, that of the hidden states."""
     recurrent, hidden, saved = residuals
     width = recurrent.shape[0]
-    turned = recurrent.T  # here, for in the loop XLA would turn the whole kernel around at every step
+    turned = (
+        recurrent.T
+    )  # here, for in the loop XLA would turn the whole kernel around at every step
 
     def step(state: _State, row: tuple[Array, _Saved]) -> tuple[_State, Array]:
         pull, saved = row

@@ -14,7 +14,11 @@ from fedjax_sim.models.images import images
 
 
 def resnet(
-    classes: int, stages: tuple[int, ...] = (2, 2, 2, 2), width: int = 64, groups: int = 2, norm: Literal["group", "batch"] = "group"
+    classes: int,
+    stages: tuple[int, ...] = (2, 2, 2, 2),
+    width: int = 64,
+    groups: int = 2,
+    norm: Literal["group", "batch"] = "group",
 ) -> Model:
     """A residual network of basic blocks with a 3x3 stem, as is usual for 32x32 images. The default is ResNet-18.
 
@@ -43,12 +47,31 @@ def resnet(
     Decentralized Machine Learning", ICML 2020 (group for batch normalisation); Reddi et al., "Adaptive Federated Optimization",
     ICLR 2021.
     """
-    for name, value in (("classes", classes), ("width", width), ("groups", groups), *(("every stage", blocks) for blocks in stages)):
+    for name, value in (
+        ("classes", classes),
+        ("width", width),
+        ("groups", groups),
+        *(("every stage", blocks) for blocks in stages),
+    ):
         positive(name, value)
     if norm not in ("group", "batch"):
-        fail("norm must be 'group' or 'batch'", repr(norm), "choose 'group' unless batch statistics are what you study")
-    require(len(stages) > 0, "a residual network needs a stage", stages, "give stages a value such as (2, 2)")
-    require(width % groups == 0, "groups must divide width", f"groups={groups}, width={width}", "choose groups=2 and an even width")
+        fail(
+            "norm must be 'group' or 'batch'",
+            got=repr(norm),
+            fix="choose 'group' unless batch statistics are what you study",
+        )
+    require(
+        len(stages) > 0,
+        "a residual network needs a stage",
+        got=stages,
+        fix="give stages a value such as (2, 2)",
+    )
+    require(
+        width % groups == 0,
+        "groups must divide width",
+        got=f"groups={groups}, width={width}",
+        fix="choose groups=2 and an even width",
+    )
     return from_linen(_ResNet(classes, tuple(stages), width, groups if norm == "group" else None))
 
 
@@ -90,5 +113,7 @@ class _ResNet(nn.Module):
         for stage, blocks in enumerate(self.stages):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
-                x = _Block(self.width * 2**stage, stride, self.groups, name=f"stage_{stage}_block_{block}")(x, train)
+                x = _Block(
+                    self.width * 2**stage, stride, self.groups, name=f"stage_{stage}_block_{block}"
+                )(x, train)
         return nn.Dense(self.classes, name="head")(x.mean(axis=(1, 2)))

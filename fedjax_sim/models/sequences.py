@@ -28,12 +28,24 @@ def char_lstm(vocabulary: int = 90, width: int = 256, layers: int = 2, embedding
     Reference: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017 (two
     layers of 256 over embeddings of 8); Reddi et al., "Adaptive Federated Optimization", ICLR 2021 (logits at every place).
     """
-    for name, value in (("vocabulary", vocabulary), ("width", width), ("layers", layers), ("embedding", embedding)):
+    for name, value in (
+        ("vocabulary", vocabulary),
+        ("width", width),
+        ("layers", layers),
+        ("embedding", embedding),
+    ):
         positive(name, value)
     return from_linen(_CharLstm(vocabulary, width, layers, embedding))
 
 
-def transformer(vocabulary: int = 90, width: int = 128, layers: int = 2, heads: int = 4, length: int = 80, dropout: float = 0.0) -> Model:
+def transformer(
+    vocabulary: int = 90,
+    width: int = 128,
+    layers: int = 2,
+    heads: int = 4,
+    length: int = 80,
+    dropout: float = 0.0,
+) -> Model:
     """A small causal decoder: pre-norm blocks, learned positions, GELU, a last layer of its own weights.
 
     | layer | output | parameters, width W |
@@ -55,18 +67,34 @@ def transformer(vocabulary: int = 90, width: int = 128, layers: int = 2, heads: 
     Reference: Vaswani et al., "Attention Is All You Need", NeurIPS 2017; Radford et al., "Language Models are Unsupervised
     Multitask Learners", 2019 (norms first).
     """
-    sizes = (("vocabulary", vocabulary), ("width", width), ("layers", layers), ("heads", heads), ("length", length))
+    sizes = (
+        ("vocabulary", vocabulary),
+        ("width", width),
+        ("layers", layers),
+        ("heads", heads),
+        ("length", length),
+    )
     for name, value in sizes:
         positive(name, value)
     fraction("dropout", dropout, zero=True)
-    require(width % heads == 0, "heads must divide width", f"heads={heads}, width={width}", "choose a width that is a multiple of heads")
+    require(
+        width % heads == 0,
+        "heads must divide width",
+        got=f"heads={heads}, width={width}",
+        fix="choose a width that is a multiple of heads",
+    )
     return from_linen(_Transformer(vocabulary, width, layers, heads, length, dropout))
 
 
 def tokens(x: Array) -> Array:
     """Inputs as int32 ``[B, T]``, checked."""
     fits = x.ndim == 2 and jnp.issubdtype(x.dtype, jnp.integer)
-    require(fits, "a sequence model takes integer tokens [B, T]", f"{x.dtype}{list(x.shape)}", "encode the text as token numbers")
+    require(
+        fits,
+        "a sequence model takes integer tokens [B, T]",
+        got=f"{x.dtype}{list(x.shape)}",
+        fix="encode the text as token numbers",
+    )
     return x.astype(jnp.int32)
 
 
@@ -78,10 +106,14 @@ class _CharLstm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = nn.Embed(self.vocabulary, self.embedding, name="embedding_of_tokens")(tokens(x).T)  # time first
+        x = nn.Embed(self.vocabulary, self.embedding, name="embedding_of_tokens")(
+            tokens(x).T
+        )  # time first
         for layer in range(self.layers):
             x = LSTM(self.width, name=f"lstm_{layer}")(x)
-        return nn.Dense(self.vocabulary, name="head")(x).swapaxes(0, 1)  # last, where there is least to turn around
+        return nn.Dense(self.vocabulary, name="head")(x).swapaxes(
+            0, 1
+        )  # last, where there is least to turn around
 
 
 # ------------------------------------------------------------------------------------------------------------ transformer
@@ -94,7 +126,9 @@ class _Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array, mask: Array, train: bool) -> Array:
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        attention = nn.MultiHeadDotProductAttention(self.heads, dropout_rate=self.dropout, deterministic=not train, name="attention")
+        attention = nn.MultiHeadDotProductAttention(
+            self.heads, dropout_rate=self.dropout, deterministic=not train, name="attention"
+        )
         x = x + drop(attention(nn.LayerNorm(name="norm_0")(x), mask=mask))
         wide = nn.gelu(nn.Dense(4 * x.shape[-1], name="widen")(nn.LayerNorm(name="norm_1")(x)))
         return x + drop(nn.Dense(x.shape[-1], name="narrow")(wide))
@@ -113,7 +147,10 @@ class _Transformer(nn.Module):
         x = tokens(x)
         span = x.shape[1]
         require(
-            span <= self.length, "more tokens than the transformer has places for", span, f"build it with length={span}, not {self.length}"
+            span <= self.length,
+            "more tokens than the transformer has places for",
+            got=span,
+            fix=f"build it with length={span}, not {self.length}",
         )
         mask = nn.make_causal_mask(x)
         places = nn.Embed(self.length, self.width, name="embedding_of_places")(jnp.arange(span))

@@ -33,7 +33,13 @@ def series_cnn(classes: int, width: int = 64, span: int = 5, dropout: float = 0.
     """
     for name, value in (("classes", classes), ("width", width), ("span", span)):
         positive(name, value)
-    require(span % 2 == 1, "span must be odd, so that it has a middle", span, "use 5", "span")
+    require(
+        span % 2 == 1,
+        "span must be odd, so that it has a middle",
+        got=span,
+        fix="use 5",
+        setting="span",
+    )
     fraction("dropout", dropout, zero=True)
     return from_linen(_SeriesCnn(classes, width, span, dropout))
 
@@ -47,7 +53,12 @@ class _SeriesCnn(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         fits = x.ndim == 3 and x.shape[1] >= 16
-        require(fits, "a model of series takes [B, T, sensors] with T of 16 or more", list(x.shape), "reshape the examples or choose mlp")
+        require(
+            fits,
+            "a model of series takes [B, T, sensors] with T of 16 or more",
+            got=list(x.shape),
+            fix="reshape the examples or choose mlp",
+        )
         x = numbers(x)
         for layer in range(2):
             x = nn.relu(nn.Dense(self.width, name=f"conv_{layer}")(_around(x, self.span)))

@@ -44,5 +44,7 @@ class _WordMean(nn.Module):
     def __call__(self, x: Array) -> Array:
         there = (tokens(x) != 0)[..., None]
         embedded = nn.Embed(self.vocabulary, self.width, name="embedding_of_words")(tokens(x))
-        mean = jnp.sum(jnp.where(there, embedded, 0), axis=1) / jnp.maximum(jnp.sum(there, axis=1), 1)
+        mean = jnp.sum(jnp.where(there, embedded, 0), axis=1) / jnp.maximum(
+            jnp.sum(there, axis=1), 1
+        )
         return nn.Dense(self.classes, name="head")(mean)

@@ -23,7 +23,9 @@ class Moments(NamedTuple):
     v: PyTree
 
 
-def adaptive(second: Second, server_lr: float, b1: float, tau: float) -> optax.GradientTransformation:
+def adaptive(
+    second: Second, server_lr: float, b1: float, tau: float
+) -> optax.GradientTransformation:
     """``m = b1 m + (1 - b1) delta``, ``v = second(v, delta)``, ``x = x - lr m / (sqrt(v) + tau)``; no bias correction, ``v_{-1} = tau^2``.
 
     Our delta is ``x - y``, the paper's ``y - x``: the sign of the step changes with it, the square does not.
@@ -33,7 +35,9 @@ def adaptive(second: Second, server_lr: float, b1: float, tau: float) -> optax.G
     fraction("b1", b1, zero=True)
 
     def init(params: PyTree) -> Moments:
-        return Moments(tree.zeros_like(params), jax.tree.map(lambda p: jnp.full_like(p, tau**2), params))
+        return Moments(
+            tree.zeros_like(params), jax.tree.map(lambda p: jnp.full_like(p, tau**2), params)
+        )
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         m = jax.tree.map(lambda m, d: b1 * m + (1 - b1) * d, state.m, updates)

@@ -20,12 +20,19 @@ Rate = float | optax.Schedule
 
 def _decay(name: str, value: Any) -> None:
     bad = isinstance(value, int | float) and not 0 <= value < 1
-    require(not bad, f"{name} is a decay and must lie in [0, 1)", value, f"give {name} a value such as 0.9")
+    require(
+        not bad,
+        f"{name} is a decay and must lie in [0, 1)",
+        got=value,
+        fix=f"give {name} a value such as 0.9",
+    )
 
 
 def _rate(name: str, value: Any) -> None:
     bad = isinstance(value, int | float) and not value >= 0
-    require(not bad, f"{name} must not be negative", value, f"give {name} 0 or a value above it")
+    require(
+        not bad, f"{name} must not be negative", got=value, fix=f"give {name} 0 or a value above it"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- optimizers
@@ -41,7 +48,12 @@ def sgd(lr: Rate = 1.0, momentum: float = 0.0, nesterov: bool = False) -> Optimi
     """
     positive("lr", lr)
     _decay("momentum", momentum)
-    require(not nesterov or momentum > 0, "nesterov needs momentum", momentum, "give momentum a value such as 0.9")
+    require(
+        not nesterov or momentum > 0,
+        "nesterov needs momentum",
+        got=momentum,
+        fix="give momentum a value such as 0.9",
+    )
     return optax.sgd(lr, momentum=momentum or None, nesterov=nesterov)
 
 
@@ -51,7 +63,13 @@ def adam(lr: Rate = 0.001, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
     return optax.adam(lr, b1=b1, b2=b2, eps=eps)
 
 
-def adamw(lr: Rate = 0.001, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 1e-4) -> Optimizer:
+def adamw(
+    lr: Rate = 0.001,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 1e-4,
+) -> Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
     _adaptive(lr, b1, b2, eps)
     _rate("weight_decay", weight_decay)
@@ -72,7 +90,9 @@ def adagrad(lr: Rate = 0.01, initial: float = 0.1, eps: float = 1e-7) -> Optimiz
     return optax.adagrad(lr, initial_accumulator_value=initial, eps=eps)
 
 
-def rmsprop(lr: Rate = 0.01, decay: float = 0.9, eps: float = 1e-8, momentum: float = 0.0) -> Optimizer:
+def rmsprop(
+    lr: Rate = 0.01, decay: float = 0.9, eps: float = 1e-8, momentum: float = 0.0
+) -> Optimizer:
     """RMSProp: the gradient over a running root mean square (Tieleman and Hinton, 2012)."""
     positive("lr", lr)
     _decay("decay", decay)
@@ -81,7 +101,9 @@ def rmsprop(lr: Rate = 0.01, decay: float = 0.9, eps: float = 1e-8, momentum: fl
     return optax.rmsprop(lr, decay=decay, eps=eps, momentum=momentum or None)
 
 
-def lion(lr: Rate = 1e-4, b1: float = 0.9, b2: float = 0.99, weight_decay: float = 0.0) -> Optimizer:
+def lion(
+    lr: Rate = 1e-4, b1: float = 0.9, b2: float = 0.99, weight_decay: float = 0.0
+) -> Optimizer:
     """Lion: the sign of an interpolated momentum (Chen et al., 2023)."""
     positive("lr", lr)
     _decay("b1", b1)
@@ -156,7 +178,9 @@ def linear(start: float, steps: int, end: float = 0.0) -> optax.Schedule:
     return optax.linear_schedule(start, end, steps)
 
 
-def exponential(start: float, steps: int, factor: float = 0.5, staircase: bool = False) -> optax.Schedule:
+def exponential(
+    start: float, steps: int, factor: float = 0.5, staircase: bool = False
+) -> optax.Schedule:
     """``start`` times ``factor`` for every ``steps`` steps; smoothly, or at once where ``staircase``."""
     positive("start", start)
     positive("steps", steps)
@@ -169,7 +193,12 @@ def warmup(peak: float, warmup_steps: int, steps: int, end: float = 0.0) -> opta
     positive("peak", peak)
     positive("warmup_steps", warmup_steps)
     _rate("end", end)
-    require(steps > warmup_steps, "steps counts the warm-up too", (steps, warmup_steps), "give steps a value above warmup_steps")
+    require(
+        steps > warmup_steps,
+        "steps counts the warm-up too",
+        got=(steps, warmup_steps),
+        fix="give steps a value above warmup_steps",
+    )
     return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, steps, end)
 
 

@@ -33,7 +33,7 @@ from fedjax_sim.core.types import RoundState
 from fedjax_sim.persistence import manifest as manifests
 from fedjax_sim.persistence.manifest import Manifest, state_hash, versions
 from fedjax_sim.persistence.orbax_logging import cause, hush, hushed, unhush
-from fedjax_sim.runtime.processes import leads
+from fedjax_sim.runtime.processes import is_main_process
 
 __all__ = ["Restored", "SaveError", "Store", "open_store", "state_hash", "versions"]
 
@@ -100,10 +100,22 @@ def open_store(directory: str | Path, keep: int | None = 3, every: int | None = 
         if value is not None:
             positive(name, value)
     odd = os.path.lexists(directory) and not Path(directory).is_dir()
-    require(not odd, "checkpoints are kept in a folder", f"something else called {directory}", "move it away, or choose another folder")
+    require(
+        not odd,
+        "checkpoints are kept in a folder",
+        got=f"something else called {directory}",
+        fix="move it away, or choose another folder",
+    )
     folder = _Folder(Path(directory).absolute(), keep, every, found=_steps(Path(directory)))
     settle = partial(_settle, folder)
-    return Store(partial(_save, folder), partial(_restore, folder), partial(_list, folder), settle, settle, partial(_metadata, folder))
+    return Store(
+        partial(_save, folder),
+        partial(_restore, folder),
+        partial(_list, folder),
+        settle,
+        settle,
+        partial(_metadata, folder),
+    )
 
 
 @dataclasses.dataclass
@@ -149,9 +161,18 @@ def _save(folder: _Folder, state: RoundState, metadata: dict[str, Any] | None = 
     step, there = int(state.round), _steps(folder.path)
     ours = folder.base is not None or not folder.found
     held = f"{folder.path} with rounds {there}"
-    require(ours, "the checkpoint folder holds another run", held, "resume that run, or choose an empty folder")
-    copies = {name: np.array(manifests.raw(leaf)) for name, leaf in manifests.leaves(state).items()}
-    record = manifests.sealed(manifests.manifest(state), {**(metadata or {}), "round": step, "versions": versions()})
+    require(
+        ours,
+        "the checkpoint folder holds another run",
+        got=held,
+        fix="resume that run, or choose an empty folder",
+    )
+    copies = {
+        name: np.array(manifests.to_numpy(leaf)) for name, leaf in manifests.leaves(state).items()
+    }
+    record = manifests.with_checksum(
+        manifests.manifest(state), {**(metadata or {}), "round": step, "versions": versions()}
+    )
     if step in there and folder.known.get(step) == record["manifest"]:
         return
     for stale in (s for s in there if s >= step or (s in folder.found and s > (folder.base or 0))):
@@ -159,13 +180,19 @@ def _save(folder: _Folder, state: RoundState, metadata: dict[str, Any] | None = 
     _start(folder, step, copies, record)
 
 
-def _start(folder: _Folder, step: int, copies: dict[str, np.ndarray], record: dict[str, Any]) -> None:
-    full = {name: copy for name, copy in copies.items() if copy.size}  # Orbax refuses empty arrays; the manifest has their shape
+def _start(
+    folder: _Folder, step: int, copies: dict[str, np.ndarray], record: dict[str, Any]
+) -> None:
+    full = {
+        name: copy for name, copy in copies.items() if copy.size
+    }  # Orbax refuses empty arrays; the manifest has their shape
     hush()
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         _tidy(folder)
-        response = _orbax().save_async(folder.path / str(step), full, custom_metadata={RECORD: record})
+        response = _orbax().save_async(
+            folder.path / str(step), full, custom_metadata={RECORD: record}
+        )
     except Exception as error:
         unhush(failed=True)
         raise _unwritten(folder, step, error) from error
@@ -208,13 +235,19 @@ def _forget(folder: _Folder, step: int) -> None:
 
 
 def _remove(path: Path) -> None:
-    if leads():  # one of several processes is enough
+    if is_main_process():  # one of several processes is enough
         files.clear(path)
 
 
 def _unwritten(folder: _Folder, step: int, error: BaseException) -> SaveError:
     what = f"the checkpoint of round {step} could not be written to {folder.path}"
-    return SaveError(sentence(what, cause(error), "make room there or choose another folder; the run itself is unharmed"))
+    return SaveError(
+        sentence(
+            what,
+            got=cause(error),
+            fix="make room there or choose another folder; the run itself is unharmed",
+        )
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- reading
@@ -224,12 +257,22 @@ class _Damaged(Exception):
     """This checkpoint cannot be used, whatever the configuration."""
 
 
-def _restore(folder: _Folder, like: RoundState, step: int | None = None, along: Callable[[dict[str, Any]], None] | None = None) -> Restored:
+def _restore(
+    folder: _Folder,
+    like: RoundState,
+    step: int | None = None,
+    along: Callable[[dict[str, Any]], None] | None = None,
+) -> Restored:
     """Newest to oldest until one loads and verifies. One that is whole but does not fit ends the search with an error."""
     _settle(folder)
     steps = _steps(folder.path)
     what = f"no checkpoint of round {step} in {folder.path}"
-    require(step is None or step in steps, what, steps or "an empty folder", "choose a round that has one")
+    require(
+        step is None or step in steps,
+        what,
+        got=steps or "an empty folder",
+        fix="choose a round that has one",
+    )
     notes: list[str] = []
     for candidate in reversed(steps) if step is None else (step,):
         try:
@@ -238,13 +281,19 @@ def _restore(folder: _Folder, like: RoundState, step: int | None = None, along: 
             state = _load(folder.path / str(candidate), record["manifest"], like)
             _bring(along, record["metadata"])
         except _Damaged as error:
-            notes.append(f"the checkpoint of round {candidate} is damaged ({error}) and was passed over")
+            notes.append(
+                f"the checkpoint of round {candidate} is damaged ({error}) and was passed over"
+            )
             continue
         folder.known[candidate] = record["manifest"]
         folder.base = folder.base if folder.begun else candidate
         notes.extend(manifests.changed(record["metadata"].get("versions"), versions()))
         return Restored(state, candidate, record["metadata"], tuple(notes))
-    fail(f"no usable checkpoint in {folder.path}", "; ".join(notes) or "an empty folder", "choose another round or start the run anew")
+    fail(
+        f"no usable checkpoint in {folder.path}",
+        got="; ".join(notes) or "an empty folder",
+        fix="choose another round or start the run anew",
+    )
 
 
 def _bring(along: Callable[[dict[str, Any]], None] | None, metadata: dict[str, Any]) -> None:
@@ -270,7 +319,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         with hushed():
             record = (_orbax().metadata(path).custom_metadata or {})[RECORD]
-        whole, round_ = manifests.whole(record), record["metadata"]["round"]
+        whole, round_ = manifests.checksum_ok(record), record["metadata"]["round"]
     except Exception as error:
         raise _Damaged(cause(error)) from error
     if not whole:
@@ -286,11 +335,16 @@ def _load(path: Path, described: Manifest, like: RoundState) -> RoundState:
     blank = {name: np.zeros(*manifests.storage(leaf)) for name, leaf in wanted.items()}
     try:
         with hushed():
-            loaded = _orbax().load(path, {name: array for name, array in blank.items() if array.size})
+            loaded = _orbax().load(
+                path, {name: array for name, array in blank.items() if array.size}
+            )
     except Exception as error:
         raise _Damaged(cause(error)) from error
     arrays = {**blank, **loaded}
     bad = [name for name, (_, _, crc) in described.items() if manifests.crc(arrays[name]) != crc]
     if bad:
         raise _Damaged(f"the crc32 of {bad[0]} is wrong")
-    return jax.tree.unflatten(jax.tree.structure(like), [manifests.typed(leaf, arrays[name]) for name, leaf in wanted.items()])
+    return jax.tree.unflatten(
+        jax.tree.structure(like),
+        [manifests.from_numpy(leaf, arrays[name]) for name, leaf in wanted.items()],
+    )

@@ -30,7 +30,15 @@ from fedjax_sim.core.errors import FedError, lookup, require, sentence
 from fedjax_sim.core.types import Array, PyTree, Variables
 from fedjax_sim.models import Model
 from fedjax_sim.persistence.manifest import state_hash
-from fedjax_sim.persistence.weights import Arrays, Card, from_named, known_dtype, read_bytes, to_bytes, to_named
+from fedjax_sim.persistence.weights import (
+    Arrays,
+    Card,
+    from_named,
+    known_dtype,
+    read_bytes,
+    to_bytes,
+    to_named,
+)
 
 PROGRAM = "stablehlo"
 """Name of the format that is not of weights alone."""
@@ -39,7 +47,11 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 CARD, HASH = "card", "weights_hash"
 """Names of the card in a file, and of the hash of all leaves in the card."""
 CODES = {"BOOL": "bool", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
-CODES |= {f"{name[0].upper()}{bits}": f"{name}{bits}" for name in ("float", "int", "uint", "complex") for bits in (8, 16, 32, 64)}
+CODES |= {
+    f"{name[0].upper()}{bits}": f"{name}{bits}"
+    for name in ("float", "int", "uint", "complex")
+    for bits in (8, 16, 32, 64)
+}
 """safetensors' names of dtypes, and numpy's."""
 
 
@@ -53,7 +65,13 @@ class Format(NamedTuple):
 # ---------------------------------------------------------------------------------------------------------------- weights
 
 
-def save_weights(path: str | Path, variables: Variables, card: Card | None = None, form: str = "safetensors", force: bool = False) -> Path:
+def save_weights(
+    path: str | Path,
+    variables: Variables,
+    card: Card | None = None,
+    form: str = "safetensors",
+    force: bool = False,
+) -> Path:
     """Writes a model's leaves, under the names that :func:`fedjax_sim.core.tree.name` gives them, and a card.
 
     Args:
@@ -108,7 +126,12 @@ def _read(path: str | Path) -> tuple[Arrays, Card]:
         arrays, card = WEIGHTS[form].read(data)
     wanted, found = card.get(HASH), state_hash(arrays)
     do = "export the model again, or copy the file again"
-    require(wanted in (None, found), f"{path} is damaged: its weights must have the hash {str(wanted)[:12]}...", f"{found[:12]}...", do)
+    require(
+        wanted in (None, found),
+        f"{path} is damaged: its weights must have the hash {str(wanted)[:12]}...",
+        got=f"{found[:12]}...",
+        fix=do,
+    )
     return arrays, card
 
 
@@ -127,7 +150,8 @@ def _read_safetensors(data: bytes) -> tuple[Arrays, Card]:
 
     # The library's way to numpy knows no bfloat16.
     arrays = {
-        name: np.frombuffer(held["data"], known_dtype(CODES[held["dtype"]])).reshape(held["shape"]) for name, held in deserialize(data)
+        name: np.frombuffer(held["data"], known_dtype(CODES[held["dtype"]])).reshape(held["shape"])
+        for name, held in deserialize(data)
     }
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return arrays, dict(json.loads(header.get("__metadata__", {}).get(CARD, "{}")))
@@ -137,7 +161,10 @@ def _write_npz(arrays: Arrays, card: Card) -> bytes:
     kinds = {name: str(array.dtype) for name, array in arrays.items()}
     # Dtypes that numpy's files do not know are bare bytes in them.
     plain = {
-        name: array.view(f"V{array.itemsize}") if array.dtype.type.__module__ == "ml_dtypes" else array for name, array in arrays.items()
+        name: array.view(f"V{array.itemsize}")
+        if array.dtype.type.__module__ == "ml_dtypes"
+        else array
+        for name, array in arrays.items()
     }
     held: dict[str, Any] = {**plain, CARD: np.array(json.dumps({"card": card, "dtypes": kinds}))}
     file = io.BytesIO()
@@ -148,7 +175,9 @@ def _write_npz(arrays: Arrays, card: Card) -> bytes:
 def _read_npz(data: bytes) -> tuple[Arrays, Card]:
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         held = json.loads(str(archive[CARD]))
-        return {name: archive[name].view(known_dtype(kind)) for name, kind in held["dtypes"].items()}, dict(held["card"])
+        return {
+            name: archive[name].view(known_dtype(kind)) for name, kind in held["dtypes"].items()
+        }, dict(held["card"])
 
 
 WEIGHTS = {
@@ -162,7 +191,14 @@ WEIGHTS = {
 # ---------------------------------------------------------------------------------------------------------------- program
 
 
-def save_program(path: str | Path, model: Model, variables: Variables, x: PyTree, card: Card | None = None, force: bool = False) -> Path:
+def save_program(
+    path: str | Path,
+    model: Model,
+    variables: Variables,
+    x: PyTree,
+    card: Card | None = None,
+    force: bool = False,
+) -> Path:
     """Writes a model in evaluation mode, its weights inside, as a program that needs no Python of its own; the card beside it.
 
     The number of examples is left open where the model allows. Where it does not, the program takes one example at a time, which
@@ -180,7 +216,10 @@ def save_program(path: str | Path, model: Model, variables: Variables, x: PyTree
     """
     for each in (path, _beside(path)):
         _free(each, force)
-    with _telling("the model cannot be written as a program", "export its weights, with the format safetensors"):
+    with _telling(
+        "the model cannot be written as a program",
+        "export its weights, with the format safetensors",
+    ):
         program = bytes(_exported(model, jax.tree.map(jnp.asarray, variables), x).serialize())
     _put(_beside(path), (json.dumps(_hashed(card, to_named(variables)), indent=1) + "\n").encode())
     return _put(path, program)
@@ -200,7 +239,9 @@ def load_program(path: str | Path) -> Callable[[PyTree], Array]:
         single = all(isinstance(aval.shape[0], int) for aval in exported.in_avals)
 
     def one(example: PyTree) -> Array:
-        return jax.tree.map(lambda leaf: leaf[0], exported.call(jax.tree.map(lambda leaf: leaf[None], example)))
+        return jax.tree.map(
+            lambda leaf: leaf[0], exported.call(jax.tree.map(lambda leaf: leaf[None], example))
+        )
 
     return jax.jit((lambda x: jax.lax.map(one, x)) if single else exported.call)
 
@@ -210,7 +251,12 @@ def _exported(model: Model, variables: Variables, x: PyTree) -> programs.Exporte
         return model.apply(variables.params, variables.state, x, train=False, key=None)[0]
 
     def of(count: Any) -> programs.Exported:
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)), x)
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                (count, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)
+            ),
+            x,
+        )
         return programs.export(jax.jit(predict), platforms=PLATFORMS)(shapes)
 
     try:
@@ -225,8 +271,18 @@ def _exported(model: Model, variables: Variables, x: PyTree) -> programs.Exporte
 def _free(path: str | Path, force: bool) -> None:
     """Refuses a path where something is: a folder always, a file unless ``force``."""
     path = Path(path)
-    require(not path.is_dir(), "an exported model is a file", f"the folder {path}", "name a file, with --out")
-    require(force or not os.path.lexists(path), "there is a file already", path, "replace it with --force, or choose another with --out")
+    require(
+        not path.is_dir(),
+        "an exported model is a file",
+        got=f"the folder {path}",
+        fix="name a file, with --out",
+    )
+    require(
+        force or not os.path.lexists(path),
+        "there is a file already",
+        got=path,
+        fix="replace it with --force, or choose another with --out",
+    )
 
 
 def _beside(path: str | Path) -> Path:
@@ -242,7 +298,9 @@ def _put(path: str | Path, data: bytes) -> Path:
 
 
 def _reading(path: Path) -> contextlib.AbstractContextManager[None]:
-    return _telling(f"{path} is no exported model, or damaged", "give a file that `fedjax-sim export` wrote")
+    return _telling(
+        f"{path} is no exported model, or damaged", "give a file that `fedjax-sim export` wrote"
+    )
 
 
 @contextlib.contextmanager
@@ -254,5 +312,9 @@ def _telling(what: str, do: str) -> Iterator[None]:
         raise
     except Exception as error:
         first = (str(error).strip().splitlines() or ["no message"])[0][:160]
-        got = files.reason(error) if isinstance(error, OSError) else f"{type(error).__name__}: {first}"
-        raise FedError(sentence(what, got, do)) from error
+        got = (
+            files.reason(error)
+            if isinstance(error, OSError)
+            else f"{type(error).__name__}: {first}"
+        )
+        raise FedError(sentence(what, got=got, fix=do)) from error

@@ -41,19 +41,25 @@ def state_hash(state: PyTree) -> str:
     digest = hashlib.sha256()
     for name, leaf in sorted(leaves(state).items()):
         digest.update(f"{name}\n{dtype(leaf)}\n{list(jnp.shape(leaf))}\n".encode())
-        digest.update(data(raw(leaf)))
+        digest.update(data(to_numpy(leaf)))
     return digest.hexdigest()
 
 
 def manifest(state: PyTree) -> Manifest:
     """Shape, dtype and crc32 of every leaf."""
-    return {name: [list(jnp.shape(leaf)), dtype(leaf), crc(raw(leaf))] for name, leaf in leaves(state).items()}
+    return {
+        name: [list(jnp.shape(leaf)), dtype(leaf), crc(to_numpy(leaf))]
+        for name, leaf in leaves(state).items()
+    }
 
 
 def versions() -> dict[str, str]:
     """Versions, machine and options of JAX: all that a run's bits depend on besides its configuration."""
     machine = f"{platform.system()} {platform.machine()} {jax.default_backend()}"
-    libraries = {**{name: _version(name) for name in LIBRARIES}, "python": platform.python_version()}
+    libraries = {
+        **{name: _version(name) for name in LIBRARIES},
+        "python": platform.python_version(),
+    }
     options = ", ".join(f"{name} {getattr(jax.config, f'jax_{name}')}" for name in OPTIONS)
     return {**libraries, "platform": machine, "processor": _processor(), "options": options}
 
@@ -70,8 +76,14 @@ def changed(then: Any, now: dict[str, str]) -> tuple[str, ...]:
     ``then`` is from a file, and may be anything.
     """
     said = then.items() if isinstance(then, dict) else ()
-    moved = [cut(f"{name} {old} -> {now.get(name)}", 200) for name, old in said if now.get(name) != old]
-    return (f"saved in other circumstances ({'; '.join(moved)}): results may differ in the last bits",) if moved else ()
+    moved = [
+        cut(f"{name} {old} -> {now.get(name)}", 200) for name, old in said if now.get(name) != old
+    ]
+    return (
+        (f"saved in other circumstances ({'; '.join(moved)}): results may differ in the last bits",)
+        if moved
+        else ()
+    )
 
 
 def compare(step: int, have: Manifest, like: PyTree) -> None:
@@ -82,38 +94,51 @@ def compare(step: int, have: Manifest, like: PyTree) -> None:
     """
     want = {name: f"{dtype(leaf)}{list(jnp.shape(leaf))}" for name, leaf in leaves(like).items()}
     found = {name: f"{kind}{shape}" for name, (shape, kind, _) in have.items()}
-    odd = [name for name in (*want, *(found.keys() - want.keys())) if want.get(name) != found.get(name)]
+    odd = [
+        name for name in (*want, *(found.keys() - want.keys())) if want.get(name) != found.get(name)
+    ]
     if not odd:
         return
     odd.sort(key=lambda name: not (name in want and name in found))  # a leaf in both says most
     others = f" (and at {len(odd) - 1} more leaves)" if len(odd) > 1 else ""
     fail(
         f"the checkpoint of round {step} does not fit this configuration at {odd[0]}{others}",
-        f"{found.get(odd[0], 'nothing')} in the checkpoint, {want.get(odd[0], 'nothing')} in this configuration",
-        "resume with the configuration that the run was started with, or start a new run in another folder",
+        got=f"{found.get(odd[0], 'nothing')} in the checkpoint, {want.get(odd[0], 'nothing')} in this configuration",
+        fix="resume with the configuration that the run was started with, or start a new run in another folder",
     )
 
 
-def sealed(described: Manifest, metadata: dict[str, Any]) -> dict[str, Any]:
+def with_checksum(described: Manifest, metadata: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint's record. Its seal tells a record that was damaged from one that does not fit."""
     try:
         metadata = json.loads(json.dumps(metadata))
     except (TypeError, ValueError) as error:
-        fail("a checkpoint's metadata must be JSON", error, "pass dicts, lists, strings and numbers")
+        fail(
+            "a checkpoint's metadata must be JSON",
+            got=error,
+            fix="pass dicts, lists, strings and numbers",
+        )
     return {"manifest": described, "metadata": metadata, "seal": _seal(described, metadata)}
 
 
-def whole(record: dict[str, Any]) -> bool:
-    """Whether a record is as :func:`sealed` made it. Whoever made it up may have known how to seal it."""
+def checksum_ok(record: dict[str, Any]) -> bool:
+    """Whether a record is as :func:`with_checksum` made it. Whoever made it up may have known how to seal it."""
     formed = all(len(facts) == 3 for facts in record["manifest"].values()) and not deep(record)
     return formed and record["seal"] == _seal(record["manifest"], record["metadata"])
 
 
 def leaves(state: PyTree) -> dict[str, Any]:
     """Leaves by name, in the tree's order."""
-    named = [(tree.name(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]]
+    named = [
+        (tree.name(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
+    ]
     twice = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
-    require(not twice, "two leaves of the state have the same path", twice[:1], "rename one of them")
+    require(
+        not twice,
+        "two leaves of the state have the same path",
+        got=twice[:1],
+        fix="rename one of them",
+    )
     return dict(named)
 
 
@@ -127,7 +152,7 @@ def dtype(leaf: Any) -> str:
     return str(leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype)
 
 
-def raw(leaf: Any) -> np.ndarray:
+def to_numpy(leaf: Any) -> np.ndarray:
     """The leaf on the host, possibly a view of it; typed keys as their words."""
     return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
 
@@ -138,11 +163,14 @@ def storage(leaf: Any) -> tuple[tuple[int, ...], Any]:
     return jnp.shape(words), words.dtype if hasattr(words, "dtype") else np.asarray(words).dtype
 
 
-def typed(leaf: Any, array: Any) -> Any:
+def from_numpy(leaf: Any, array: Any) -> Any:
     """The way back from :func:`raw`: the array itself, or the typed keys that its words are."""
     if not is_key(leaf):
         return array
-    kinds = {str(jax.random.key(0, impl=kind).dtype): kind for kind in ("threefry2x32", "rbg", "unsafe_rbg")}
+    kinds = {
+        str(jax.random.key(0, impl=kind).dtype): kind
+        for kind in ("threefry2x32", "rbg", "unsafe_rbg")
+    }
     return jax.random.wrap_key_data(array, impl=kinds[dtype(leaf)])
 
 
@@ -167,7 +195,11 @@ def _processor() -> str:
     if jax.default_backend() != "cpu":
         return kind
     with contextlib.suppress(OSError):
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
+        found = re.search(
+            r"^model name\s*:\s*(.+)$",
+            Path("/proc/cpuinfo").read_text(errors="replace"),
+            re.MULTILINE,
+        )
         kind = found[1] if found else platform.processor() or kind
     return f"{kind}, cores {cores()}"
 

@@ -28,7 +28,11 @@ def unhush(failed: bool = False) -> None:
     ``failed``, the ears stay closed."""
     if failed:
         _FAILED.append(True)
-        warnings.filterwarnings("ignore", message=r"coroutine '\w*TypeHandler\.\w+' was never awaited", category=RuntimeWarning)
+        warnings.filterwarnings(
+            "ignore",
+            message=r"coroutine '\w*TypeHandler\.\w+' was never awaited",
+            category=RuntimeWarning,
+        )
     if _FAILED:
         return
     if _hooked():
@@ -53,8 +57,14 @@ def cause(error: BaseException) -> str:
     """The first line of the innermost error, which is the one that says something; of a long one, begin and end."""
     while inner := error.__cause__ or error.__context__:
         error = inner
-    line = (str(error).strip().splitlines() or ["no message"])[0].partition(" [tensorstore_spec")[0].partition(" [os_error_code")[0]
-    return f"{type(error).__name__}: {line if len(line) <= 160 else f'{line[:60]} ... {line[-95:]}'}"
+    line = (
+        (str(error).strip().splitlines() or ["no message"])[0]
+        .partition(" [tensorstore_spec")[0]
+        .partition(" [os_error_code")[0]
+    )
+    return (
+        f"{type(error).__name__}: {line if len(line) <= 160 else f'{line[:60]} ... {line[-95:]}'}"
+    )
 
 
 def _quiet(record: logging.LogRecord) -> bool:

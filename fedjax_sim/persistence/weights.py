@@ -28,7 +28,10 @@ Arrays = dict[str, np.ndarray]
 
 def to_named(variables: PyTree) -> Arrays:
     """Copies of all leaves by name, in the tree's order; typed keys as their words."""
-    return {name: np.array(manifest.raw(leaf), order="C") for name, leaf in manifest.leaves(variables).items()}
+    return {
+        name: np.array(manifest.to_numpy(leaf), order="C")
+        for name, leaf in manifest.leaves(variables).items()
+    }
 
 
 def from_named(like: PyTree, arrays: Mapping[str, Any]) -> PyTree:
@@ -40,7 +43,10 @@ def from_named(like: PyTree, arrays: Mapping[str, Any]) -> PyTree:
     wanted = manifest.leaves(like)
     for name in (name for name in (*wanted, *arrays) if (name in wanted) != (name in arrays)):
         _misfit(name, _words(arrays.get(name)), _words(wanted.get(name)))
-    made = [manifest.typed(leaf, _fitted(name, leaf, arrays[name])) for name, leaf in wanted.items()]
+    made = [
+        manifest.from_numpy(leaf, _fitted(name, leaf, arrays[name]))
+        for name, leaf in wanted.items()
+    ]
     return jax.tree.unflatten(jax.tree.structure(like), made)
 
 
@@ -57,7 +63,7 @@ def from_arrays(like: PyTree, arrays: Sequence[Any]) -> PyTree:
     """
     names = list(manifest.leaves(like))
     what, do = f"the model has {len(names)} leaves", "give one array for each, in the tree's order"
-    require(len(arrays) == len(names), what, f"{len(arrays)} arrays", do)
+    require(len(arrays) == len(names), what, got=f"{len(arrays)} arrays", fix=do)
     return from_named(like, dict(zip(names, arrays, strict=True)))
 
 
@@ -69,9 +75,21 @@ def to_bytes(variables: PyTree, card: Card | None = None) -> bytes:
     """
     arrays = to_named(variables)
     large = [name for name, array in arrays.items() if array.nbytes >= 2**32]
-    require(not large, "msgpack holds leaves below 4 GiB", large[:1], "use another format, such as safetensors")
-    head = {"format": FORMAT, "version": VERSION, "card": card or {}, "leaves": manifest.manifest(arrays)}
-    packed: Any = msgpack.packb({**head, "data": {name: array.tobytes() for name, array in arrays.items()}})
+    require(
+        not large,
+        "msgpack holds leaves below 4 GiB",
+        got=large[:1],
+        fix="use another format, such as safetensors",
+    )
+    head = {
+        "format": FORMAT,
+        "version": VERSION,
+        "card": card or {},
+        "leaves": manifest.manifest(arrays),
+    }
+    packed: Any = msgpack.packb(
+        {**head, "data": {name: array.tobytes() for name, array in arrays.items()}}
+    )
     return packed
 
 
@@ -91,13 +109,25 @@ def read_bytes(data: bytes) -> tuple[Arrays, Card]:
         whole = msgpack.unpackb(data)
         version = f"{whole['format']} {whole['version']}"
         facts = whole["leaves"].items()
-        arrays = {name: np.frombuffer(whole["data"][name], known_dtype(dtype)).reshape(shape) for name, (shape, dtype, _) in facts}
+        arrays = {
+            name: np.frombuffer(whole["data"][name], known_dtype(dtype)).reshape(shape)
+            for name, (shape, dtype, _) in facts
+        }
         bad = [name for name, (_, _, crc) in facts if manifest.crc(arrays[name]) != crc]
         card = dict(whole["card"])
     except (KeyError, TypeError, AttributeError, ValueError, msgpack.UnpackException) as error:
-        fail("these bytes are no weights, or damaged", f"{type(error).__name__}: {error}"[:200], do)
-    require(version == f"{FORMAT} {VERSION}", f"only version {VERSION} of {FORMAT} can be read", version, do)
-    require(not bad, "the crc32 of a leaf is wrong", bad[:1], do)
+        fail(
+            "these bytes are no weights, or damaged",
+            got=f"{type(error).__name__}: {error}"[:200],
+            fix=do,
+        )
+    require(
+        version == f"{FORMAT} {VERSION}",
+        f"only version {VERSION} of {FORMAT} can be read",
+        got=version,
+        fix=do,
+    )
+    require(not bad, "the crc32 of a leaf is wrong", got=bad[:1], fix=do)
     return arrays, card
 
 
@@ -129,7 +159,11 @@ def _fitted(name: str, leaf: Any, array: Any) -> np.ndarray:
 
 
 def _misfit(name: str, got: str, expected: str) -> None:
-    fail(f"the weights do not fit the model at {name}", f"{got}, expected {expected}", "give weights of the same model")
+    fail(
+        f"the weights do not fit the model at {name}",
+        got=f"{got}, expected {expected}",
+        fix="give weights of the same model",
+    )
 
 
 def _words(leaf: Any) -> str:

@@ -22,7 +22,14 @@ def plot_labels(spread: Spread, path: str | Path) -> Path:
     figure, panel = _figure((8.0, max(2.6, min(7.0, 1.2 + 0.28 * len(spread.counts)))))
     groups, classes = spread.shares.shape
     # The scale ends at the largest share, so that what hardly differs, as with thousands of labels, is seen to.
-    drawn = panel.imshow(spread.shares.T, aspect="auto", interpolation="nearest", cmap="viridis", vmin=0, origin="lower")
+    drawn = panel.imshow(
+        spread.shares.T,
+        aspect="auto",
+        interpolation="nearest",
+        cmap="viridis",
+        vmin=0,
+        origin="lower",
+    )
     figure.colorbar(drawn, ax=panel, pad=0.02).set_label("share of the client's examples")
     sorted_ = f"clients, sorted by their most frequent label, {groups} groups"
     panel.set_xlabel(sorted_ if spread.grouped else "client")
@@ -40,7 +47,11 @@ def plot_sizes(sizes: np.ndarray, path: str | Path) -> Path:
     low, high = int(sizes.min()), int(sizes.max())
     wide = high > WIDE * max(low, 1)
     step = -(-(high - low + 1) // BINS)  # whole numbers, as many in each bin
-    edges = np.geomspace(max(low, 1), high + 1, BINS + 1) if wide else np.arange(low, high + step + 1, step) - 0.5
+    edges = (
+        np.geomspace(max(low, 1), high + 1, BINS + 1)
+        if wide
+        else np.arange(low, high + step + 1, step) - 0.5
+    )
     panel.hist(sizes, bins=edges.tolist(), color="#0072b2")
     if wide:
         panel.set_xscale("log")

@@ -22,7 +22,11 @@ TITLES = {
 }
 
 
-def plot_runs(runs: Mapping[str, History], path: str | Path, metrics: Sequence[str] = ("test/accuracy", "loss")) -> Path:
+def plot_runs(
+    runs: Mapping[str, History],
+    path: str | Path,
+    metrics: Sequence[str] = ("test/accuracy", "loss"),
+) -> Path:
     """One panel per metric over rounds, one line per run, into a file whose ending says the format (png, svg, pdf).
 
     Args:
@@ -33,11 +37,11 @@ def plot_runs(runs: Mapping[str, History], path: str | Path, metrics: Sequence[s
     Raises:
       FedError: where there is no run, or none has any of the metrics.
     """
-    require(bool(runs), "nothing to plot", "no runs", "pass at least one history")
+    require(bool(runs), "nothing to plot", got="no runs", fix="pass at least one history")
     known = {name for log in runs.values() for name in log.names()}
     shown = [name for name in metrics if name in known]
     advice = suggest(metrics[0], known) if metrics and known else "name metrics of the runs"
-    require(bool(shown), "no run recorded these metrics", list(metrics), advice)
+    require(bool(shown), "no run recorded these metrics", got=list(metrics), fix=advice)
     return _draw(runs, shown, Path(path))
 
 
@@ -62,7 +66,16 @@ def _panel(panel: Any, name: str, runs: Mapping[str, History]) -> None:
             rounds, values = log.get(name)
             dash = DASHES[index // len(COLOURS) % len(DASHES)]
             mark = "o" if len(rounds) <= 30 else None
-            panel.plot(rounds, values, dash, color=COLOURS[index % len(COLOURS)], label=label, linewidth=1.7, marker=mark, markersize=3.5)
+            panel.plot(
+                rounds,
+                values,
+                dash,
+                color=COLOURS[index % len(COLOURS)],
+                label=label,
+                linewidth=1.7,
+                marker=mark,
+                markersize=3.5,
+            )
     _dress(panel, name)
 
 

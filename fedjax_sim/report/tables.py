@@ -29,12 +29,19 @@ def comparison(
       accuracy: the number that is compared; it is known at evaluated rounds only, and so are "rounds to" the target.
       worst: the number of the worst 10 % of clients.
     """
-    require(bool(runs), "nothing to compare", "no runs", "pass at least one history")
+    require(bool(runs), "nothing to compare", got="no runs", fix="pass at least one history")
     target = _common_target(runs, accuracy) if target is None else target
     table = Table(header_style="bold")
     table.add_column("algorithm", no_wrap=True)
     goal = "rounds to target" if target is None else f"rounds to {100 * target:g} %"
-    for heading in ("rounds", "final accuracy", "best accuracy", "worst 10 % clients", goal, "seconds"):
+    for heading in (
+        "rounds",
+        "final accuracy",
+        "best accuracy",
+        "worst 10 % clients",
+        goal,
+        "seconds",
+    ):
         table.add_column(heading, justify="right")
     for label, log in runs.items():
         table.add_row(label, *_cells(log, target, accuracy, worst))

@@ -44,7 +44,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def settled(leaf: Any) -> Any:
+def aligned_copy(leaf: Any) -> Any:
     """A copy of an array that a CPU's JAX devices use where it lies, all of them the one copy. An array of JAX's stays what it is.
 
     Aligned as XLA wants it, and in memory of numpy's, which asks the system for huge pages: rows gathered from them cost a tenth of
@@ -53,12 +53,12 @@ def settled(leaf: Any) -> Any:
     if isinstance(leaf, jax.Array):
         return leaf
     leaf = np.asarray(leaf)
-    copy = room(leaf.shape, leaf.dtype)
+    copy = aligned_empty(leaf.shape, leaf.dtype)
     copy[...] = leaf
     return copy
 
 
-def room(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An empty array that a CPU's JAX devices use where it lies."""
     nbytes = math.prod(shape) * dtype.itemsize
     block = np.empty(nbytes + ALIGNMENT, np.uint8)
@@ -66,17 +66,27 @@ def room(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return block[start : start + nbytes].view(dtype).reshape(shape)
 
 
-def require_room(what: str, nbytes: float, do: str, setting: str | None = None) -> None:
+def require_memory(what: str, nbytes: float, do: str, setting: str | None = None) -> None:
     """Refuses what the machine's memory cannot hold before it is made: a system without memory ends programs without a word.
 
     Raises:
       FedError: with both sizes, what to do, and the setting to blame.
     """
-    has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else math.inf
-    require(nbytes <= has, f"{what} must fit in memory", f"{nbytes / 1e9:,.3g} GB of {has / 1e9:,.3g} GB", do, setting)
+    has = (
+        os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if hasattr(os, "sysconf")
+        else math.inf
+    )
+    require(
+        nbytes <= has,
+        f"{what} must fit in memory",
+        got=f"{nbytes / 1e9:,.3g} GB of {has / 1e9:,.3g} GB",
+        fix=do,
+        setting=setting,
+    )
 
 
-def keep_programs() -> None:
+def enable_compilation_cache() -> None:
     """Turns on JAX's persistent compilation cache, so that a second run starts at once.
 
     In the user's cache folder, at most 2 GB, oldest out first; a damaged entry is compiled anew, and what a process left that was killed
@@ -87,7 +97,9 @@ def keep_programs() -> None:
     if asked.lower() in ("off", "0", "no") or jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return
     # A damaged entry, or one that cannot be kept, is a program to compile, not something to tell the user about, once for each.
-    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
+    warnings.filterwarnings(
+        "ignore", message="Error (reading|writing) persistent compilation cache entry"
+    )
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = asked or str(Path(home) / "fedjax_sim" / "programs")
     _forget_torn(Path(folder))
@@ -106,7 +118,10 @@ def _forget_torn(folder: Path) -> None:
         return
     import filelock  # as JAX does, when it first compiles
 
-    with contextlib.suppress(OSError), filelock.FileLock(folder / ".lockfile", timeout=10):  # JAX's own: nobody writes meanwhile
+    with (
+        contextlib.suppress(OSError),
+        filelock.FileLock(folder / ".lockfile", timeout=10),
+    ):  # JAX's own: nobody writes meanwhile
         names = set(os.listdir(folder))
         for name in names:
             if name.endswith("-cache") and f"{name.removesuffix('-cache')}-atime" not in names:
@@ -123,7 +138,9 @@ def _accelerated() -> bool:
     asked = jax.config.jax_platforms or ""  # type: ignore[attr-defined]
     if asked:
         return asked.split(",")[0] != "cpu"
-    return any(_served(plugin.name) for plugin in importlib.metadata.entry_points(group="jax_plugins"))
+    return any(
+        _served(plugin.name) for plugin in importlib.metadata.entry_points(group="jax_plugins")
+    )
 
 
 def _served(plugin: str) -> bool:

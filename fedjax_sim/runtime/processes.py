@@ -26,7 +26,9 @@ WISH = 200
 """Bytes of a wish that all are told."""
 
 
-def join(coordinator: str | None = None, processes: int | None = None, process_id: int | None = None) -> None:
+def join(
+    coordinator: str | None = None, processes: int | None = None, process_id: int | None = None
+) -> None:
     """Becomes one of several processes. To be called before anything runs on JAX.
 
     Args:
@@ -41,21 +43,23 @@ def join(coordinator: str | None = None, processes: int | None = None, process_i
     missing = [name for name, value in given.items() if value is None]
     what = "several processes need --coordinator HOST:PORT, --processes N and --process-id I"
     do = "give all three, or --distributed alone on a cluster that JAX knows"
-    require(len(missing) in (0, 3), what, f"no {' and no '.join(missing)}", do)
+    require(len(missing) in (0, 3), what, got=f"no {' and no '.join(missing)}", fix=do)
     if processes is not None and process_id is not None:
         require(
             0 <= process_id < processes,
             "--process-id must be from 0 to --processes - 1",
-            f"{process_id} of {processes}",
-            "number them anew",
+            got=f"{process_id} of {processes}",
+            fix="number them anew",
         )
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(coordinator, processes, process_id, heartbeat_timeout_seconds=HEARTBEAT)
+        jax.distributed.initialize(
+            coordinator, processes, process_id, heartbeat_timeout_seconds=HEARTBEAT
+        )
     except (RuntimeError, ValueError) as error:
         got = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         do = "start all processes with the same --coordinator, a free port of the first one's host"
-        raise FedError(sentence("the processes did not come together", got, do)) from error
+        raise FedError(sentence("the processes did not come together", got=got, fix=do)) from error
 
 
 def several() -> bool:
@@ -63,17 +67,17 @@ def several() -> bool:
     return jax.process_count() > 1
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes and speaks."""
     return jax.process_index() == 0
 
 
-def led(work: Callable[[], str]) -> str:
+def run_on_main(work: Callable[[], str]) -> str:
     """What the first process found out, on every process; its :class:`FedError` is raised on every one, too."""
     if not several():
         return work()
     answer = ""
-    if leads():
+    if is_main_process():
         try:
             answer = "+" + work()
         except FedError as error:
@@ -84,17 +88,20 @@ def led(work: Callable[[], str]) -> str:
     return said[1:]
 
 
-def agreed(wish: str | None) -> str | None:
+def any_process(wish: str | None) -> str | None:
     """A wish of any process to end the run, as everybody's: that of the first process that has one."""
     if not several():
         return wish
     mine = np.frombuffer((wish or "").encode()[:WISH].ljust(WISH, b"\0"), np.uint8)
     wishes = np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, WISH).astype(np.uint8)
-    return next((said for each in wishes if (said := each.tobytes().rstrip(b"\0").decode(errors="ignore"))), None)
+    return next(
+        (said for each in wishes if (said := each.tobytes().rstrip(b"\0").decode(errors="ignore"))),
+        None,
+    )
 
 
 @contextlib.contextmanager
-def together(again: Callable[[], str]) -> Iterator[None]:
+def exit_if_peer_lost(again: Callable[[], str]) -> Iterator[None]:
     """While open, the loss of another process ends this one with one sentence.
 
     Args:
@@ -105,7 +112,11 @@ def together(again: Callable[[], str]) -> Iterator[None]:
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         if not several() or not _lost(error):
             raise
-        print(sentence("another process of this run has gone", _first(error), again()), file=sys.stderr, flush=True)
+        print(
+            sentence("another process of this run has gone", got=_first(error), fix=again()),
+            file=sys.stderr,
+            flush=True,
+        )
         # Not the usual way out: on it JAX waits for the one that will not come.
         os._exit(GONE)
 
@@ -113,9 +124,11 @@ def together(again: Callable[[], str]) -> Iterator[None]:
 def _told(text: str) -> str:
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text.encode()))))
     padded = np.zeros(length, np.uint8)
-    if leads():
+    if is_main_process():
         padded[:] = np.frombuffer(text.encode(), np.uint8)
-    return np.asarray(multihost_utils.broadcast_one_to_all(padded)).astype(np.uint8).tobytes().decode()
+    return (
+        np.asarray(multihost_utils.broadcast_one_to_all(padded)).astype(np.uint8).tobytes().decode()
+    )
 
 
 def _lost(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ ALONE = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_D
 
 
 @contextlib.contextmanager
-def interrupts(say: Callable[[str], None]) -> Iterator[Callable[[], str | None]]:
+def graceful_stop(say: Callable[[str], None]) -> Iterator[Callable[[], str | None]]:
     """While open, the first SIGINT or SIGTERM is only noted; what is yielded returns ``"interrupted"``, ``"terminated"`` or ``None``.
 
     The first signal also puts the earlier handlers back, so a second one does what it would have done without us: Ctrl-C raises
@@ -33,7 +33,9 @@ def interrupts(say: Callable[[str], None]) -> Iterator[Callable[[], str | None]]
         yield lambda: None
         return
     asked: list[str] = []
-    words: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # takes what a signal's handler puts, whatever that came in between of
+    words: queue.SimpleQueue[str | None] = (
+        queue.SimpleQueue()
+    )  # takes what a signal's handler puts, whatever that came in between of
     teller = threading.Thread(target=_tell, args=(words, say), name="first-signal", daemon=True)
     before: dict[signal.Signals, object] = {}
 
@@ -66,7 +68,7 @@ def _tell(words: queue.SimpleQueue[str | None], say: Callable[[str], None]) -> N
 
 
 @contextlib.contextmanager
-def insistence(leave: Callable[[int], None]) -> Iterator[None]:
+def second_signal(leave: Callable[[int], None]) -> Iterator[None]:
     """While open, the second SIGINT or SIGTERM calls ``leave(number)``, on another thread and at once.
 
     Python's own handlers wait until the main thread is back from what it is doing, which in the middle of a round or of compiling one may

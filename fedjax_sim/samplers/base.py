@@ -20,7 +20,9 @@ def roster(ids: Array, census: Census) -> Roster:
     """Everyone of ``ids`` (int32[C], N where absent) on time and doing their full work."""
     population = census.size.shape[0]
     present = ids < population
-    steps, size = (jnp.where(present, tree.take(facts, ids), 0) for facts in (census.steps, census.size))
+    steps, size = (
+        jnp.where(present, tree.take(facts, ids), 0) for facts in (census.steps, census.size)
+    )
     return Roster(ids, steps, size, jnp.zeros_like(ids), jnp.int32(population))
 
 
@@ -49,7 +51,10 @@ def uniform(cohort: int = 10) -> Sampler:
 
 def full() -> Sampler:
     """Every client in every round."""
-    return stateless(lambda population: population, lambda key, population, round: jnp.arange(population, dtype=jnp.int32))
+    return stateless(
+        lambda population: population,
+        lambda key, population, round: jnp.arange(population, dtype=jnp.int32),
+    )
 
 
 def cyclic(cohort: int = 10) -> Sampler:
@@ -60,7 +65,12 @@ def cyclic(cohort: int = 10) -> Sampler:
         ids = (state + jnp.arange(cohort, dtype=jnp.int32)) % population
         return roster(ids, census), (state + cohort) % population
 
-    return Sampler(_at_most_everyone("cyclic", cohort), lambda census: jnp.zeros((), jnp.int32), sample, unobserved)
+    return Sampler(
+        _at_most_everyone("cyclic", cohort),
+        lambda census: jnp.zeros((), jnp.int32),
+        sample,
+        unobserved,
+    )
 
 
 def poisson(expected: float = 10.0, maximum: int | None = None) -> Sampler:
@@ -76,19 +86,36 @@ def poisson(expected: float = 10.0, maximum: int | None = None) -> Sampler:
     from scipy.stats import poisson as law  # half a second that only this sampler needs
 
     positive("poisson.expected", expected)
-    require(expected <= tree.NOWHERE, "poisson.expected must not exceed any population", expected, "give it a value such as 10")
+    require(
+        expected <= tree.NOWHERE,
+        "poisson.expected must not exceed any population",
+        got=expected,
+        fix="give it a value such as 10",
+    )
     # The Poisson law's tail is heavier than the binomial's, whatever the population.
     most = maximum if maximum is not None else int(law.isf(1e-9, expected)) + 1
-    require(most >= expected, "poisson.maximum must not be below the mean cohort", most, f"give it a value of {int(expected) + 1} or more")
+    require(
+        most >= expected,
+        "poisson.maximum must not be below the mean cohort",
+        got=most,
+        fix=f"give it a value of {int(expected) + 1} or more",
+    )
 
     def cohort(population: int) -> int:
-        require(expected <= population, "poisson.expected must not exceed the population", expected, f"lower it to {population} or less")
+        require(
+            expected <= population,
+            "poisson.expected must not exceed the population",
+            got=expected,
+            fix=f"lower it to {population} or less",
+        )
         return min(most, population)
 
     def sample(key: Key, state: PyTree, census: Census, round: Array) -> tuple[Roster, PyTree]:
         population = census.size.shape[0]
         rows = jnp.arange(cohort(population), dtype=jnp.int32)
-        drawn = jax.random.binomial(jax.random.fold_in(key, 0), population, expected / population).astype(jnp.int32)
+        drawn = jax.random.binomial(
+            jax.random.fold_in(key, 0), population, expected / population
+        ).astype(jnp.int32)
         ids = permute(words_of(jax.random.fold_in(key, 1)), rows, population)
         cut = {"cut": state["cut"] + (drawn > len(rows))}
         return roster(jnp.where(rows < drawn, ids, population), census), cut
@@ -97,11 +124,21 @@ def poisson(expected: float = 10.0, maximum: int | None = None) -> Sampler:
 
 
 def _at_most_everyone(name: str, cohort: Any) -> Callable[[int], int]:
-    require(isinstance(cohort, int), f"{name}.cohort must be a whole number", repr(cohort), "give it a value such as 10")
+    require(
+        isinstance(cohort, int),
+        f"{name}.cohort must be a whole number",
+        got=repr(cohort),
+        fix="give it a value such as 10",
+    )
     positive(f"{name}.cohort", cohort)
 
     def check(population: int) -> int:
-        require(cohort <= population, f"{name}.cohort must not exceed the population", cohort, f"lower it to {population} or less")
+        require(
+            cohort <= population,
+            f"{name}.cohort must not exceed the population",
+            got=cohort,
+            fix=f"lower it to {population} or less",
+        )
         return cohort
 
     return check

@@ -19,7 +19,9 @@ def dropout(sampler: Sampler, rate: float) -> Sampler:
         draws = _per_client(jax.random.fold_in(key, 1), chosen)
         lost = draws < rate
         gone = chosen._replace(id=jnp.where(lost, chosen.population, chosen.id))
-        return gone._replace(steps=jnp.where(lost, 0, gone.steps), size=jnp.where(lost, 0, gone.size)), state
+        return gone._replace(
+            steps=jnp.where(lost, 0, gone.steps), size=jnp.where(lost, 0, gone.size)
+        ), state
 
     return sampler._replace(sample=sample)
 
@@ -48,7 +50,9 @@ def step_budget(sampler: Sampler, steps: int | Array) -> Sampler:
 
     def sample(key: Key, state: PyTree, census: Census, round: Array) -> tuple[Roster, PyTree]:
         chosen, state = sampler.sample(key, state, census, round)
-        own = steps if isinstance(steps, int) else tree.take(jnp.asarray(steps, jnp.int32), chosen.id)
+        own = (
+            steps if isinstance(steps, int) else tree.take(jnp.asarray(steps, jnp.int32), chosen.id)
+        )
         return chosen._replace(steps=jnp.minimum(chosen.steps, own)), state
 
     return sampler._replace(sample=sample)

@@ -10,29 +10,33 @@ from fedjax_sim.core import tree
 from fedjax_sim.core.types import Key, Member, Message, PyTree, Roster, Server, Upload, Variables
 
 
-class Served(NamedTuple):
-    """State of :func:`optimizing`: the model and its optimizer."""
+class OptimizerServerState(NamedTuple):
+    """State of :func:`optimizer_server`: the model and its optimizer."""
 
     variables: Variables
     optimizer: PyTree
 
 
-def optimizing(optimizer: optax.GradientTransformation) -> Server:
+def optimizer_server(optimizer: optax.GradientTransformation) -> Server:
     """FedOpt's server (Reddi et al. 2021, Algorithm 1): the averaged pseudo-gradient is the optimizer's gradient.
 
     ``optax.sgd(1.0)`` makes it FedAvg. Batch statistics, where there are any, are replaced by their average.
     """
 
-    def init(variables: Variables) -> Served:
-        return Served(variables, optimizer.init(variables.params))
+    def init(variables: Variables) -> OptimizerServerState:
+        return OptimizerServerState(variables, optimizer.init(variables.params))
 
-    def broadcast(state: Served, member: Member) -> Message:
+    def broadcast(state: OptimizerServerState, member: Member) -> Message:
         return Message(*state.variables)
 
-    def update(key: Key, state: Served, upload: Upload, roster: Roster) -> Served:
+    def update(
+        key: Key, state: OptimizerServerState, upload: Upload, roster: Roster
+    ) -> OptimizerServerState:
         params = state.variables.params
         updates, optimizer_state = optimizer.update(upload.delta, state.optimizer, params)
         params = optax.apply_updates(params, updates)
-        return Served(Variables(params, tree.sub(state.variables.state, upload.state)), optimizer_state)
+        return OptimizerServerState(
+            Variables(params, tree.sub(state.variables.state, upload.state)), optimizer_state
+        )
 
     return Server(init, broadcast, update, lambda state: state.variables)

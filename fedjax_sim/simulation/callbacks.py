@@ -79,7 +79,12 @@ def notify(callbacks: Iterable[Callback], slot: str, event: Event) -> str | None
     """
     answers = [getattr(each, slot)(event) for each in callbacks]
     odd = [answer for answer in answers if not (answer is None or isinstance(answer, Stop))]
-    require(not odd, f"a callback's {slot} returns nothing or Stop", odd[:1], 'return None, or Stop("reason")')
+    require(
+        not odd,
+        f"a callback's {slot} returns nothing or Stop",
+        got=odd[:1],
+        fix='return None, or Stop("reason")',
+    )
     return next((answer.reason for answer in answers if answer is not None), None)
 
 
@@ -102,12 +107,19 @@ def until_diverged(patience: int = 3) -> Callback:
     positive("patience", patience)
 
     def check(event: Event) -> Stop | None:
-        last = [event.history.rows.get(round_, {}) for round_ in range(event.round - patience + 1, event.round + 1)]
+        last = [
+            event.history.rows.get(round_, {})
+            for round_ in range(event.round - patience + 1, event.round + 1)
+        ]
         since = f"for {patience} rounds up to round {event.round}"
         if not any(math.isfinite(row.get("loss", 0.0)) for row in last):
-            return Stop(f"diverged: the training loss was not finite {since}; lower the learning rates, or look at clients' data")
+            return Stop(
+                f"diverged: the training loss was not finite {since}; lower the learning rates, or look at clients' data"
+            )
         if all(row.get("dropped") and not row.get("cohort") for row in last):
-            return Stop(f"diverged: all clients were dropped {since}, because nothing finite came of them; lower the learning rates")
+            return Stop(
+                f"diverged: all clients were dropped {since}, because nothing finite came of them; lower the learning rates"
+            )
         return None
 
     return callback(on_round_end=check)
@@ -152,6 +164,11 @@ def _until(name: str, reached: Callable[[float], bool], reason: str) -> Callback
 
     def known(event: Event) -> None:
         names = event.history.names()
-        require(name in names, "the run is to stop at a number that nobody reports", repr(name), suggest(name, names))
+        require(
+            name in names,
+            "the run is to stop at a number that nobody reports",
+            got=repr(name),
+            fix=suggest(name, names),
+        )
 
     return callback(on_round_end=check, on_evaluate=known)

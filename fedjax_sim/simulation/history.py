@@ -44,9 +44,14 @@ class History(NamedTuple):
         pairs = [(round_, row[name]) for round_, row in self.rows.items() if name in row]
         known = self.names()
         require(
-            bool(pairs), f"no round recorded {name!r}", f"{len(self.rows)} rounds", suggest(name, known) if known else "run some rounds"
+            bool(pairs),
+            f"no round recorded {name!r}",
+            got=f"{len(self.rows)} rounds",
+            fix=suggest(name, known) if known else "run some rounds",
         )
-        return np.array([pair[0] for pair in pairs], np.int64), np.array([pair[1] for pair in pairs], np.float64)
+        return np.array([pair[0] for pair in pairs], np.int64), np.array(
+            [pair[1] for pair in pairs], np.float64
+        )
 
     def names(self) -> tuple[str, ...]:
         """Every number's name, in order of first appearance."""
@@ -65,7 +70,12 @@ def history() -> History:
 def record(log: History, round_: int, row: Row) -> None:
     """Adds a round's numbers to the record, in place; rounds must come in order."""
     last = next(reversed(log.rows), 0)
-    require(round_ > last, "rounds are recorded in order", f"round {round_} after round {last}", "drop later rounds first")
+    require(
+        round_ > last,
+        "rounds are recorded in order",
+        got=f"round {round_} after round {last}",
+        fix="drop later rounds first",
+    )
     log.rows[round_] = dict(row)
 
 
@@ -95,18 +105,28 @@ def from_jsonl(path: str | Path, upto: int | None = None) -> History:
       FedError: where there is no such file, or a line before the last is not a row.
     """
     path = Path(path)
-    require(path.is_file(), "no record of a run", path, "give the path of a metrics.jsonl file")
+    require(
+        path.is_file(), "no record of a run", got=path, fix="give the path of a metrics.jsonl file"
+    )
     lines = path.read_text(errors="replace").splitlines(keepends=True)
     log = history()
     for number, line in enumerate(lines, 1):
         try:
             row = files.parsed(line)
             round_ = int(row.pop("round"))
-            values = {name: math.nan if value is None else float(value) for name, value in row.items()}
+            values = {
+                name: math.nan if value is None else float(value) for name, value in row.items()
+            }
         except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
             if number == len(lines) and not line.endswith("\n"):
                 break
-            raise FedError(sentence(f"{path}:{number} is not a round's row", repr(line[:60]), "remove this line")) from error
+            raise FedError(
+                sentence(
+                    f"{path}:{number} is not a round's row",
+                    got=repr(line[:60]),
+                    fix="remove this line",
+                )
+            ) from error
         if upto is None or round_ <= upto:
             record(log, round_, values)
     return log
@@ -161,11 +181,16 @@ def csv_writer(path: str | Path, after: int | None = None) -> Writer:
     path, columns = Path(path), ["round"]
     kept: list[list[str]] = []
     if after is not None and path.exists():
-        require(path.is_file(), "no table of a run", path, "remove what is there")
+        require(path.is_file(), "no table of a run", got=path, fix="remove what is there")
         header, rows = _read_csv(path)
         columns[:] = header or columns
         odd = [row for row in rows if not row or not (row[0].isdecimal() and len(row[0]) < DIGITS)]
-        require(not odd, f"{path} has a line that is not a round's row", odd[:1], "remove this line, or the whole file")
+        require(
+            not odd,
+            f"{path} has a line that is not a round's row",
+            got=odd[:1],
+            fix="remove this line, or the whole file",
+        )
         kept = [row for row in rows if int(row[0]) <= after]
     files.save(path, _csv_lines([columns, *kept]))
     return _patient(path, partial(_write_csv, _File(path, path.stat().st_size), columns))
@@ -179,19 +204,39 @@ def tensorboard_writer(directory: str | Path, after: int | None = None) -> Write
     """
     try:
         importlib.import_module("tensorboardX")
-        protos = [importlib.import_module(f"tensorboardX.proto.{name}_pb2") for name in ("event", "summary")]
+        protos = [
+            importlib.import_module(f"tensorboardX.proto.{name}_pb2")
+            for name in ("event", "summary")
+        ]
     except ImportError:
-        fail("TensorBoard files need tensorboardX", "not installed", "pip install 'fedjax-sim[tensorboard]', or leave them out")
+        fail(
+            "TensorBoard files need tensorboardX",
+            got="not installed",
+            fix="pip install 'fedjax-sim[tensorboard]', or leave them out",
+        )
     # Its own writer would not do: where the disk is full its thread ends, and the next rows wait for it forever.
-    Event, SessionLog, Summary, now = protos[0].Event, protos[0].SessionLog, protos[1].Summary, time.time()
+    Event, SessionLog, Summary, now = (
+        protos[0].Event,
+        protos[0].SessionLog,
+        protos[1].Summary,
+        time.time(),
+    )
     path = Path(directory) / f"events.out.tfevents.{int(now)}.{socket.gethostname()}"
     begin = [Event(wall_time=now, file_version="brain.Event:2")]
     if after is not None:
-        begin.append(Event(wall_time=now, step=after + 1, session_log=SessionLog(status=SessionLog.START)))
+        begin.append(
+            Event(wall_time=now, step=after + 1, session_log=SessionLog(status=SessionLog.START))
+        )
 
     def records(rows: Numbered) -> bytes:
-        tagged = ((round_, [Summary.Value(tag=name, simple_value=value) for name, value in row.items()]) for round_, row in rows)
-        return _records(Event(wall_time=time.time(), step=round_, summary=Summary(value=values)) for round_, values in tagged)
+        tagged = (
+            (round_, [Summary.Value(tag=name, simple_value=value) for name, value in row.items()])
+            for round_, row in rows
+        )
+        return _records(
+            Event(wall_time=time.time(), step=round_, summary=Summary(value=values))
+            for round_, values in tagged
+        )
 
     with files.saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,16 +261,26 @@ def _patient(path: Path, put: Callable[[Numbered], None]) -> Writer:
         try:
             put(waiting)
         except OSError as error:
-            raise WriteError(sentence(trouble(), files.reason(error), "make room there")) from error
+            raise WriteError(
+                sentence(trouble(), got=files.reason(error), fix="make room there")
+            ) from error
         waiting.clear()
 
     def write(round_: int, row: Row) -> None:
         waiting.append((round_, dict(row)))
-        flush(lambda: f"{path} could not be written from round {waiting[0][0]} on, and will be as soon as it can")
+        flush(
+            lambda: (
+                f"{path} could not be written from round {waiting[0][0]} on, and will be as soon as it can"
+            )
+        )
 
     def close() -> None:
         if waiting:
-            flush(lambda: f"{path} lacks rounds {waiting[0][0]} to {waiting[-1][0]}, which could not be written")
+            flush(
+                lambda: (
+                    f"{path} lacks rounds {waiting[0][0]} to {waiting[-1][0]}, which could not be written"
+                )
+            )
 
     return Writer(write, close)
 
@@ -233,7 +288,9 @@ def _patient(path: Path, put: Callable[[Numbered], None]) -> Writer:
 def _grow(file: _File, form: Callable[[Numbered], str | bytes], rows: Numbered) -> None:
     """Opened and closed each time, so that nobody holds the file."""
     content = form(rows)
-    file.whole = files.grow(file.path, file.whole, content.encode() if isinstance(content, str) else content)
+    file.whole = files.grow(
+        file.path, file.whole, content.encode() if isinstance(content, str) else content
+    )
 
 
 def _lines(rows: Iterable[tuple[int, Row]]) -> str:
@@ -242,7 +299,10 @@ def _lines(rows: Iterable[tuple[int, Row]]) -> str:
 
 def _line(round_: int, row: Row) -> str:
     """Strict JSON: other readers than Python's have no NaN and no Infinity."""
-    safe = {name: value if math.isfinite(value) else (None if math.isnan(value) else str(value)) for name, value in row.items()}
+    safe = {
+        name: value if math.isfinite(value) else (None if math.isnan(value) else str(value))
+        for name, value in row.items()
+    }
     return json.dumps({"round": round_, **safe}, allow_nan=False) + "\n"
 
 
@@ -265,7 +325,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
     except csv.Error as error:
-        fail(f"{path} is not a table of rounds", error, "remove the file")
+        fail(f"{path} is not a table of rounds", got=error, fix="remove the file")
     return (lines[0], lines[1:]) if lines else ([], [])
 
 
@@ -285,6 +345,13 @@ def _records(events: Iterable[Any]) -> bytes:
 
     def framed(event: bytes) -> bytes:
         length = struct.pack("<Q", len(event))
-        return b"".join((length, struct.pack("<I", masked_crc32c(length)), event, struct.pack("<I", masked_crc32c(event))))
+        return b"".join(
+            (
+                length,
+                struct.pack("<I", masked_crc32c(length)),
+                event,
+                struct.pack("<I", masked_crc32c(event)),
+            )
+        )
 
     return b"".join(framed(event.SerializeToString()) for event in events)

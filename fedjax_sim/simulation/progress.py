@@ -42,7 +42,9 @@ class Pace(NamedTuple):
         return done / spent if done > 0 and spent > 0 else None
 
 
-def open_progress(total: int, done: int = 0, console: Console | None = None, show: bool = True) -> Progress:
+def open_progress(
+    total: int, done: int = 0, console: Console | None = None, show: bool = True
+) -> Progress:
     """The display that fits the console: a bar on a terminal, else lines; nothing but ``say`` where ``show`` is false.
 
     Args:
@@ -53,7 +55,18 @@ def open_progress(total: int, done: int = 0, console: Console | None = None, sho
     """
     console = console or Console(stderr=True)
     live = console.is_terminal and not console.is_jupyter and not console.is_dumb_terminal
-    return Progress(*map(_calm, (_mute(console) if not show else _bar(total, done, console) if live else _lines(total, done, console))))
+    return Progress(
+        *map(
+            _calm,
+            (
+                _mute(console)
+                if not show
+                else _bar(total, done, console)
+                if live
+                else _lines(total, done, console)
+            ),
+        )
+    )
 
 
 def _calm(show: Callable[..., None]) -> Callable[..., None]:
@@ -68,13 +81,22 @@ def _calm(show: Callable[..., None]) -> Callable[..., None]:
 
 def _mute(console: Console) -> Progress:
     """Says things, and shows no rounds."""
-    return Progress(lambda round_, row: None, lambda text: console.print(text, highlight=False, markup=False), lambda: None)
+    return Progress(
+        lambda round_, row: None,
+        lambda text: console.print(text, highlight=False, markup=False),
+        lambda: None,
+    )
 
 
 def _bar(total: int, done: int, console: Console) -> Progress:
     from rich import progress as rich
 
-    columns = (rich.TextColumn("round"), rich.MofNCompleteColumn(), rich.BarColumn(bar_width=None), rich.TextColumn("{task.fields[text]}"))
+    columns = (
+        rich.TextColumn("round"),
+        rich.MofNCompleteColumn(),
+        rich.BarColumn(bar_width=None),
+        rich.TextColumn("{task.fields[text]}"),
+    )
     bar = rich.Progress(*columns, console=console, expand=True)
     task = bar.add_task("rounds", total=total, completed=done, text="compiling")
     words = _words(total)
@@ -83,7 +105,9 @@ def _bar(total: int, done: int, console: Console) -> Progress:
         bar.update(task, completed=round_, text=words(round_, row))
 
     bar.start()
-    return Progress(advance, lambda text: bar.console.print(text, highlight=False, markup=False), bar.stop)
+    return Progress(
+        advance, lambda text: bar.console.print(text, highlight=False, markup=False), bar.stop
+    )
 
 
 def _lines(total: int, done: int, console: Console) -> Progress:
@@ -93,7 +117,12 @@ def _lines(total: int, done: int, console: Console) -> Progress:
 
     def show() -> None:
         last.update(shown=last["round"], time=time.monotonic())
-        console.print(f"round {last['round']:>{len(str(total))}}/{total}  {last['text']}", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"round {last['round']:>{len(str(total))}}/{total}  {last['text']}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
     def advance(round_: int, row: Row) -> None:
         last.update(round=round_, text=words(round_, row))
@@ -105,7 +134,11 @@ def _lines(total: int, done: int, console: Console) -> Progress:
         if last["shown"] != last["round"]:
             show()
 
-    return Progress(advance, lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True), close)
+    return Progress(
+        advance,
+        lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True),
+        close,
+    )
 
 
 def _evaluated(row: Row) -> bool:

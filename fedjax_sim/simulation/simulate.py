@@ -18,13 +18,19 @@ from rich.console import Console
 from fedjax_sim.core.errors import FedError, positive, require
 from fedjax_sim.core.types import Mean, Metrics, Outcome, RoundState, Variables
 from fedjax_sim.persistence.checkpoint import SaveError, Store
-from fedjax_sim.runtime.processes import agreed
-from fedjax_sim.runtime.signals import interrupts
+from fedjax_sim.runtime.processes import any_process
+from fedjax_sim.runtime.signals import graceful_stop
 from fedjax_sim.simulation.callbacks import Callback, Event, notify, until_above, until_diverged
 from fedjax_sim.simulation.history import History, Row, Writer, record
 from fedjax_sim.simulation.nonfinite_report import NonFinite
 from fedjax_sim.simulation.progress import Progress, open_progress
-from fedjax_sim.simulation.warnings import Trouble, attempt, finish, heard, write_row
+from fedjax_sim.simulation.warnings import (
+    Trouble,
+    collect_lane_warnings,
+    finish,
+    try_write,
+    write_row,
+)
 
 FINISHED = "finished"
 MEMORY = "memory"
@@ -117,11 +123,16 @@ def simulate(
     require(
         not target or evaluate is not None or "/" not in target[0],
         "a target needs an evaluation",
-        target,
-        "pass evaluate, or drop the target",
+        got=target,
+        fix="pass evaluate, or drop the target",
     )
     held = () if store is None or resume is not None else store.steps()
-    require(not held, "the store already has checkpoints", f"rounds {held}", "resume from one, or choose an empty folder")
+    require(
+        not held,
+        "the store already has checkpoints",
+        got=f"rounds {held}",
+        fix="resume from one, or choose an empty folder",
+    )
     state = program.init(variables, seed) if resume is None else program.place(resume)
     past = _past(history, int(state.round))
     run = Run(
@@ -133,7 +144,11 @@ def simulate(
         store=store,
         checkpoint_every=checkpoint_every,
         metadata=metadata or {},
-        callbacks=(*callbacks, *([until_above(*target)] if target else []), *([until_diverged(patience)] if patience else [])),
+        callbacks=(
+            *callbacks,
+            *([until_above(*target)] if target else []),
+            *([until_diverged(patience)] if patience else []),
+        ),
         writers=tuple(writers),
         history=past,
         notes=[],
@@ -173,25 +188,33 @@ def _shown(run: Run, state: RoundState, console: Console | None, progress: bool)
         show = open_progress(run.rounds, int(state.round), console, progress)
         stack.callback(show.close)
         for writer in run.writers:
-            stack.callback(attempt, Trouble(run.notes, show.say), writer.close)
-        asked = stack.enter_context(interrupts(show.say))
+            stack.callback(try_write, Trouble(run.notes, show.say), writer.close)
+        asked = stack.enter_context(graceful_stop(show.say))
         state, stopped = _loop(run, state, show, asked)
         _save(run, state, show, last=True)
         notify(run.callbacks, "on_run_end", _event(run, state))
     return Result(state, run.history, stopped, time.monotonic() - begun, tuple(run.notes))
 
 
-def _loop(run: Run, state: RoundState, show: Progress, asked: Callable[[], str | None]) -> tuple[RoundState, str]:
+def _loop(
+    run: Run, state: RoundState, show: Progress, asked: Callable[[], str | None]
+) -> tuple[RoundState, str]:
     at = int(state.round)
     reason = notify(run.callbacks, "on_run_start", _event(run, state))
-    while at < run.rounds and not (reason := agreed(reason or asked())):
-        end = chunk_end(at, run.rounds, run.per_call, run.evaluate and run.evaluate_every, run.store and run.checkpoint_every)
-        with heard(Trouble(run.notes, show.say)):
+    while at < run.rounds and not (reason := any_process(reason or asked())):
+        end = chunk_end(
+            at,
+            run.rounds,
+            run.per_call,
+            run.evaluate and run.evaluate_every,
+            run.store and run.checkpoint_every,
+        )
+        with collect_lane_warnings(Trouble(run.notes, show.say)):
             state, outcome, rows = _call(run, state, end - at)
         if (came := int(state.round)) < end:
             _record(run, state, outcome, at, rows[: came - at], show, evaluated=False)
             _save(run, state, show, last=True)
-            raise NonFinite(came + 1, run.program.blame(state))
+            raise NonFinite(came + 1, run.program.find_culprits(state))
         due = run.evaluate is not None and (end % run.evaluate_every == 0 or end == run.rounds)
         rows[-1] |= _evaluated(run, state) if due else {}
         reason = _record(run, state, outcome, at, rows, show, due)
@@ -220,7 +243,15 @@ def _evaluated(run: Run, state: RoundState) -> Row:
     return {name: float(value) for name, value in numbers.items()}
 
 
-def _record(run: Run, state: RoundState, outcome: Outcome, at: int, rows: list[Row], show: Progress, evaluated: bool) -> str | None:
+def _record(
+    run: Run,
+    state: RoundState,
+    outcome: Outcome,
+    at: int,
+    rows: list[Row],
+    show: Progress,
+    evaluated: bool,
+) -> str | None:
     """Writes and tells the rounds of one call, oldest first. Returns the first reason to stop."""
     reasons = []
     for number, row in enumerate(rows, at + 1):
@@ -229,7 +260,9 @@ def _record(run: Run, state: RoundState, outcome: Outcome, at: int, rows: list[R
         show.advance(number, row)
         reasons.append(notify(run.callbacks, "on_round_end", _event(run, state, number, outcome)))
     if evaluated:
-        reasons.append(notify(run.callbacks, "on_evaluate", _event(run, state, at + len(rows), outcome)))
+        reasons.append(
+            notify(run.callbacks, "on_evaluate", _event(run, state, at + len(rows), outcome))
+        )
     return next(filter(None, reasons), None)
 
 
@@ -242,8 +275,8 @@ def _save(run: Run, state: RoundState, show: Progress, last: bool = False) -> st
     def save() -> None:
         store.save(logical, run.metadata | _remembered(run))
 
-    if not attempt(trouble, save):  # that may have been about the save before
-        attempt(trouble, save)
+    if not try_write(trouble, save):  # that may have been about the save before
+        try_write(trouble, save)
     if last:
         finish(trouble, save, store.wait)
     return notify(run.callbacks, "on_checkpoint", _event(run, state))
@@ -251,19 +284,23 @@ def _save(run: Run, state: RoundState, show: Progress, last: bool = False) -> st
 
 def _remembered(run: Run) -> dict[str, Any]:
     """What clients remember, on disk where the host keeps it, and described; that of checkpoints which are gone goes, too."""
-    if run.program.keeping is None or run.store is None:
+    if run.program.host_memory is None or run.store is None:
         return {}
     committed = run.store.steps()
     try:
-        run.program.keeping.retain(committed)
-        return {MEMORY: run.program.keeping.snapshot()}
+        run.program.host_memory.retain(committed)
+        return {MEMORY: run.program.host_memory.snapshot()}
     except FedError as error:
         raise SaveError(str(error)) from error
 
 
-def _event(run: Run, state: RoundState, round_: int | None = None, outcome: Outcome | None = None) -> Event:
+def _event(
+    run: Run, state: RoundState, round_: int | None = None, outcome: Outcome | None = None
+) -> Event:
     at = int(state.round) if round_ is None else round_
-    return Event(at, run.rounds, run.history.rows.get(at, {}), run.history, state, run.program, outcome)
+    return Event(
+        at, run.rounds, run.history.rows.get(at, {}), run.history, state, run.program, outcome
+    )
 
 
 def _past(history: History | None, upto: int) -> History:
@@ -277,7 +314,9 @@ def _clock(earlier: float) -> Callable[[], float]:
     return lambda: earlier + time.monotonic() - begun
 
 
-def _check(rounds: int, evaluate_every: int, rounds_per_call: int, checkpoint_every: int | None) -> None:
+def _check(
+    rounds: int, evaluate_every: int, rounds_per_call: int, checkpoint_every: int | None
+) -> None:
     positive("rounds", rounds)
     positive("evaluate_every", evaluate_every)
     positive("rounds_per_call", rounds_per_call)

@@ -24,19 +24,19 @@ class Trouble(NamedTuple):
     """Shows a line to the user."""
 
 
-def mention(trouble: Trouble, text: str) -> None:
+def note_once(trouble: Trouble, text: str) -> None:
     """Says and notes something that was not noted yet."""
     if text not in trouble.notes:
         trouble.notes.append(text)
         trouble.say(text)
 
 
-def attempt(trouble: Trouble, write: Callable[[], None]) -> bool:
+def try_write(trouble: Trouble, write: Callable[[], None]) -> bool:
     """Whether something could be written."""
     try:
         write()
     except (SaveError, WriteError) as error:
-        mention(trouble, str(error))
+        note_once(trouble, str(error))
         return False
     return True
 
@@ -46,7 +46,7 @@ def finish(trouble: Trouble, save: Callable[[], None], wait: Callable[[], None])
     try:
         wait()
     except SaveError:
-        _ = attempt(trouble, save) and attempt(trouble, wait)
+        _ = try_write(trouble, save) and try_write(trouble, wait)
 
 
 def write_row(trouble: Trouble, writers: Iterable[Writer], round_: int, row: Row) -> None:
@@ -58,11 +58,11 @@ def write_row(trouble: Trouble, writers: Iterable[Writer], round_: int, row: Row
         except WriteError as error:
             found.append(str(error))
     if found and not set(found) & set(trouble.notes):
-        mention(trouble, found[0])
+        note_once(trouble, found[0])
 
 
 @contextlib.contextmanager
-def heard(trouble: Trouble) -> Iterator[None]:
+def collect_lane_warnings(trouble: Trouble) -> Iterator[None]:
     """Lanes given up within are said and noted; other warnings go their way."""
     caught: list[warnings.WarningMessage] = []
     try:
@@ -75,4 +75,10 @@ def heard(trouble: Trouble) -> Iterator[None]:
                 trouble.notes.append(str(warning.message))
                 trouble.say(str(warning.message))
             else:
-                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno, registry=_TOLD)
+                warnings.warn_explicit(
+                    warning.message,
+                    warning.category,
+                    warning.filename,
+                    warning.lineno,
+                    registry=_TOLD,
+                )

@@ -33,11 +33,23 @@ class Task(NamedTuple):
     """``key -> variables``: the model that the server begins with."""
 
 
-def classify(name: str, data: Federation, model: Model, ignore: int | None = None, statistics: Statistics = "average") -> Task:
+def classify(
+    name: str,
+    data: Federation,
+    model: Model,
+    ignore: int | None = None,
+    statistics: Statistics = "average",
+) -> Task:
     """A task that predicts integer labels with a model; ``ignore`` is a label that does not count, ``statistics`` the policy for
     batch statistics (see :func:`fedjax_sim.classification`)."""
     one = jax.tree.map(lambda leaf: leaf[:1], data.train.x)
-    return Task(name, data, model, classification(model, statistics, ignore), lambda key: Variables(*model.init(key, one)))
+    return Task(
+        name,
+        data,
+        model,
+        classification(model, statistics, ignore),
+        lambda key: Variables(*model.init(key, one)),
+    )
 
 
 def classifier(model: str | Callable[[int], Model], classes: int) -> Model:
@@ -60,7 +72,17 @@ def standardised(model: Model, mean: tuple[float, ...], deviation: tuple[float, 
     return Model(init, apply)
 
 
-def dealt(rest: Examples, central: Examples, partition: Partition, *, clients: int | None, test_fraction: float, seed: int) -> Federation:
+def dealt(
+    rest: Examples,
+    global_test: Examples,
+    partition: Partition,
+    *,
+    clients: int | None,
+    test_fraction: float,
+    seed: int,
+) -> Federation:
     """A federation from a labelled set that has no clients of its own."""
     parts = deal(partition, rest.y, clients, seed)
-    return from_partition(rest.x, rest.y, parts, test_fraction=test_fraction, central=central, seed=seed)
+    return from_partition(
+        rest.x, rest.y, parts, test_fraction=test_fraction, global_test=global_test, seed=seed
+    )

@@ -41,8 +41,20 @@ def cifar10(
 
     Reference: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
-    found = load(source, partition=partition, clients=clients, test_fraction=test_fraction, seed=seed, data_dir=data_dir)
-    return classify("cifar10", found.data, standardised(classifier(model, 10), MEAN, DEVIATION), statistics=statistics)
+    found = load(
+        source,
+        partition=partition,
+        clients=clients,
+        test_fraction=test_fraction,
+        seed=seed,
+        data_dir=data_dir,
+    )
+    return classify(
+        "cifar10",
+        found.data,
+        standardised(classifier(model, 10), MEAN, DEVIATION),
+        statistics=statistics,
+    )
 
 
 def cifar100(
@@ -74,5 +86,17 @@ def cifar100(
 
     Reference: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; Hsu, Qi and Brown, arXiv 1909.06335.
     """
-    found = load(source, partition=partition, clients=clients, test_fraction=test_fraction, seed=seed, data_dir=data_dir)
-    return classify("cifar100", found.data, standardised(classifier(model, 100), MEAN_100, DEVIATION_100), statistics=statistics)
+    found = load(
+        source,
+        partition=partition,
+        clients=clients,
+        test_fraction=test_fraction,
+        seed=seed,
+        data_dir=data_dir,
+    )
+    return classify(
+        "cifar100",
+        found.data,
+        standardised(classifier(model, 100), MEAN_100, DEVIATION_100),
+        statistics=statistics,
+    )

@@ -15,7 +15,7 @@ def digits(
     clients: int | None = 50,
     partition: Partition = "dirichlet",
     test_fraction: float = 0.2,
-    central_fraction: float = 0.2,
+    global_test_fraction: float = 0.2,
     seed: int = 0,
     model: str = "mlp",
     statistics: Statistics = "average",
@@ -26,7 +26,7 @@ def digits(
       clients: N.
       partition: how labels are spread: a name of :mod:`fedjax_sim.data.partition`, or ``functools.partial(dirichlet, alpha=0.3)``.
       test_fraction: share of each client's examples for its own test.
-      central_fraction: share of all examples held out first, for the global test set.
+      global_test_fraction: share of all examples held out first, for the global test set.
       seed: of the hold-out, the partition and the split.
       model: a name of the model zoo.
       statistics: policy for batch statistics, for models that have any: averaged, frozen, or local to each client.
@@ -37,6 +37,6 @@ def digits(
 
     images, labels = load_digits(return_X_y=True)
     x = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
-    rest, central = hold_out(x, labels.astype(np.int32), central_fraction, seed)
+    rest, central = hold_out(x, labels.astype(np.int32), global_test_fraction, seed)
     data = dealt(rest, central, partition, clients=clients, test_fraction=test_fraction, seed=seed)
     return classify("digits", data, classifier(model, 10), statistics=statistics)

@@ -38,5 +38,14 @@ def emnist(
 
     Reference: Cohen et al., "EMNIST: an extension of MNIST to handwritten letters", 2017.
     """
-    found = load(source, partition=partition, clients=clients, test_fraction=test_fraction, seed=seed, data_dir=data_dir)
-    return classify("emnist", found.data, classifier(model, found.classes or 62), statistics=statistics)
+    found = load(
+        source,
+        partition=partition,
+        clients=clients,
+        test_fraction=test_fraction,
+        seed=seed,
+        data_dir=data_dir,
+    )
+    return classify(
+        "emnist", found.data, classifier(model, found.classes or 62), statistics=statistics
+    )

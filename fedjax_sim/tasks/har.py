@@ -36,5 +36,12 @@ def har(
 
     Reference: Anguita et al., "A Public Domain Dataset for Human Activity Recognition Using Smartphones", ESANN 2013.
     """
-    found = load(source, "uci_har.npz", partition=partition, clients=clients, test_fraction=test_fraction, seed=seed)
+    found = load(
+        source,
+        "uci_har.npz",
+        partition=partition,
+        clients=clients,
+        test_fraction=test_fraction,
+        seed=seed,
+    )
     return classify("har", found.data, classifier(model, 6), statistics=statistics)

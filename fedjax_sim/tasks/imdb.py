@@ -42,6 +42,11 @@ def imdb(
     def convert(texts: Any, labels: Any) -> tuple[Any, Any]:
         return hashed_words(texts, length), labels
 
-    options = {"partition": partition, "clients": clients, "test_fraction": test_fraction, "seed": seed}
+    options = {
+        "partition": partition,
+        "clients": clients,
+        "test_fraction": test_fraction,
+        "seed": seed,
+    }
     found = load(source, data_dir=data_dir, convert=convert, **options)
     return classify("imdb", found.data, classifier(model, 2))

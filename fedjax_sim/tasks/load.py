@@ -54,34 +54,54 @@ def load(
         return Loaded(data, read_card(source)["classes"])
     if prepare:
         need(source, prepare)
-    options = {"partition": partition, "clients": clients, "test_fraction": test_fraction, "seed": seed, **keys}
+    options = {
+        "partition": partition,
+        "clients": clients,
+        "test_fraction": test_fraction,
+        "seed": seed,
+        **keys,
+    }
     found = open_tfds(source, data_dir)
     known = entry(found)
     central = "central" if "central" in found.builder.info.splits else None
-    data = tfds(found.folder, test_split=known.test, central_split=central, **options)
+    data = tfds(found.folder, test_split=known.test, global_test_split=central, **options)
     return Loaded(data, found.classes(keys.get("label_key") or known.y))
 
 
 def need(folder: str | Path, prepare: str) -> None:
     """Requires a TFDS data set in a folder, or else tells how to make a prepared one of a source file."""
     do = f"make one with `fedjax-sim data prepare {prepare} --out {folder}`"
-    require(is_tfds(folder), "no prepared data set", f"nothing in {folder}", do, "source")
+    require(
+        is_tfds(folder),
+        "no prepared data set",
+        got=f"nothing in {folder}",
+        fix=do,
+        setting="source",
+    )
 
 
-def arranged(data: Federation, partition: Partition, clients: int | None, test_fraction: float, seed: int) -> Federation:
+def arranged(
+    data: Federation, partition: Partition, clients: int | None, test_fraction: float, seed: int
+) -> Federation:
     """A federation with test examples for its clients, or all its clients' examples dealt out anew."""
     if is_natural(partition):
         agreed(clients, data.train.clients, "the data's own clients")
         whole = data.test is not None or test_fraction == 0
-        return data if whole else federation(*split(data.train, test_fraction, seed), data.central)
+        return (
+            data if whole else federation(*split(data.train, test_fraction, seed), data.global_test)
+        )
     x, y, ids = _together(data.train, data.test)
     parts = deal(partition, y, clients, seed, ids)
-    return from_partition(x, y, parts, test_fraction=test_fraction, central=data.central, seed=seed)
+    return from_partition(
+        x, y, parts, test_fraction=test_fraction, global_test=data.global_test, seed=seed
+    )
 
 
 def _together(train: Population, test: Population | None) -> tuple[Any, Any, np.ndarray | None]:
     """All clients' examples, and whose each is."""
     parts = [part for part in (train, test) if part is not None]
-    x, y = jax.tree.map(lambda *leaves: np.concatenate(leaves), *((part.x, part.y) for part in parts))
+    x, y = jax.tree.map(
+        lambda *leaves: np.concatenate(leaves), *((part.x, part.y) for part in parts)
+    )
     names = np.arange(train.clients) if train.names is None else np.asarray(tuple(train.names))
     return x, y, np.concatenate([np.repeat(names, part.sizes) for part in parts])

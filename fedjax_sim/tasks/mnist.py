@@ -35,5 +35,12 @@ def mnist(
     Reference: LeCun et al., "Gradient-based learning applied to document recognition", 1998; writers by Yadav and Bottou,
     "Cold Case: The Lost MNIST Digits", 2019.
     """
-    found = load(source, "mnist.npz", partition=partition, clients=clients, test_fraction=test_fraction, seed=seed)
+    found = load(
+        source,
+        "mnist.npz",
+        partition=partition,
+        clients=clients,
+        test_fraction=test_fraction,
+        seed=seed,
+    )
     return classify("mnist", found.data, classifier(model, 10), statistics=statistics)

@@ -34,7 +34,17 @@ def prepared(
     Raises:
       FedError: at once, where there are no data, or they do not say how many labels there are.
     """
-    found = load(source, partition=partition, clients=clients, test_fraction=test_fraction, seed=seed)
+    found = load(
+        source, partition=partition, clients=clients, test_fraction=test_fraction, seed=seed
+    )
     do = "prepare it with its number of classes"
-    require(found.classes is not None, "a data set to classify needs its number of labels", f"none in {source}", do, "source")
-    return classify("prepared", found.data, classifier(model, found.classes or 0), statistics=statistics)
+    require(
+        found.classes is not None,
+        "a data set to classify needs its number of labels",
+        got=f"none in {source}",
+        fix=do,
+        setting="source",
+    )
+    return classify(
+        "prepared", found.data, classifier(model, found.classes or 0), statistics=statistics
+    )

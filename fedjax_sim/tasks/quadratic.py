@@ -15,7 +15,7 @@ from fedjax_sim.core.types import Array, Batch, Key, Mean, Metrics, Objective, P
 from fedjax_sim.data.federation import federation
 from fedjax_sim.data.partition import generator
 from fedjax_sim.data.population import Population, population
-from fedjax_sim.runtime.devices import require_room
+from fedjax_sim.runtime.devices import require_memory
 from fedjax_sim.tasks.base import Task
 
 
@@ -40,14 +40,28 @@ def quadratic(
     """
     for name, value in (("clients", clients), ("dimension", dimension), ("copies", copies)):
         positive(name, value)
-    require(1 <= condition < np.inf, "a condition number is at least 1", condition, "give condition a value such as 10", "condition")
-    examples, large = clients * (1 + min(copies, clients) / 2), "clients" if clients > dimension else "dimension"
-    require_room("the clients' matrices", 12 * examples * dimension**2, f"lower {large}", large)
+    require(
+        1 <= condition < np.inf,
+        "a condition number is at least 1",
+        got=condition,
+        fix="give condition a value such as 10",
+        setting="condition",
+    )
+    examples, large = (
+        clients * (1 + min(copies, clients) / 2),
+        "clients" if clients > dimension else "dimension",
+    )
+    require_memory("the clients' matrices", 12 * examples * dimension**2, f"lower {large}", large)
     rng = generator(seed)
-    a = np.stack([_curvature(rng, dimension, condition) for _ in range(clients if curvature == "own" else 1)])
+    a = np.stack(
+        [_curvature(rng, dimension, condition) for _ in range(clients if curvature == "own" else 1)]
+    )
     b = rng.normal(size=(clients, dimension))
     owner = np.repeat(np.arange(clients), 1 + np.arange(clients) % copies)
-    x = {"A": np.broadcast_to(a, (clients, dimension, dimension))[owner].astype(np.float32), "b": b[owner].astype(np.float32)}
+    x = {
+        "A": np.broadcast_to(a, (clients, dimension, dimension))[owner].astype(np.float32),
+        "b": b[owner].astype(np.float32),
+    }
     offsets = np.searchsorted(owner, np.arange(clients + 1))
     data = federation(population(x, np.zeros(len(owner), np.int32), offsets))
     start = {"x": jnp.zeros(dimension, jnp.float32)}
@@ -75,13 +89,22 @@ def contractions(data: Population, lr: float, steps: int | np.ndarray) -> np.nda
     """float64[N, d, d]: ``M_i = (I - lr A_i)^K_i``, what is left of ``x - b_i`` after a client's local steps."""
     a, _, _ = parts(data)
     counts = np.broadcast_to(steps, len(a))
-    return np.stack([np.linalg.matrix_power(np.eye(a.shape[-1]) - lr * each, int(k)) for each, k in zip(a, counts, strict=True)])
+    return np.stack(
+        [
+            np.linalg.matrix_power(np.eye(a.shape[-1]) - lr * each, int(k))
+            for each, k in zip(a, counts, strict=True)
+        ]
+    )
 
 
 def parts(data: Population) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``(A [N, d, d], b [N, d], p [N])`` in float64, from the float32 numbers that are trained on."""
     first = data.offsets[:-1]
-    return data.x["A"][first].astype(np.float64), data.x["b"][first].astype(np.float64), data.sizes / data.sizes.sum()
+    return (
+        data.x["A"][first].astype(np.float64),
+        data.x["b"][first].astype(np.float64),
+        data.sizes / data.sizes.sum(),
+    )
 
 
 def _curvature(rng: np.random.Generator, dimension: int, condition: float) -> np.ndarray:
@@ -89,7 +112,9 @@ def _curvature(rng: np.random.Generator, dimension: int, condition: float) -> np
     return (basis * condition ** -rng.random(dimension)) @ basis.T
 
 
-def _loss(variables: Variables, key: Key, batch: Batch, train: bool) -> tuple[Array, tuple[PyTree, Metrics]]:
+def _loss(
+    variables: Variables, key: Key, batch: Batch, train: bool
+) -> tuple[Array, tuple[PyTree, Metrics]]:
     gap = variables.params["x"] - batch.x["b"]
     each = 0.5 * jnp.einsum("bj,bjk,bk->b", gap, batch.x["A"], gap)
     loss = Mean(jnp.sum(jnp.where(batch.mask, each, 0)), jnp.sum(batch.mask, dtype=jnp.float32))

@@ -8,7 +8,7 @@ from fedjax_sim.core.errors import not_negative, positive
 from fedjax_sim.data.federation import federation, pool, split
 from fedjax_sim.data.partition import generator
 from fedjax_sim.data.population import Population, population
-from fedjax_sim.runtime.devices import require_room
+from fedjax_sim.runtime.devices import require_memory
 from fedjax_sim.tasks.base import Task, classifier, classify
 
 FEATURES, CLASSES = 60, 10
@@ -44,7 +44,9 @@ def synthetic(
     return classify("synthetic", federation(train, test, pool(test)), classifier(model, CLASSES))
 
 
-def generate(alpha: float, beta: float, iid: bool = False, clients: int = 30, seed: int = 0) -> Population:
+def generate(
+    alpha: float, beta: float, iid: bool = False, clients: int = 30, seed: int = 0
+) -> Population:
     """The generator itself, before any split.
 
     With ``k`` a client: ``n_k = floor(LogNormal(4, 2)) + 50``; ``u_k ~ N(0, alpha)``, ``W_k ~ N(u_k, 1)^(60 x 10)``,
@@ -54,17 +56,24 @@ def generate(alpha: float, beta: float, iid: bool = False, clients: int = 30, se
     positive("clients", clients)
     for name, deviation in (("alpha", alpha), ("beta", beta)):
         not_negative(name, deviation)
-    rng, example = generator(seed), 3 * 4 * (FEATURES + 1)  # bytes: as they are made, put together, and split
-    require_room("the clients' examples", clients * LEAST * example, "lower clients", "clients")
+    rng, example = (
+        generator(seed),
+        3 * 4 * (FEATURES + 1),
+    )  # bytes: as they are made, put together, and split
+    require_memory("the clients' examples", clients * LEAST * example, "lower clients", "clients")
     sizes = rng.lognormal(4, 2, clients).astype(np.int64) + LEAST
-    require_room("the clients' examples", sizes.sum() * example, "lower clients", "clients")
+    require_memory("the clients' examples", sizes.sum() * example, "lower clients", "clients")
     u, centre = rng.normal(0, abs(alpha), clients), rng.normal(0, abs(beta), clients)
     shared = rng.normal(0, 1, (FEATURES, CLASSES)), rng.normal(0, 1, CLASSES)
     spread = np.arange(1, FEATURES + 1) ** -0.6  # a standard deviation: the root of j^-1.2
     xs, ys = [], []
     for k in range(clients):
         v = np.zeros(FEATURES) if iid else rng.normal(centre[k], 1, FEATURES)
-        w, b = shared if iid else (rng.normal(u[k], 1, (FEATURES, CLASSES)), rng.normal(u[k], 1, CLASSES))
+        w, b = (
+            shared
+            if iid
+            else (rng.normal(u[k], 1, (FEATURES, CLASSES)), rng.normal(u[k], 1, CLASSES))
+        )
         x = rng.normal(v, spread, (sizes[k], FEATURES))
         xs.append(x.astype(np.float32))
         ys.append(np.argmax(x @ w + b, axis=1).astype(np.int32))

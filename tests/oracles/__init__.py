@@ -5,15 +5,49 @@ the simulator keeps what the paper calls by a letter (``letter -> (algorithm sta
 keeps), and ``VARIANTS``, settings to try besides the defaults of ``run``.
 """
 
-from . import ditto, error_feedback, fedadagrad, fedadam, fedavg, fedavgm, fedprox, fedsgd, fedyogi, mime, scaffold
+from . import (
+    ditto,
+    error_feedback,
+    fedadagrad,
+    fedadam,
+    fedavg,
+    fedavgm,
+    fedprox,
+    fedsgd,
+    fedyogi,
+    mime,
+    scaffold,
+)
 from .problem import Problem, Result, full, unpack
 from .problems import quadratics, softmax
 
-_MODULES = (ditto, error_feedback, fedadagrad, fedadam, fedavg, fedavgm, fedprox, fedsgd, fedyogi, mime, scaffold)
+_MODULES = (
+    ditto,
+    error_feedback,
+    fedadagrad,
+    fedadam,
+    fedavg,
+    fedavgm,
+    fedprox,
+    fedsgd,
+    fedyogi,
+    mime,
+    scaffold,
+)
 _NAMED = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 
 ORACLES = {name: module.run for name, module in _NAMED.items()}
 STATES = {name: getattr(module, "STATE", {}) for name, module in _NAMED.items()}
 VARIANTS = {name: getattr(module, "VARIANTS", []) for name, module in _NAMED.items()}
 
-__all__ = ["ORACLES", "STATES", "VARIANTS", "Problem", "Result", "full", "quadratics", "softmax", "unpack"]
+__all__ = [
+    "ORACLES",
+    "STATES",
+    "VARIANTS",
+    "Problem",
+    "Result",
+    "full",
+    "quadratics",
+    "softmax",
+    "unpack",
+]

@@ -12,14 +12,23 @@ STATE = {"memory": lambda state, memory: memory.own.params}
 VARIANTS = [{"lam": 0.7, "personal_lr": 0.05}]
 
 
-def run(problem: Problem, *, rounds: int, lr: float = 0.1, lam: float = 0.1, personal_lr: float | None = None) -> Result:
+def run(
+    problem: Problem,
+    *,
+    rounds: int,
+    lr: float = 0.1,
+    lam: float = 0.1,
+    personal_lr: float | None = None,
+) -> Result:
     w, n = problem.start, problem.sizes
     eta = lr if personal_lr is None else personal_lr
     v = np.tile(w, (len(n), 1))  # {v_k^0}
     params, tables = [], []
     for t in range(rounds):
         S = problem.cohorts[t]
-        w_k = [client_update(problem, t, k, w, lr) for k in S]  # w_k <- UPDATE_GLOBAL(w^t, grad F_k)
+        w_k = [
+            client_update(problem, t, k, w, lr) for k in S
+        ]  # w_k <- UPDATE_GLOBAL(w^t, grad F_k)
         v = v.copy()
         for k in S:
             for b in problem.batches[t][k]:  # for s local iterations, with w^t as it was received:

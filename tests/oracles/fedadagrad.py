@@ -20,4 +20,13 @@ def run(
     def second_moment(v: Vector, delta: Vector) -> Vector:
         return v + delta**2  # v_t = v_{t-1} + Delta_t^2
 
-    return algorithm_2(problem, second_moment, rounds=rounds, lr=lr, server_lr=server_lr, b1=b1, tau=tau, weighting=weighting)
+    return algorithm_2(
+        problem,
+        second_moment,
+        rounds=rounds,
+        lr=lr,
+        server_lr=server_lr,
+        b1=b1,
+        tau=tau,
+        weighting=weighting,
+    )

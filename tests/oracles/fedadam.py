@@ -21,4 +21,13 @@ def run(
     def second_moment(v: Vector, delta: Vector) -> Vector:
         return b2 * v + (1 - b2) * delta**2  # v_t = beta_2 v_{t-1} + (1 - beta_2) Delta_t^2
 
-    return algorithm_2(problem, second_moment, rounds=rounds, lr=lr, server_lr=server_lr, b1=b1, tau=tau, weighting=weighting)
+    return algorithm_2(
+        problem,
+        second_moment,
+        rounds=rounds,
+        lr=lr,
+        server_lr=server_lr,
+        b1=b1,
+        tau=tau,
+        weighting=weighting,
+    )

@@ -11,7 +11,9 @@ def run(problem: Problem, *, rounds: int, lr: float = 0.1) -> Result:
     for t in range(rounds):
         S = problem.cohorts[t]  # S_t
         w_k = [client_update(problem, t, k, w, lr) for k in S]  # each client of S_t in parallel
-        w = np.average(w_k, axis=0, weights=n[S])  # w <- sum_k n_k / m_t w_k with m_t = sum of n_k over S_t (the paper's erratum)
+        w = np.average(
+            w_k, axis=0, weights=n[S]
+        )  # w <- sum_k n_k / m_t w_k with m_t = sum of n_k over S_t (the paper's erratum)
         params.append(w)
     return result(problem, params)
 

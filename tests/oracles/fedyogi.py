@@ -21,6 +21,17 @@ def run(
     weighting: str = "examples",
 ) -> Result:
     def second_moment(v: Vector, delta: Vector) -> Vector:
-        return v - (1 - b2) * delta**2 * np.sign(v - delta**2)  # v_t = v_{t-1} - (1 - beta_2) Delta_t^2 sign(v_{t-1} - Delta_t^2)
+        return v - (1 - b2) * delta**2 * np.sign(
+            v - delta**2
+        )  # v_t = v_{t-1} - (1 - beta_2) Delta_t^2 sign(v_{t-1} - Delta_t^2)
 
-    return algorithm_2(problem, second_moment, rounds=rounds, lr=lr, server_lr=server_lr, b1=b1, tau=tau, weighting=weighting)
+    return algorithm_2(
+        problem,
+        second_moment,
+        rounds=rounds,
+        lr=lr,
+        server_lr=server_lr,
+        b1=b1,
+        tau=tau,
+        weighting=weighting,
+    )

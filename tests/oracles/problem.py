@@ -22,7 +22,9 @@ class Problem(NamedTuple):
     x: list[np.ndarray]  # x[i], y[i]: client i's rows
     y: list[np.ndarray]
     gradient: Callable[[Vector, int, Any], Vector]
-    batches: list[list[list[np.ndarray]]]  # batches[t][i][k]: the rows of client i's k-th batch in round t
+    batches: list[
+        list[list[np.ndarray]]
+    ]  # batches[t][i][k]: the rows of client i's k-th batch in round t
     cohorts: list[list[int]]  # cohorts[t]: ids of the clients that take part in round t
 
     @property
@@ -32,18 +34,25 @@ class Problem(NamedTuple):
 
 class Result(NamedTuple):
     params: list[Leaves]  # after every round
-    state: dict[str, list[Leaves]]  # by the paper's letter, after every round; tables have leaves [N, ...]
+    state: dict[
+        str, list[Leaves]
+    ]  # by the paper's letter, after every round; tables have leaves [N, ...]
 
 
 def unpack(shapes: dict[str, tuple[int, ...]], flat: np.ndarray) -> Leaves:
     """``[..., D]`` as leaves ``[..., *shape]``."""
     ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
     parts = np.split(flat, ends[:-1], axis=-1)
-    return {name: part.reshape(*flat.shape[:-1], *shapes[name]) for name, part in zip(shapes, parts, strict=True)}
+    return {
+        name: part.reshape(*flat.shape[:-1], *shapes[name])
+        for name, part in zip(shapes, parts, strict=True)
+    }
 
 
 def result(problem: Problem, params: list[Vector], **state: list[np.ndarray]) -> Result:
-    named = {name: [unpack(problem.shapes, value) for value in values] for name, values in state.items()}
+    named = {
+        name: [unpack(problem.shapes, value) for value in values] for name, values in state.items()
+    }
     return Result([unpack(problem.shapes, value) for value in params], named)
 
 
@@ -52,7 +61,9 @@ def full(problem: Problem, params: Vector, client: int) -> Vector:
     return problem.gradient(params, client, slice(None))
 
 
-def local_batches(size: int, batch_size: int | None = None, epochs: int = 1, steps: int | None = None) -> list[np.ndarray]:
+def local_batches(
+    size: int, batch_size: int | None = None, epochs: int = 1, steps: int | None = None
+) -> list[np.ndarray]:
     """Unshuffled: batch k of an epoch is rows kB..(k+1)B-1, the last one may be partial. ``steps`` cuts or repeats the epochs."""
     B = batch_size or size
     epoch = [np.arange(at, min(at + B, size)) for at in range(0, size, B)]
@@ -63,7 +74,15 @@ def cyclic(clients: int, cohort: int, rounds: int) -> list[list[int]]:
     return [[(t * cohort + j) % clients for j in range(cohort)] for t in range(rounds)]
 
 
-def build(start: Leaves, x: list, y: list, gradient: Callable, rounds: int, cohort: int | None, **work: Any) -> Problem:
+def build(
+    start: Leaves,
+    x: list,
+    y: list,
+    gradient: Callable,
+    rounds: int,
+    cohort: int | None,
+    **work: Any,
+) -> Problem:
     """``gradient(leaves, x, y) -> leaves``; ``cohort`` clients a round, in turn (everybody if ``None``); ``work`` as local_batches."""
     shapes = {name: leaf.shape for name, leaf in start.items()}
     flat = np.concatenate([leaf.ravel() for leaf in start.values()])

@@ -10,13 +10,22 @@ import numpy as np
 from .problem import Leaves, Problem, Vector, build
 
 
-def softmax(sizes: Sequence[int] = (7, 3, 12, 5, 9), *, rounds: int = 5, cohort: int | None = 3, seed: int = 0, **work: Any) -> Problem:
+def softmax(
+    sizes: Sequence[int] = (7, 3, 12, 5, 9),
+    *,
+    rounds: int = 5,
+    cohort: int | None = 3,
+    seed: int = 0,
+    **work: Any,
+) -> Problem:
     """Linear softmax regression, 4 features, 3 classes, unlike clients; batches of 4 in 2 epochs unless ``work`` says otherwise."""
     rng = np.random.default_rng(seed)
     x = [rng.normal(rng.normal(), 1, (n, 4)) for n in sizes]
     y = [(rows @ rng.normal(size=(4, 3))).argmax(1) for rows in x]
     start = {"w": 0.3 * rng.normal(size=(4, 3)), "b": 0.3 * rng.normal(size=3)}
-    return build(start, x, y, softmax_gradient, rounds, cohort, **(work or {"batch_size": 4, "epochs": 2}))
+    return build(
+        start, x, y, softmax_gradient, rounds, cohort, **(work or {"batch_size": 4, "epochs": 2})
+    )
 
 
 def softmax_gradient(params: Leaves, x: np.ndarray, y: np.ndarray) -> Leaves:
@@ -28,7 +37,14 @@ def softmax_gradient(params: Leaves, x: np.ndarray, y: np.ndarray) -> Leaves:
 
 
 def quadratics(
-    A: np.ndarray, b: np.ndarray, start: Vector, sizes: Sequence[int], *, rounds: int, cohort: int | None = None, **work: Any
+    A: np.ndarray,
+    b: np.ndarray,
+    start: Vector,
+    sizes: Sequence[int],
+    *,
+    rounds: int,
+    cohort: int | None = None,
+    **work: Any,
 ) -> Problem:
     """``f_i(x) = 1/2 (x - b_i)' A_i (x - b_i)``. Client i has ``sizes[i]`` equal rows ``(A_i, b_i)``: any batch is a full gradient."""
     x = [np.repeat(A_i[None], n, 0) for A_i, n in zip(A, sizes, strict=True)]

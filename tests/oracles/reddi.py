@@ -9,7 +9,9 @@ from .fedavg import client_update
 from .problem import Problem, Result, Vector, result
 
 STATE = {
-    "m": lambda state, memory: {name: -leaf for name, leaf in state.server.optimizer.m.items()},  # the simulator's m points uphill
+    "m": lambda state, memory: {
+        name: -leaf for name, leaf in state.server.optimizer.m.items()
+    },  # the simulator's m points uphill
     "v": lambda state, memory: state.server.optimizer.v,
 }
 
@@ -30,7 +32,9 @@ def algorithm_2(
     params, ms, vs = [], [], []
     for t in range(rounds):
         S = problem.cohorts[t]
-        delta_i = [client_update(problem, t, i, x, lr) - x for i in S]  # Delta_i = x_{i,K} - x_t after K steps of SGD with eta_l
+        delta_i = [
+            client_update(problem, t, i, x, lr) - x for i in S
+        ]  # Delta_i = x_{i,K} - x_t after K steps of SGD with eta_l
         # Delta_t = 1/|S| sum_i Delta_i ("uniform"); the paper's experiments weigh by the number of examples ("examples")
         delta = np.average(delta_i, axis=0, weights={"uniform": None, "examples": n[S]}[weighting])
         m = b1 * m + (1 - b1) * delta  # m_t = beta_1 m_{t-1} + (1 - beta_1) Delta_t

@@ -8,9 +8,14 @@ STATE = {"c": lambda state, memory: state.server.c, "memory": lambda state, memo
 VARIANTS = [{"option": "I"}, {"server_lr": 0.5}, {"option": "I", "server_lr": 0.5}]
 
 
-def run(problem: Problem, *, rounds: int, lr: float = 0.1, server_lr: float = 1.0, option: str = "II") -> Result:
+def run(
+    problem: Problem, *, rounds: int, lr: float = 0.1, server_lr: float = 1.0, option: str = "II"
+) -> Result:
     x, N = problem.start, len(problem.y)
-    c, c_i = np.zeros_like(x), np.zeros((N, x.size))  # lines 1-2; c = mean of the c_i because all start at 0
+    c, c_i = (
+        np.zeros_like(x),
+        np.zeros((N, x.size)),
+    )  # lines 1-2; c = mean of the c_i because all start at 0
     params, cs, tables = [], [], []
     for t in range(rounds):
         S = problem.cohorts[t]  # line 4
@@ -19,9 +24,15 @@ def run(problem: Problem, *, rounds: int, lr: float = 0.1, server_lr: float = 1.
             batches = problem.batches[t][i]
             y = x  # line 7
             for b in batches:  # line 8, K = number of batches
-                y = y - lr * (problem.gradient(y, i, b) - c_i[i] + c)  # lines 9-10: y_i <- y_i - eta_l (g_i(y_i) - c_i + c)
+                y = y - lr * (
+                    problem.gradient(y, i, b) - c_i[i] + c
+                )  # lines 9-10: y_i <- y_i - eta_l (g_i(y_i) - c_i + c)
             if option == "I":  # line 12 (i): c_i+ = g_i(x), here over all batches of the round
-                c_plus = np.average([problem.gradient(x, i, b) for b in batches], axis=0, weights=[len(b) for b in batches])
+                c_plus = np.average(
+                    [problem.gradient(x, i, b) for b in batches],
+                    axis=0,
+                    weights=[len(b) for b in batches],
+                )
             else:  # line 12 (ii): c_i+ = c_i - c + (x - y_i) / (K eta_l)
                 c_plus = c_i[i] - c + (x - y) / (len(batches) * lr)
             dy.append(y - x)  # line 13

@@ -12,7 +12,11 @@ def instance(seed=3, clients=4, equal=False):
     rng = np.random.default_rng(seed)
     turns = [np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(clients)]
     A = np.stack([Q @ np.diag(rng.uniform(0.5, 3, 3)) @ Q.T for Q in turns])
-    return np.repeat(A[:1], clients, 0) if equal else A, 3 * rng.normal(size=(clients, 3)), rng.normal(size=3)
+    return (
+        np.repeat(A[:1], clients, 0) if equal else A,
+        3 * rng.normal(size=(clients, 3)),
+        rng.normal(size=3),
+    )
 
 
 def optimum(A, b, p):
@@ -34,7 +38,9 @@ def flat(leaves):
 
 
 def path(result, name=None):
-    return np.stack([flat(leaves) for leaves in (result.params if name is None else result.state[name])])
+    return np.stack(
+        [flat(leaves) for leaves in (result.params if name is None else result.state[name])]
+    )
 
 
 def close(a, b, tolerance=1e-10):

@@ -10,7 +10,11 @@ from protocol import Job, Params, serve  # isort: skip  # before the framework, 
 import torch
 import torch_data
 import torch_models
-from blazefl.contrib import FedAvgBaseClientTrainer, FedAvgBaseServerHandler, FedAvgThreadPoolClientTrainer
+from blazefl.contrib import (
+    FedAvgBaseClientTrainer,
+    FedAvgBaseServerHandler,
+    FedAvgThreadPoolClientTrainer,
+)
 
 FOREVER = 10**6
 
@@ -38,7 +42,9 @@ class Data:
     def __init__(self, job: Job) -> None:
         self.batches = torch_data.batches(job)
 
-    def get_dataloader(self, type_: str, cid: int, batch_size: int, generator: torch.Generator) -> torch_data.Batches:  # noqa: ARG002
+    def get_dataloader(
+        self, type_: str, cid: int, batch_size: int, generator: torch.Generator
+    ) -> torch_data.Batches:
         """The client's batches, in the order of the data."""
         return self.batches[cid]
 
@@ -48,11 +54,27 @@ def setup(job: Job) -> tuple[Callable[[], None], Callable[[], Params]]:
     clients = len(job.cohort)
     models, data = Models(job), Data(job)
     torch.set_num_threads(1)
-    handler = FedAvgBaseServerHandler(models, Name.ONE, data, FOREVER, clients, 1.0, "cpu", job.batch_size, job.seed)
-    settings = (models, Name.ONE, data, "cpu", clients, job.epochs, job.batch_size, job.lr, job.seed)
+    handler = FedAvgBaseServerHandler(
+        models, Name.ONE, data, FOREVER, clients, 1.0, "cpu", job.batch_size, job.seed
+    )
+    settings = (
+        models,
+        Name.ONE,
+        data,
+        "cpu",
+        clients,
+        job.epochs,
+        job.batch_size,
+        job.lr,
+        job.seed,
+    )
     # Threads train clients side by side where torch computes, and lets go of Python, for most of a step.
     serial = torch_data.is_small(job)
-    trainer = FedAvgBaseClientTrainer(*settings) if serial else FedAvgThreadPoolClientTrainer(*settings, torch_data.cores())
+    trainer = (
+        FedAvgBaseClientTrainer(*settings)
+        if serial
+        else FedAvgThreadPoolClientTrainer(*settings, torch_data.cores())
+    )
 
     def round() -> None:
         sampled = handler.sample_clients()

@@ -20,11 +20,16 @@ def padded(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Batches of all clients ``[clients, steps, batch, ...]`` and their masks ``[clients, steps, batch]``."""
     clients = job.clients()
     steps = max(-(-size // job.batch_size) for size in job.sizes())
-    x, y = (np.zeros((len(clients), steps * job.batch_size, *leaf.shape[1:]), leaf.dtype) for leaf in clients[0])
+    x, y = (
+        np.zeros((len(clients), steps * job.batch_size, *leaf.shape[1:]), leaf.dtype)
+        for leaf in clients[0]
+    )
     mask = np.zeros(x.shape[:2], np.float32)
     for i, (own_x, own_y) in enumerate(clients):
         x[i, : len(own_x)], y[i, : len(own_y)], mask[i, : len(own_x)] = own_x, own_y, 1
-    return tuple(leaf.reshape(len(clients), steps, job.batch_size, *leaf.shape[2:]) for leaf in (x, y, mask))
+    return tuple(
+        leaf.reshape(len(clients), steps, job.batch_size, *leaf.shape[2:]) for leaf in (x, y, mask)
+    )
 
 
 def local_sgd(job: Job) -> Callable[..., tuple[dict, jax.Array]]:
@@ -38,7 +43,9 @@ def local_sgd(job: Job) -> Callable[..., tuple[dict, jax.Array]]:
 
     def client(params: dict, x: jax.Array, y: jax.Array, mask: jax.Array) -> tuple[dict, jax.Array]:
         def step(params: dict, batch: tuple) -> tuple[dict, None]:
-            return jax.tree.map(lambda p, g: p - job.lr * g, params, jax.grad(loss)(params, *batch)), None
+            return jax.tree.map(
+                lambda p, g: p - job.lr * g, params, jax.grad(loss)(params, *batch)
+            ), None
 
         return lax.scan(step, params, (x, y, mask), unroll=unroll)[0], mask.sum()
 
@@ -52,7 +59,10 @@ def setup(job: Job) -> tuple[Callable[[], None], Callable[[], Params]]:
     @drjax.program(placements={"clients": len(job.cohort)})
     def average(params: dict, data: tuple) -> dict:
         trained, weights = drjax.map_fn(client, (drjax.broadcast(params), *data))
-        return jax.tree.map(lambda leaf: drjax.reduce_sum(leaf * spread(weights, leaf)) / drjax.reduce_sum(weights), trained)
+        return jax.tree.map(
+            lambda leaf: drjax.reduce_sum(leaf * spread(weights, leaf)) / drjax.reduce_sum(weights),
+            trained,
+        )
 
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:DEVICES]), ("clients",))
     data = jax.device_put(padded(job), NamedSharding(mesh, PartitionSpec("clients")))

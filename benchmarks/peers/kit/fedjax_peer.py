@@ -43,7 +43,9 @@ def setup(job: Job) -> tuple[Callable[[], None], Callable[[], Params]]:
     optimizers = fedjax.optimizers.sgd(job.lr), fedjax.optimizers.sgd(1.0)
     algorithm = fed_avg.federated_averaging(fedjax.model_grad(model), *optimizers, hparams)
     keys = jax.random.split(jax.random.PRNGKey(job.seed), len(job.cohort))
-    clients = [(b"%d" % i, Ordered({"x": x, "y": y}), keys[i]) for i, (x, y) in enumerate(job.clients())]
+    clients = [
+        (b"%d" % i, Ordered({"x": x, "y": y}), keys[i]) for i, (x, y) in enumerate(job.clients())
+    ]
     held = {"state": algorithm.init({name: jnp.asarray(value) for name, value in job.init.items()})}
 
     def round() -> None:

@@ -47,14 +47,18 @@ class Trainer(ModelTrainerCLS):
 class Simulation(FedAvgAPI):
     """FedML's FedAvg, paused between rounds."""
 
-    def __init__(self, gate: Gate, args: argparse.Namespace, dataset: list, model: torch.nn.Module) -> None:
+    def __init__(
+        self, gate: Gate, args: argparse.Namespace, dataset: list, model: torch.nn.Module
+    ) -> None:
         super().__init__(args, torch.device("cpu"), dataset, model)
         self.gate = gate
         self.model_trainer = Trainer(model, args)
         for client in self.client_list:
             client.model_trainer = self.model_trainer
 
-    def _client_sampling(self, round_idx: int, client_num_in_total: int, client_num_per_round: int) -> list[int]:
+    def _client_sampling(
+        self, round_idx: int, client_num_in_total: int, client_num_per_round: int
+    ) -> list[int]:
         if not self.gate.begin():
             raise Over
         return super()._client_sampling(round_idx, client_num_in_total, client_num_per_round)
@@ -79,9 +83,20 @@ def run(job: Job, gate: Gate) -> None:
         batch_size=job.batch_size,
         using_mlops=False,
     )
-    mlops.pre_setup(args)  # tracking is off; fedml.init would ask FedML's own servers for their settings
+    mlops.pre_setup(
+        args
+    )  # tracking is off; fedml.init would ask FedML's own servers for their settings
     local = dict(zip(clients, data, strict=True))
-    dataset = [sum(sizes), 0, None, None, dict(zip(clients, sizes, strict=True)), local, dict.fromkeys(clients), job.classes]
+    dataset = [
+        sum(sizes),
+        0,
+        None,
+        None,
+        dict(zip(clients, sizes, strict=True)),
+        local,
+        dict.fromkeys(clients),
+        job.classes,
+    ]
     torch.set_num_threads(1 if torch_data.is_small(job) else torch_data.cores())
     with contextlib.suppress(Over):
         Simulation(gate, args, dataset, torch_data.classifier(job)).train()

@@ -10,7 +10,9 @@ import functools
 import os
 import threading
 
-os.environ.update(FLWR_TELEMETRY_ENABLED="0", RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+os.environ.update(
+    FLWR_TELEMETRY_ENABLED="0", RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0"
+)
 
 from protocol import Gate, Job, read_job, serve_loop  # isort: skip  # before the framework, which prints
 
@@ -26,7 +28,9 @@ FOREVER = 10**6
 
 
 @functools.cache
-def client_side(folder: str) -> tuple[Job, torch.nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:
+def client_side(
+    folder: str,
+) -> tuple[Job, torch.nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:
     """The job, its module and its clients' data, once per actor."""
     job = read_job(folder)
     return job, torch_models.build(job), torch_models.tensors(job)
@@ -43,11 +47,18 @@ def client_app(folder: str) -> ClientApp:
         module.load_state_dict(message.content["arrays"].to_torch_state_dict())
         optimizer = torch.optim.SGD(module.parameters(), lr=job.lr)
         for _ in range(job.epochs):
-            for some_x, some_y in zip(x.split(job.batch_size), y.split(job.batch_size), strict=True):
+            for some_x, some_y in zip(
+                x.split(job.batch_size), y.split(job.batch_size), strict=True
+            ):
                 optimizer.zero_grad()
                 torch_models.loss(module(some_x), some_y).backward()
                 optimizer.step()
-        reply = RecordDict({"arrays": ArrayRecord(module.state_dict()), "metrics": MetricRecord({"num-examples": len(y)})})
+        reply = RecordDict(
+            {
+                "arrays": ArrayRecord(module.state_dict()),
+                "metrics": MetricRecord({"num-examples": len(y)}),
+            }
+        )
         return Message(content=reply, reply_to=message)
 
     return app
@@ -69,8 +80,16 @@ def server_app(job: Job, gate: Gate, over: threading.Event) -> ServerApp:
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=clients, min_available_nodes=clients)
-        strategy.start(grid, ArrayRecord(module.state_dict()), num_rounds=FOREVER, timeout=3600, evaluate_fn=between_rounds)
+        strategy = FedAvg(
+            fraction_evaluate=0.0, min_train_nodes=clients, min_available_nodes=clients
+        )
+        strategy.start(
+            grid,
+            ArrayRecord(module.state_dict()),
+            num_rounds=FOREVER,
+            timeout=3600,
+            evaluate_fn=between_rounds,
+        )
 
     return app
 
@@ -78,10 +97,18 @@ def server_app(job: Job, gate: Gate, over: threading.Event) -> ServerApp:
 def run(job: Job, gate: Gate) -> None:
     """The simulation, until the driver ends it."""
     cores = len(os.sched_getaffinity(0))
-    resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": cores}}
+    resources = {
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+        "init_args": {"num_cpus": cores},
+    }
     over = threading.Event()
     try:
-        run_simulation(server_app(job, gate, over), client_app(str(job.folder)), len(job.cohort), backend_config=resources)
+        run_simulation(
+            server_app(job, gate, over),
+            client_app(str(job.folder)),
+            len(job.cohort),
+            backend_config=resources,
+        )
     except RuntimeError:
         if not over.is_set():
             raise

@@ -31,9 +31,13 @@ def dense(params: Tree, name: str, x: jax.Array) -> jax.Array:
     return x @ params[f"{name}/kernel"] + params[f"{name}/bias"]
 
 
-def convolve(params: Tree, name: str, x: jax.Array, stride: int = 1, padding: str = "SAME") -> jax.Array:
+def convolve(
+    params: Tree, name: str, x: jax.Array, stride: int = 1, padding: str = "SAME"
+) -> jax.Array:
     kernel = params[f"{name}/kernel"]
-    x = lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    x = lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
     return x + params[f"{name}/bias"] if f"{name}/bias" in params else x
 
 
@@ -79,7 +83,9 @@ def char_lstm(params: Tree, x: jax.Array) -> jax.Array:
 def lstm(drive: jax.Array, kernel: jax.Array) -> jax.Array:
     """``(inputs' share of the gates [t, b, 4h], kernel [h, 4h]) -> [t, b, h]``; gates are in, forget, new, out."""
 
-    def step(carry: tuple[jax.Array, jax.Array], drive: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    def step(
+        carry: tuple[jax.Array, jax.Array], drive: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         hidden, cell = carry
         enter, forget, new, out = jnp.split(drive + hidden @ kernel, 4, axis=-1)
         cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(enter) * jnp.tanh(new)
@@ -96,12 +102,22 @@ def resnet(params: Tree, x: jax.Array) -> jax.Array:
     for name in sorted({name.split("/")[0] for name in params if name.startswith("stage_")}):
         before, width = params[f"{name}/conv_0/kernel"].shape[2:]
         stride = 1 if before == width else 2
-        y = jax.nn.relu(norm(params, f"{name}/norm_0", convolve(params, f"{name}/conv_0", x, stride)))
+        y = jax.nn.relu(
+            norm(params, f"{name}/norm_0", convolve(params, f"{name}/conv_0", x, stride))
+        )
         y = norm(params, f"{name}/norm_1", convolve(params, f"{name}/conv_1", y))
         if f"{name}/shortcut/kernel" in params:
-            x = norm(params, f"{name}/shortcut_norm", convolve(params, f"{name}/shortcut", x, stride))
+            x = norm(
+                params, f"{name}/shortcut_norm", convolve(params, f"{name}/shortcut", x, stride)
+            )
         x = jax.nn.relu(x + y)
     return dense(params, "head", x.mean(axis=(1, 2)))
 
 
-MODELS = {"logistic": perceptron, "mlp": perceptron, "emnist_cnn": emnist_cnn, "char_lstm": char_lstm, "resnet": resnet}
+MODELS = {
+    "logistic": perceptron,
+    "mlp": perceptron,
+    "emnist_cnn": emnist_cnn,
+    "char_lstm": char_lstm,
+    "resnet": resnet,
+}

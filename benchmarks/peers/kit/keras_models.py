@@ -11,7 +11,13 @@ from protocol import Job, Params
 
 layers = tf.keras.layers
 
-KINDS = {"kernel": "kernel", "bias": "bias", "embeddings": "embedding", "gamma": "scale", "beta": "bias"}
+KINDS = {
+    "kernel": "kernel",
+    "bias": "bias",
+    "embeddings": "embedding",
+    "gamma": "scale",
+    "beta": "bias",
+}
 OF_LSTM = {"kernel": "input/kernel", "bias": "input/bias", "recurrent_kernel": "recurrent"}
 
 
@@ -57,9 +63,13 @@ def emnist_cnn(job: Job, x: tf.Tensor) -> tf.Tensor:
 
 def char_lstm(job: Job, x: tf.Tensor) -> tf.Tensor:
     """The character LSTM."""
-    x = layers.Embedding(*job.init["embedding_of_tokens/embedding"].shape, name="embedding_of_tokens")(x)
+    x = layers.Embedding(
+        *job.init["embedding_of_tokens/embedding"].shape, name="embedding_of_tokens"
+    )(x)
     for i in range(sum(name.endswith("/recurrent") for name in job.init)):
-        x = layers.LSTM(len(job.init[f"lstm_{i}/recurrent"]), return_sequences=True, name=f"lstm_{i}")(x)
+        x = layers.LSTM(
+            len(job.init[f"lstm_{i}/recurrent"]), return_sequences=True, name=f"lstm_{i}"
+        )(x)
     return layers.Dense(job.classes, name="head")(x)
 
 
@@ -70,7 +80,11 @@ def resnet(job: Job, x: tf.Tensor) -> tf.Tensor:
         stride = 1 if f"{block}/shortcut/kernel" not in job.init else 2
         y = tf.nn.relu(_same(job, x, f"{block}.conv_0", f"{block}.norm_0", stride))
         y = _same(job, y, f"{block}.conv_1", f"{block}.norm_1", 1)
-        x = _same(job, x, f"{block}.shortcut", f"{block}.shortcut_norm", stride) if stride > 1 else x
+        x = (
+            _same(job, x, f"{block}.shortcut", f"{block}.shortcut_norm", stride)
+            if stride > 1
+            else x
+        )
         x = tf.nn.relu(x + y)
     return layers.Dense(job.classes, name="head")(tf.reduce_mean(x, (1, 2)))
 
@@ -82,4 +96,10 @@ def _same(job: Job, x: tf.Tensor, name: str, norm: str, stride: int) -> tf.Tenso
     return layers.GroupNormalization(2, epsilon=1e-6, name=norm)(x)
 
 
-MODELS = {"logistic": dense, "mlp": dense, "emnist_cnn": emnist_cnn, "char_lstm": char_lstm, "resnet": resnet}
+MODELS = {
+    "logistic": dense,
+    "mlp": dense,
+    "emnist_cnn": emnist_cnn,
+    "char_lstm": char_lstm,
+    "resnet": resnet,
+}

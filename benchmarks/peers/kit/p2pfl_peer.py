@@ -21,7 +21,10 @@ import ray
 
 if __name__ == "__main__":
     # p2pfl starts Ray when it is imported, unless there is one. The actors must find this folder, and make torchvision importable first.
-    kit = {"env_vars": {"PYTHONPATH": str(pathlib.Path(__file__).parent)}, "worker_process_setup_hook": "vision.importable"}
+    kit = {
+        "env_vars": {"PYTHONPATH": str(pathlib.Path(__file__).parent)},
+        "worker_process_setup_hook": "vision.importable",
+    }
     ray.init(num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, runtime_env=kit)
 
 import lightning
@@ -65,7 +68,12 @@ def nodes_of(job: Job) -> list[Node]:
     nodes = []
     for number, (x, y) in enumerate(torch_models.tensors(job)):
         rows = {"x": x.flatten(1).numpy(), "y": y.numpy()}
-        data = DatasetDict({"train": Dataset.from_dict(rows), "test": Dataset.from_dict({k: v[:1] for k, v in rows.items()})})
+        data = DatasetDict(
+            {
+                "train": Dataset.from_dict(rows),
+                "test": Dataset.from_dict({k: v[:1] for k, v in rows.items()}),
+            }
+        )
         model = LightningModel(Module(torch_models.build(job), job.lr, tuple(x.shape[1:])))
         given = P2PFLDataset(data.with_format("torch"), batch_size=job.batch_size)
         node = Node(model, given, protocol=MemoryCommunicationProtocol(), addr=f"node-{number}")
@@ -80,7 +88,9 @@ def setup(job: Job) -> tuple[Callable[[], None], Callable[[], Params]]:
     Settings.heartbeat.WAIT_CONVERGENCE = 0
     Settings.training.RAY_ACTOR_POOL_SIZE = torch_data.cores()
     nodes = nodes_of(job)
-    TopologyFactory.connect_nodes(TopologyFactory.generate_matrix(TopologyType.FULL, len(nodes)), nodes)
+    TopologyFactory.connect_nodes(
+        TopologyFactory.generate_matrix(TopologyType.FULL, len(nodes)), nodes
+    )
     wait_convergence(nodes, len(nodes) - 1, only_direct=False, wait=60)
 
     def round() -> None:

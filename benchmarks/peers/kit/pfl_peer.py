@@ -39,7 +39,9 @@ class Module(torch.nn.Module):
         return torch_models.loss(self.net(x), y)
 
     def metrics(self, *_: torch.Tensor) -> dict:
-        return {"nothing": Weighted(0, 1)}  # pfl evaluates once, before the first round, and wants something
+        return {
+            "nothing": Weighted(0, 1)
+        }  # pfl evaluates once, before the first round, and wants something
 
 
 class Rounds(TrainingProcessCallback):
@@ -52,7 +54,9 @@ class Rounds(TrainingProcessCallback):
         self._begin()
         return Metrics()
 
-    def after_central_iteration(self, _: Metrics, model: PyTorchModel, **__: object) -> tuple[bool, Metrics]:
+    def after_central_iteration(
+        self, _: Metrics, model: PyTorchModel, **__: object
+    ) -> tuple[bool, Metrics]:
         if self.gate:
             self.gate.end(lambda: torch_models.flatten(model.pytorch_model.net))
         return self._begin(), Metrics()
@@ -64,9 +68,14 @@ class Rounds(TrainingProcessCallback):
 
 def federation(one: Job) -> FederatedDataset:
     """The fixed cohort, in every round, dealt greedily over the processes by size."""
-    users = {str(i): Dataset(tensors, user_id=str(i)) for i, tensors in enumerate(torch_models.tensors(one))}
+    users = {
+        str(i): Dataset(tensors, user_id=str(i))
+        for i, tensors in enumerate(torch_models.tensors(one))
+    }
     turn = itertools.cycle(users)
-    return FederatedDataset(users.__getitem__, lambda: next(turn), dict(zip(users, one.sizes(), strict=True)))
+    return FederatedDataset(
+        users.__getitem__, lambda: next(turn), dict(zip(users, one.sizes(), strict=True))
+    )
 
 
 def algorithm(one: Job) -> tuple[FederatedNNAlgorithm, NNAlgorithmParams, WeightingStrategy]:
@@ -76,11 +85,20 @@ def algorithm(one: Job) -> tuple[FederatedNNAlgorithm, NNAlgorithmParams, Weight
     is another algorithm's. With that sign turned it ends in our model (measured: 1e-6 apart).
     """
     never = sys.maxsize
-    settings = {"central_num_iterations": never, "evaluation_frequency": never, "train_cohort_size": len(one.cohort), "val_cohort_size": 0}
+    settings = {
+        "central_num_iterations": never,
+        "evaluation_frequency": never,
+        "train_cohort_size": len(one.cohort),
+        "val_cohort_size": 0,
+    }
     if one.algorithm == "fedavg":
         return FederatedAveraging(), NNAlgorithmParams(**settings), WeightByDatapoints()
     # Each process keeps the states of its own users in memory: the cohort is the same in every round, and dealt out alike.
-    own = {"population": len(one.offsets) - 1, "use_gradient_as_control_variate": False, "user_state_storage": InMemoryUserStateStorage()}
+    own = {
+        "population": len(one.offsets) - 1,
+        "use_gradient_as_control_variate": False,
+        "user_state_storage": InMemoryUserStateStorage(),
+    }
     return SCAFFOLD(), SCAFFOLDParams(**settings, **own), WeightByUser()
 
 
@@ -93,7 +111,9 @@ def run(one: Job, gate: Gate | None) -> None:
         settings,
         SimulatedBackend(data, data, [weighting]),
         model,
-        NNTrainHyperParams(local_num_epochs=one.epochs, local_learning_rate=one.lr, local_batch_size=one.batch_size),
+        NNTrainHyperParams(
+            local_num_epochs=one.epochs, local_learning_rate=one.lr, local_batch_size=one.batch_size
+        ),
         callbacks=[Rounds(gate)],
         send_metrics_to_platform=False,
     )

@@ -66,7 +66,9 @@ class Data(base.DataSource):
 class Trainer(basic.Trainer):
     """Plato's trainer over batches in the order of the data."""
 
-    def get_train_loader(self, batch_size: int, trainset: Examples, sampler: Any, **kwargs: Any) -> Examples:  # noqa: ARG002
+    def get_train_loader(
+        self, batch_size: int, trainset: Examples, sampler: Any, **kwargs: Any
+    ) -> Examples:
         return trainset
 
     def get_loss_criterion(self) -> torch.nn.Module:

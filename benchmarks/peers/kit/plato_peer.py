@@ -25,7 +25,12 @@ def settings(job: Job) -> dict:
         port = free.getsockname()[1]
     clients = len(job.cohort)
     return {
-        "clients": {"type": "simple", "total_clients": clients, "per_round": clients, "do_test": False},
+        "clients": {
+            "type": "simple",
+            "total_clients": clients,
+            "per_round": clients,
+            "do_test": False,
+        },
         "server": {"address": "127.0.0.1", "port": port, "do_test": False},
         "data": {"datasource": "custom", "sampler": "all_inclusive", "random_seed": job.seed},
         "trainer": {

@@ -75,7 +75,10 @@ def read_job(folder: str | os.PathLike[str]) -> Job:
     """The job that the driver wrote into a folder."""
     folder = pathlib.Path(folder).resolve()
     settings = json.loads((folder / "job.json").read_text())
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("x", "y", "offsets", "cohort")}
+    arrays = {
+        name: np.load(folder / f"{name}.npy", mmap_mode="r")
+        for name in ("x", "y", "offsets", "cohort")
+    }
     with np.load(folder / "init.npz") as file:
         init = {name: file[name] for name in file.files}
     return Job(folder=folder, init=init, **arrays, **settings)
@@ -94,7 +97,9 @@ def versions(*packages: str) -> str:
 # ---------------------------------------------------------------------------------- contenders that are called, round by round
 
 
-def serve(setup: Callable[[Job], tuple[Callable[[], None], Callable[[], Params]]], *packages: str) -> None:
+def serve(
+    setup: Callable[[Job], tuple[Callable[[], None], Callable[[], Params]]], *packages: str
+) -> None:
     """Serves a contender that is called for every round.
 
     Args:
@@ -172,7 +177,9 @@ def serve_loop(run: Callable[[Job, Gate], None], *packages: str) -> None:
 
 
 def _ready(packages: tuple[str, ...]) -> None:
-    _answer({"ready": True, "version": versions(*packages), "setup_s": time.perf_counter() - _begun})
+    _answer(
+        {"ready": True, "version": versions(*packages), "setup_s": time.perf_counter() - _begun}
+    )
 
 
 def _answer(line: dict) -> None:

@@ -21,7 +21,10 @@ def classifier(job: Job) -> torch.nn.Module:
 
 def batches(job: Job) -> list[Batches]:
     """Every client's batches, in the order of the data, the last one partial."""
-    return [list(zip(x.split(job.batch_size), y.split(job.batch_size), strict=True)) for x, y in torch_models.tensors(job)]
+    return [
+        list(zip(x.split(job.batch_size), y.split(job.batch_size), strict=True))
+        for x, y in torch_models.tensors(job)
+    ]
 
 
 def is_small(job: Job) -> bool:
@@ -34,5 +37,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _classes_second(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], logits: torch.Tensor) -> torch.Tensor:
+def _classes_second(
+    module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], logits: torch.Tensor
+) -> torch.Tensor:
     return logits.transpose(1, -1)

@@ -53,7 +53,9 @@ class Dense(nn.Module):
 
     def __init__(self, job: Job) -> None:
         super().__init__()
-        hidden = [f"hidden_{i}" for i in range(sum(name.endswith("/kernel") for name in job.init) - 1)]
+        hidden = [
+            f"hidden_{i}" for i in range(sum(name.endswith("/kernel") for name in job.init) - 1)
+        ]
         for name in (*hidden, "head"):
             self.add_module(name, nn.Linear(*job.init[f"{name}/kernel"].shape))
 
@@ -121,7 +123,11 @@ class Same(nn.Conv2d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        total = max(kernel - stride, 0) if input.shape[-1] % stride == 0 else max(kernel - input.shape[-1] % stride, 0)
+        total = (
+            max(kernel - stride, 0)
+            if input.shape[-1] % stride == 0
+            else max(kernel - input.shape[-1] % stride, 0)
+        )
         if total % 2:
             return super().forward(F.pad(input, (total // 2, total - total // 2) * 2))
         return F.conv2d(input, self.weight, None, self.stride, total // 2)
@@ -142,7 +148,11 @@ class ResNet(nn.Module):
 
     def __init__(self, job: Job) -> None:
         super().__init__()
-        kernels = {name.split("/")[0]: a.shape for name, a in job.init.items() if name.endswith("conv_0/kernel")}
+        kernels = {
+            name.split("/")[0]: a.shape
+            for name, a in job.init.items()
+            if name.endswith("conv_0/kernel")
+        }
         self.stem = same(*job.init["stem/kernel"].shape[2:], 3, 1)
         self.stem_norm = norm(self.stem.out_channels)
         self.blocks = sorted(kernels)
@@ -158,7 +168,13 @@ class ResNet(nn.Module):
         return self.head(x.mean(dim=(2, 3)))
 
 
-MODELS = {"logistic": Dense, "mlp": Dense, "emnist_cnn": EmnistCnn, "char_lstm": CharLstm, "resnet": ResNet}
+MODELS = {
+    "logistic": Dense,
+    "mlp": Dense,
+    "emnist_cnn": EmnistCnn,
+    "char_lstm": CharLstm,
+    "resnet": ResNet,
+}
 
 
 # -------------------------------------------------------------------------------------------------------------- parameters
@@ -169,7 +185,9 @@ def load(module: nn.Module, params: Params) -> None:
     own = dict(module.named_parameters())
     with torch.no_grad():
         for name, value in params.items():
-            own[torch_name(name)].copy_(torch.from_numpy(np.ascontiguousarray(_to_torch(module, name, value))))
+            own[torch_name(name)].copy_(
+                torch.from_numpy(np.ascontiguousarray(_to_torch(module, name, value)))
+            )
 
 
 def flatten(module: nn.Module) -> Params:
@@ -179,7 +197,11 @@ def flatten(module: nn.Module) -> Params:
 
 def from_state(module: nn.Module, state: dict) -> Params:
     """Parameters in the layout of flax from a state dict (tensors or arrays by torch's names) of such a module."""
-    names = [flax_name(name, module) for name, tensor in module.named_parameters() if tensor.requires_grad]
+    names = [
+        flax_name(name, module)
+        for name, tensor in module.named_parameters()
+        if tensor.requires_grad
+    ]
     return {name: _to_flax(module, name, np.asarray(state[torch_name(name)])) for name in names}
 
 
@@ -189,7 +211,9 @@ def torch_name(name: str) -> str:
     if parts[0].startswith("lstm_"):
         kind = {"recurrent": "weight_hh", "kernel": "weight_ih", "bias": "bias_ih"}[parts[-1]]
         return f"lstm.{kind}_l{parts[0].removeprefix('lstm_')}"
-    parts[-1] = {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(parts[-1], parts[-1])
+    parts[-1] = {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(
+        parts[-1], parts[-1]
+    )
     return ".".join(parts)
 
 
@@ -198,9 +222,18 @@ def flax_name(name: str, module: nn.Module) -> str:
     *path, kind = name.split(".")
     if path == ["lstm"]:
         kind, layer = kind.rsplit("_l", 1)
-        return f"lstm_{layer}/" + {"weight_hh": "recurrent", "weight_ih": "input/kernel", "bias_ih": "input/bias"}[kind]
+        return (
+            f"lstm_{layer}/"
+            + {"weight_hh": "recurrent", "weight_ih": "input/kernel", "bias_ih": "input/bias"}[kind]
+        )
     owner = module.get_submodule(".".join(path))
-    weight = "embedding" if isinstance(owner, nn.Embedding) else "scale" if isinstance(owner, nn.GroupNorm) else "kernel"
+    weight = (
+        "embedding"
+        if isinstance(owner, nn.Embedding)
+        else "scale"
+        if isinstance(owner, nn.GroupNorm)
+        else "kernel"
+    )
     return "/".join((*path, weight if kind == "weight" else kind))
 
 
@@ -218,7 +251,11 @@ def _to_flax(module: nn.Module, name: str, value: np.ndarray) -> np.ndarray:
         return value.transpose(2, 3, 1, 0)
     if _flattens(module, name):
         side, channels = _image(module, value.shape[1])
-        return value.reshape(-1, channels, side, side).transpose(2, 3, 1, 0).reshape(value.shape[1], -1)
+        return (
+            value.reshape(-1, channels, side, side)
+            .transpose(2, 3, 1, 0)
+            .reshape(value.shape[1], -1)
+        )
     return value.T if value.ndim == 2 and not name.endswith("embedding") else value
 
 

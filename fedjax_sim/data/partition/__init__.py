@@ -44,7 +44,9 @@ REGISTRY: dict[str, Callable[..., Parts]] = {
 }
 """Name to ``(column, clients, *, seed, ...) -> parts``."""
 
-COLUMNS: dict[str, str] = {name: next(iter(inspect.signature(make).parameters)) for name, make in REGISTRY.items()}
+COLUMNS: dict[str, str] = {
+    name: next(iter(inspect.signature(make).parameters)) for name, make in REGISTRY.items()
+}
 """What each goes by, which is the name of its first parameter: ``labels``, ``ids`` or ``values``, a vector with one entry per example."""
 
 __all__ = [

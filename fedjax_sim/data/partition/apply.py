@@ -16,7 +16,13 @@ Partition = str | Callable[..., Parts]
 ``functools.partial(dirichlet, alpha=0.3)``, or a function of your own."""
 
 
-def deal(partition: Partition, labels: np.ndarray, clients: int | None, seed: int, ids: np.ndarray | None = None) -> Parts:
+def deal(
+    partition: Partition,
+    labels: np.ndarray,
+    clients: int | None,
+    seed: int,
+    ids: np.ndarray | None = None,
+) -> Parts:
     """The rows of each client.
 
     Args:
@@ -30,11 +36,23 @@ def deal(partition: Partition, labels: np.ndarray, clients: int | None, seed: in
       FedError: where the partition goes by something that is not there, and whatever the partition itself refuses.
     """
     made = lookup("partition", partition, REGISTRY) if isinstance(partition, str) else partition
-    require(callable(made), "a partition is a name or a function", repr(made), "pass partial(dirichlet, alpha=0.3), say", "partition")
+    require(
+        callable(made),
+        "a partition is a name or a function",
+        got=repr(made),
+        fix="pass partial(dirichlet, alpha=0.3), say",
+        setting="partition",
+    )
     goes_by = next(iter(inspect.signature(made).parameters))
     there = goes_by not in ("ids", "values") or (goes_by == "ids" and ids is not None)
     known = "labels" if ids is None else "labels and ids"
-    require(there, f"this partition goes by {goes_by}", f"data with {known} alone", f"choose one by {known}, such as iid", "partition")
+    require(
+        there,
+        f"this partition goes by {goes_by}",
+        got=f"data with {known} alone",
+        fix=f"choose one by {known}, such as iid",
+        setting="partition",
+    )
     return made(ids if goes_by == "ids" else labels, clients, seed=seed)
 
 

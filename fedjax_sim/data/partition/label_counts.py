@@ -7,7 +7,18 @@ from typing import Any, Literal
 import numpy as np
 
 from fedjax_sim.core.errors import lookup, not_negative, require
-from fedjax_sim.data.partition.parts import Parts, consecutive, count, dealt, enough, even, generator, mixed, numbers, pools
+from fedjax_sim.data.partition.parts import (
+    Parts,
+    consecutive,
+    count,
+    dealt,
+    enough,
+    even,
+    generator,
+    mixed,
+    numbers,
+    pools,
+)
 
 Mode = Literal["random", "deterministic", "first-deterministic"]
 
@@ -53,7 +64,13 @@ def pathological(
         counts[k, holders] = even(len(rows[k]), len(holders))
         got = f"{len(rows[k])} examples of class {kinds[k]} for {len(holders)} clients"
         what = "every client that holds a class needs an example of it"
-        require(len(rows[k]) >= len(holders), what, got, "use fewer clients or classes_per_client", "clients")
+        require(
+            len(rows[k]) >= len(holders),
+            what,
+            got=got,
+            fix="use fewer clients or classes_per_client",
+            setting="clients",
+        )
     pieces = [rng.permutation(pool) for pool in rows] if shuffle_classes else rows
     used = [pool[:k] for pool, k in zip(pieces, counts.sum(axis=1), strict=True)]
     return mixed(rng, dealt(used, counts), shuffle)
@@ -89,10 +106,28 @@ def distribution(
     kinds, rows = pools(labels)
     columns = _columns(len(labels), clients, len(kinds), classes_per_client)
     given = numbers("shares", shares)
-    good = given.shape == (len(kinds), columns) and bool(np.all(given >= 0) and np.all(np.isfinite(given)))
-    what = f"shares must be [{len(kinds)}, {columns}] numbers from 0 on, one for each class and holder"
-    require(good, what, f"{given.shape} from {given.min(initial=np.inf)} on", "change shares, clients or classes_per_client", "shares")
-    return _distributed(generator(seed), rows, clients, given, classes_per_client, least if rescale else None, shuffle)
+    good = given.shape == (len(kinds), columns) and bool(
+        np.all(given >= 0) and np.all(np.isfinite(given))
+    )
+    what = (
+        f"shares must be [{len(kinds)}, {columns}] numbers from 0 on, one for each class and holder"
+    )
+    require(
+        good,
+        what,
+        got=f"{given.shape} from {given.min(initial=np.inf)} on",
+        fix="change shares, clients or classes_per_client",
+        setting="shares",
+    )
+    return _distributed(
+        generator(seed),
+        rows,
+        clients,
+        given,
+        classes_per_client,
+        least if rescale else None,
+        shuffle,
+    )
 
 
 def power_law(
@@ -128,11 +163,15 @@ def power_law(
     columns = _columns(len(labels), clients, len(kinds), classes_per_client)
     rng = generator(seed)
     logs = rng.normal(size=(len(kinds), columns))
-    shares = np.exp(sigma * (logs - logs.max(axis=1, keepdims=True)))  # lognormal up to a factor of its row, and finite for any sigma
+    shares = np.exp(
+        sigma * (logs - logs.max(axis=1, keepdims=True))
+    )  # lognormal up to a factor of its row, and finite for any sigma
     return _distributed(rng, rows, clients, shares, classes_per_client, least, shuffle)
 
 
-def _holds(rng: np.random.Generator, clients: int, classes: int, each: int, mode: Mode) -> np.ndarray:
+def _holds(
+    rng: np.random.Generator, clients: int, classes: int, each: int, mode: Mode
+) -> np.ndarray:
     """``bool[N, C]``: who holds what."""
     draws = {
         "deterministic": lambda i: (i + np.arange(each)) % classes,
@@ -156,32 +195,65 @@ def _first(rng: np.random.Generator, first: int, classes: int, each: int) -> lis
 
 def _classes(each: Any, classes: int) -> None:
     count("classes_per_client", each)
-    require(each <= classes, f"a client cannot hold {each} classes", f"{classes} in the labels", "lower it", "classes_per_client")
+    require(
+        each <= classes,
+        f"a client cannot hold {each} classes",
+        got=f"{classes} in the labels",
+        fix="lower it",
+        setting="classes_per_client",
+    )
 
 
 def _columns(n: int, clients: int, classes: int, each: int) -> int:
     """Holders of each class."""
     enough(n, clients)
     _classes(each, classes)
-    require(clients % classes == 0, f"clients must be a multiple of the {classes} classes", clients, f"use {classes * 10}", "clients")
+    require(
+        clients % classes == 0,
+        f"clients must be a multiple of the {classes} classes",
+        got=clients,
+        fix=f"use {classes * 10}",
+        setting="clients",
+    )
     return each * clients // classes
 
 
 def _distributed(
-    rng: np.random.Generator, rows: Parts, clients: int, shares: np.ndarray, each: int, least: int | None, shuffle: bool
+    rng: np.random.Generator,
+    rows: Parts,
+    clients: int,
+    shares: np.ndarray,
+    each: int,
+    least: int | None,
+    shuffle: bool,
 ) -> Parts:
     counts = shares.astype(np.int64) if least is None else _counts(rows, shares, least)
     short = [k for k, pool in enumerate(rows) if counts[k].sum() > len(pool)]
-    require(not short, "shares ask for more examples of a class than there are", f"classes {short[:5]}", "lower the numbers", "shares")
+    require(
+        not short,
+        "shares ask for more examples of a class than there are",
+        got=f"classes {short[:5]}",
+        fix="lower the numbers",
+        setting="shares",
+    )
     hands = [consecutive(pool, sizes) for pool, sizes in zip(rows, counts, strict=True)]
     if least is not None:
         for hand, pool, sizes in zip(hands, rows, counts, strict=True):
             lucky = rng.integers(len(sizes))
             hand[lucky] = np.append(hand[lucky], pool[sizes.sum() :])
     turns = [iter(hand) for hand in hands]
-    parts = [np.concatenate([next(turns[(i + j) % len(rows)]) for j in range(each)]) for i in range(clients)]
+    parts = [
+        np.concatenate([next(turns[(i + j) % len(rows)]) for j in range(each)])
+        for i in range(clients)
+    ]
     bare = [i for i, part in enumerate(parts) if not len(part)]
-    require(not bare, "every client needs an example", f"none for clients {bare[:5]}", "raise least, or the shares", "least")
+    require(
+        not bare,
+        "every client needs an example",
+        got=f"none for clients {bare[:5]}",
+        fix="raise least, or the shares",
+        setting="least",
+    )
     return mixed(rng, parts, shuffle)
 
 
@@ -191,7 +263,19 @@ def _counts(rows: Parts, shares: np.ndarray, least: int) -> np.ndarray:
     sizes = np.array([len(pool) for pool in rows])
     needed = least * shares.shape[1]
     what = f"{least} examples of each class for each of its {shares.shape[1]} holders need {needed}"
-    require(sizes.min() >= needed, what, f"a class of {sizes.min()}", "use fewer clients, or lower least", "least")
+    require(
+        sizes.min() >= needed,
+        what,
+        got=f"a class of {sizes.min()}",
+        fix="use fewer clients, or lower least",
+        setting="least",
+    )
     total = shares.sum(axis=1, keepdims=True)
-    require(bool(np.all(total > 0)), "every class needs a share above 0", "a row of zeros", "raise one of its shares", "shares")
+    require(
+        bool(np.all(total > 0)),
+        "every class needs a share above 0",
+        got="a row of zeros",
+        fix="raise one of its shares",
+        setting="shares",
+    )
     return np.floor(shares / total * (sizes - needed)[:, None]).astype(np.int64) + least

@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_sim.data.partition.parts import Parts, collected, concentration, count, enough, generator, mixed, pools
+from fedjax_sim.data.partition.parts import (
+    Parts,
+    collected,
+    concentration,
+    count,
+    enough,
+    generator,
+    mixed,
+    pools,
+)
 from fedjax_sim.data.partition.quantity import fitted
 
 FEWEST, MOST = 256, 65_536
@@ -85,7 +94,9 @@ def hsu_dirichlet(
     size = size or n // clients
     counts = np.array([len(pool) for pool in rows])
     rng = generator(seed)
-    alphas = np.maximum(concentration(alpha, len(kinds), "class") * counts / n, np.finfo(np.float64).tiny)
+    alphas = np.maximum(
+        concentration(alpha, len(kinds), "class") * counts / n, np.finfo(np.float64).tiny
+    )
     shares = rng.dirichlet(alphas, size=clients)
     who = rng.permuted(np.tile(np.arange(clients), (size, 1)), axis=1).ravel()
     what = _in_turns(rng, shares, alphas, who, counts)
@@ -97,12 +108,18 @@ def _taken(rows: Parts, what: np.ndarray) -> np.ndarray:
     """The row of each draw of a class: the first one not taken yet."""
     counts = np.bincount(what, minlength=len(rows))
     drawn = np.empty(len(what), np.int64)
-    drawn[np.argsort(what, kind="stable")] = np.concatenate([pool[:k] for pool, k in zip(rows, counts, strict=True)])
+    drawn[np.argsort(what, kind="stable")] = np.concatenate(
+        [pool[:k] for pool, k in zip(rows, counts, strict=True)]
+    )
     return drawn
 
 
 def _one_by_one(
-    rng: np.random.Generator, shares: np.ndarray, alphas: np.ndarray, need: list[int], left: list[int]
+    rng: np.random.Generator,
+    shares: np.ndarray,
+    alphas: np.ndarray,
+    need: list[int],
+    left: list[int],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Who drew, and a row of which class. Scalar draws, because each one's range hangs on those before."""
     total, unfilled = sum(need), list(range(len(need)))
@@ -129,7 +146,13 @@ def _one_by_one(
     return np.array(who), np.array(what)
 
 
-def _in_turns(rng: np.random.Generator, shares: np.ndarray, alphas: np.ndarray, who: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def _in_turns(
+    rng: np.random.Generator,
+    shares: np.ndarray,
+    alphas: np.ndarray,
+    who: np.ndarray,
+    counts: np.ndarray,
+) -> np.ndarray:
     """The class that each one draws. Many draw at once; what they drew after a class was used up is drawn again without it."""
     what, left, at, block = np.empty(len(who), np.int64), counts.copy(), 0, MOST
     ladders = _ladder(shares)
@@ -154,7 +177,10 @@ def _by_share(rng: np.random.Generator, ladders: np.ndarray, who: np.ndarray) ->
     for _ in range(int(ladders.shape[1]).bit_length()):
         middle = (low + high) // 2
         above = ladders[who, middle] <= height
-        low, high = np.where(above, np.minimum(middle + 1, high), low), np.where(above, high, middle)
+        low, high = (
+            np.where(above, np.minimum(middle + 1, high), low),
+            np.where(above, high, middle),
+        )
     return low
 
 
@@ -174,14 +200,18 @@ def _ladder(shares: np.ndarray) -> np.ndarray:
     return steps / steps[..., -1:]
 
 
-def _without(rng: np.random.Generator, shares: np.ndarray, alphas: np.ndarray, kind: int, left: np.ndarray) -> np.ndarray:
+def _without(
+    rng: np.random.Generator, shares: np.ndarray, alphas: np.ndarray, kind: int, left: np.ndarray
+) -> np.ndarray:
     """Renormalised shares without a class that is used up."""
     shares = shares.copy()
     shares[:, kind] = 0
     total = shares.sum(axis=1, keepdims=True)
     lost = np.flatnonzero(total[:, 0] <= 0)
     shares = shares / np.where(total > 0, total, 1.0)
-    if len(lost):  # tiny alpha: they had nothing else. Renormalised shares have the law of new ones over what is left
+    if len(
+        lost
+    ):  # tiny alpha: they had nothing else. Renormalised shares have the law of new ones over what is left
         shares[lost] = 0
         shares[np.ix_(lost, left)] = rng.dirichlet(alphas[left], size=len(lost))
     return shares

@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 
 from fedjax_sim.core.errors import fraction, require
-from fedjax_sim.data.partition.parts import Parts, column, consecutive, count, enough, even, generator, mixed, pools
+from fedjax_sim.data.partition.parts import (
+    Parts,
+    column,
+    consecutive,
+    count,
+    enough,
+    even,
+    generator,
+    mixed,
+    pools,
+)
 
 
 def shards(
@@ -40,11 +50,19 @@ def shards(
     if per_client is not None:
         count("per_client", per_client)
     enough(len(labels), clients, per_client or 1)
-    pieces = _cut(np.concatenate(pools(labels)[1]), clients, per_client, shard_size, keep_incomplete)
+    pieces = _cut(
+        np.concatenate(pools(labels)[1]), clients, per_client, shard_size, keep_incomplete
+    )
     used = len(pieces) if per_client is None else clients * per_client
     good = clients <= used <= len(pieces)
     got = f"{len(pieces)} for {clients} clients"
-    require(good, "too few shards for the clients", got, "use smaller shards or fewer clients", "clients")
+    require(
+        good,
+        "too few shards for the clients",
+        got=got,
+        fix="use smaller shards or fewer clients",
+        setting="clients",
+    )
     rng = generator(seed)
     return mixed(rng, _deal(rng, pieces, clients, used), shuffle)
 
@@ -86,7 +104,13 @@ def similarity(
     same, rest = drawn[:number], np.sort(drawn[number:])
     need = clients * per_client
     what = f"the sorted examples must make {need} shards for {clients} clients"
-    require(not len(rest) or len(rest) >= need, what, f"{len(rest)} examples", "lower share or clients, or use the iid partition", "share")
+    require(
+        not len(rest) or len(rest) >= need,
+        what,
+        got=f"{len(rest)} examples",
+        fix="lower share or clients, or use the iid partition",
+        setting="share",
+    )
     hands = consecutive(same, even(len(same), clients))
     if len(rest):
         order = rest[np.concatenate(pools(labels[rest])[1])]
@@ -95,10 +119,17 @@ def similarity(
     return mixed(rng, hands, shuffle)
 
 
-def _cut(order: np.ndarray, clients: int, per_client: int | None, size: int | None, keep: bool) -> Parts:
+def _cut(
+    order: np.ndarray, clients: int, per_client: int | None, size: int | None, keep: bool
+) -> Parts:
     """The sorted rows as shards, all of them that may be dealt."""
     if size is None:
-        require(per_client is not None, "shards need a number or a size", "neither", "give per_client or shard_size")
+        require(
+            per_client is not None,
+            "shards need a number or a size",
+            got="neither",
+            fix="give per_client or shard_size",
+        )
         return consecutive(order, even(len(order), clients * (per_client or 1)))
     count("shard_size", size)
     stop = len(order) if keep else len(order) // size * size
@@ -107,4 +138,7 @@ def _cut(order: np.ndarray, clients: int, per_client: int | None, size: int | No
 
 def _deal(rng: np.random.Generator, pieces: Parts, clients: int, used: int) -> Parts:
     chosen = rng.permutation(len(pieces))[:used]
-    return [np.concatenate([pieces[shard] for shard in hand]) for hand in np.array_split(chosen, clients)]
+    return [
+        np.concatenate([pieces[shard] for shard in hand])
+        for hand in np.array_split(chosen, clients)
+    ]

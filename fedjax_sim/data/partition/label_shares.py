@@ -8,11 +8,25 @@ from typing import Any, Literal
 import numpy as np
 
 from fedjax_sim.core.errors import fail, lookup
-from fedjax_sim.data.partition.parts import Parts, brief, concentration, count, dealt, enough, generator, mixed, pools
+from fedjax_sim.data.partition.parts import (
+    Parts,
+    brief,
+    concentration,
+    count,
+    dealt,
+    enough,
+    generator,
+    mixed,
+    pools,
+)
 
 Balance = Literal["never", "above", "at"]
 
-MAY_GET = {"never": lambda held, fair: held >= 0, "above": lambda held, fair: held <= fair, "at": lambda held, fair: held < fair}
+MAY_GET = {
+    "never": lambda held, fair: held >= 0,
+    "above": lambda held, fair: held <= fair,
+    "at": lambda held, fair: held < fair,
+}
 """Who may get more; somebody always may, for before the last row is dealt not everybody can hold a fair part."""
 
 
@@ -58,15 +72,26 @@ def dirichlet(
     may_get = lookup("balance", balance, MAY_GET)
     alphas, rng = concentration(alpha, clients, "client"), generator(seed)
     for _ in range(tries):
-        pieces, counts = _draw(rng, rows, alphas, lambda held: may_get(held, n / clients), shuffle_classes)
+        pieces, counts = _draw(
+            rng, rows, alphas, lambda held: may_get(held, n / clients), shuffle_classes
+        )
         if counts.sum(axis=0).min() >= min_size:
             return mixed(rng, dealt(pieces, counts), shuffle)
     what = f"no Dirichlet({brief(alpha)}) partition of {n} examples left every client {min_size} or more"
-    fail(what, f"{tries} draws for {clients} clients", "raise alpha, or lower clients or min_size", "alpha")
+    fail(
+        what,
+        got=f"{tries} draws for {clients} clients",
+        fix="raise alpha, or lower clients or min_size",
+        setting="alpha",
+    )
 
 
 def _draw(
-    rng: np.random.Generator, rows: Parts, alphas: np.ndarray, may_get: Callable[[np.ndarray], np.ndarray], shuffle_classes: bool
+    rng: np.random.Generator,
+    rows: Parts,
+    alphas: np.ndarray,
+    may_get: Callable[[np.ndarray], np.ndarray],
+    shuffle_classes: bool,
 ) -> tuple[Parts, np.ndarray]:
     """One draw: each class's rows, and ``int64[classes, N]`` how many of them go to whom."""
     counts = np.zeros((len(rows), len(alphas)), np.int64)
@@ -84,8 +109,12 @@ def _draw(
 def _shares(rng: np.random.Generator, alphas: np.ndarray, may: np.ndarray) -> np.ndarray:
     """Dirichlet proportions of those who may get some."""
     share = np.where(may, rng.dirichlet(alphas), 0.0)
-    total = np.cumsum(share)[-1]  # left to right: a pairwise or compensated sum moves a cut by one now and then
+    total = np.cumsum(share)[
+        -1
+    ]  # left to right: a pairwise or compensated sum moves a cut by one now and then
     if total > 0:
         return share / total
-    share[may] = rng.dirichlet(alphas[may])  # tiny alpha: all went to those who may not. Renormalised shares have this very law
+    share[may] = rng.dirichlet(
+        alphas[may]
+    )  # tiny alpha: all went to those who may not. Renormalised shares have this very law
     return share

@@ -20,7 +20,13 @@ def generator(seed: int, *stream: int) -> np.random.Generator:
       FedError: where the seed is not a whole number from 0 on.
     """
     whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
-    require(whole, "seed must be a whole number", repr(seed), "give seed a value such as 0", "seed")
+    require(
+        whole,
+        "seed must be a whole number",
+        got=repr(seed),
+        fix="give seed a value such as 0",
+        setting="seed",
+    )
     not_negative("seed", int(seed))
     return np.random.default_rng([seed, *stream] if stream else seed)
 
@@ -31,14 +37,28 @@ def generator(seed: int, *stream: int) -> np.random.Generator:
 def count(name: str, value: Any, zero: bool = False) -> None:
     """Requires a whole number above 0, or from 0 on."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    require(whole, f"{name} must be a whole number", repr(value), f"give {name} a value such as 2", name)
+    require(
+        whole,
+        f"{name} must be a whole number",
+        got=repr(value),
+        fix=f"give {name} a value such as 2",
+        setting=name,
+    )
     (not_negative if zero else positive)(name, int(value))
 
 
 def several(clients: Any) -> int:
     """Requires a number of clients."""
-    whole = isinstance(clients, int | np.integer) and not isinstance(clients, bool) and int(clients) > 0
-    require(whole, "clients must be a whole number above 0", repr(clients), "give clients a value such as 50", "clients")
+    whole = (
+        isinstance(clients, int | np.integer) and not isinstance(clients, bool) and int(clients) > 0
+    )
+    require(
+        whole,
+        "clients must be a whole number above 0",
+        got=repr(clients),
+        fix="give clients a value such as 50",
+        setting="clients",
+    )
     return int(clients)
 
 
@@ -46,21 +66,37 @@ def enough(n: int, clients: Any, each: int = 1) -> int:
     """Requires a number of clients, and examples for them: at least one, and ``each`` for everybody."""
     clients = several(clients)
     what = f"{clients} clients with {each} or more examples each need {max(clients * each, 1)} examples"
-    require(n >= max(clients * each, 1), what, n, "use fewer clients or more data", "clients")
+    require(
+        n >= max(clients * each, 1),
+        what,
+        got=n,
+        fix="use fewer clients or more data",
+        setting="clients",
+    )
     return clients
 
 
 def agreed(clients: int | None, known: int, what: str) -> None:
     """Requires of a number of clients, where one is given, that it is the one that the partition makes by itself."""
     require(
-        clients is None or clients == known, f"{what} make {known} clients", repr(clients), f"say {known}, or leave clients away", "clients"
+        clients is None or clients == known,
+        f"{what} make {known} clients",
+        got=repr(clients),
+        fix=f"say {known}, or leave clients away",
+        setting="clients",
     )
 
 
 def column(values: Any, name: str) -> np.ndarray:
     """What a partition goes by, as a vector with one entry per example."""
     values = np.asarray(values)
-    require(values.ndim == 1, f"{name} must be a vector with one entry per example", values.shape, f"pass {name} of shape [n]", name)
+    require(
+        values.ndim == 1,
+        f"{name} must be a vector with one entry per example",
+        got=values.shape,
+        fix=f"pass {name} of shape [n]",
+        setting=name,
+    )
     return values
 
 
@@ -69,22 +105,37 @@ def numbers(name: str, values: Any) -> np.ndarray:
     try:
         return np.asarray(values, np.float64)
     except (TypeError, ValueError):
-        fail(f"{name} must be numbers, in rows of equal length", repr(values)[:60], f"give {name} a value such as 0.1 or [0.1, 0.2]", name)
+        fail(
+            f"{name} must be numbers, in rows of equal length",
+            got=repr(values)[:60],
+            fix=f"give {name} a value such as 0.1 or [0.1, 0.2]",
+            setting=name,
+        )
 
 
 def brief(values: Any) -> str:
     """One number, or the range of many, for an error."""
-    return str(values) if np.ndim(values) == 0 else f"{len(values)} values from {np.min(values)} to {np.max(values)}"
+    return (
+        str(values)
+        if np.ndim(values) == 0
+        else f"{len(values)} values from {np.min(values)} to {np.max(values)}"
+    )
 
 
 def concentration(alpha: Any, length: int, whose: str) -> np.ndarray:
     """``float64[length]``: a Dirichlet distribution's parameter from one number, or from one for each client or class."""
     alphas = numbers("alpha", alpha)
     alphas = np.full(length, alphas) if alphas.ndim == 0 else alphas
-    require(alphas.shape == (length,), f"alpha is one number or one for each {whose}", alphas.shape, f"pass {length} values", "alpha")
+    require(
+        alphas.shape == (length,),
+        f"alpha is one number or one for each {whose}",
+        got=alphas.shape,
+        fix=f"pass {length} values",
+        setting="alpha",
+    )
     good = bool(np.all((alphas > 0) & (alphas < 1e300)))  # so that their sum is finite, too
     do = "give alpha a value such as 0.1; use the iid partition for no skew"
-    require(good, "alpha must be positive and finite", brief(alpha), do, "alpha")
+    require(good, "alpha must be positive and finite", got=brief(alpha), fix=do, setting="alpha")
     return alphas
 
 
@@ -97,7 +148,12 @@ def pools(values: Any, name: str = "labels") -> tuple[np.ndarray, Parts]:
     try:
         kinds, which = np.unique(values, return_inverse=True)
     except TypeError:
-        fail(f"{name} must be of one kind that sorts", f"a mixture of types in {values.dtype}", "convert them to numbers or words", name)
+        fail(
+            f"{name} must be of one kind that sorts",
+            got=f"a mixture of types in {values.dtype}",
+            fix="convert them to numbers or words",
+            setting=name,
+        )
     return kinds, collected(np.arange(len(values)), which, len(kinds))
 
 

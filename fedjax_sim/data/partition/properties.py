@@ -7,7 +7,19 @@ from typing import Any, Literal
 import numpy as np
 
 from fedjax_sim.core.errors import fraction, lookup, require
-from fedjax_sim.data.partition.parts import Parts, agreed, column, consecutive, count, enough, even, generator, mixed, pools, several
+from fedjax_sim.data.partition.parts import (
+    Parts,
+    agreed,
+    column,
+    consecutive,
+    count,
+    enough,
+    even,
+    generator,
+    mixed,
+    pools,
+    several,
+)
 
 Rest = Literal["smaller", "bigger", "drop", "refuse"]
 
@@ -66,7 +78,9 @@ def grouped(
     return [np.concatenate([parts[i] for i in group]) for group in consecutive(ordered, sizes)]
 
 
-def continuous(values: Any, clients: int, *, strictness: float = 0.5, seed: int = 0, shuffle: bool = True) -> Parts:
+def continuous(
+    values: Any, clients: int, *, strictness: float = 0.5, seed: int = 0, shuffle: bool = True
+) -> Parts:
     """By a number that each example has: sorted by ``strictness * standardised value + (1 - strictness) * N(0, 1)`` and cut evenly.
 
     Values are compared in float32; of large ones that differ little, such as times, subtract the smallest first.
@@ -83,31 +97,76 @@ def continuous(values: Any, clients: int, *, strictness: float = 0.5, seed: int 
     """
     fraction("strictness", strictness, zero=True)
     given = column(values, "values")
-    require(given.dtype.kind in "iuf", "values must be numbers", given.dtype, "convert them first", "values")
+    require(
+        given.dtype.kind in "iuf",
+        "values must be numbers",
+        got=given.dtype,
+        fix="convert them first",
+        setting="values",
+    )
     enough(len(given), clients)
     bad = int(np.sum(~(np.abs(given) < 1e18)))  # the square of what is larger is no float32
-    require(not bad, "values must be finite and below 1e18", f"{bad} that are not", "leave out these examples, or scale them", "values")
+    require(
+        not bad,
+        "values must be finite and below 1e18",
+        got=f"{bad} that are not",
+        fix="leave out these examples, or scale them",
+        setting="values",
+    )
     given = given.astype(np.float32)
     spread = np.std(given)
-    require(bool(spread > 0), "values must differ", f"a standard deviation of {spread}", "use the iid partition", "values")
+    require(
+        bool(spread > 0),
+        "values must differ",
+        got=f"a standard deviation of {spread}",
+        fix="use the iid partition",
+        setting="values",
+    )
     rng = generator(seed)
-    blend = strictness * ((given - np.mean(given)) / spread) + (1 - strictness) * rng.normal(size=len(given))
-    return mixed(rng, consecutive(np.argsort(blend, kind="stable"), even(len(given), clients)), shuffle)
+    blend = strictness * ((given - np.mean(given)) / spread) + (1 - strictness) * rng.normal(
+        size=len(given)
+    )
+    return mixed(
+        rng, consecutive(np.argsort(blend, kind="stable"), even(len(given), clients)), shuffle
+    )
 
 
 def _groups(ids: int, clients: int | None, size: int | None, rest: Rest) -> np.ndarray:
     """How many ids each client gets."""
     if size is None:
         wanted = several(clients)
-        require(wanted <= ids, f"{wanted} clients need as many ids", ids, "use fewer clients", "clients")
+        require(
+            wanted <= ids,
+            f"{wanted} clients need as many ids",
+            got=ids,
+            fix="use fewer clients",
+            setting="clients",
+        )
         return even(ids, wanted)
     count("group_size", size)
     full, over = divmod(ids, size)
-    require(full > 0 or rest == "smaller", f"a group of {size} ids needs as many", ids, "lower it, or make rest 'smaller'", "group_size")
+    require(
+        full > 0 or rest == "smaller",
+        f"a group of {size} ids needs as many",
+        got=ids,
+        fix="lower it, or make rest 'smaller'",
+        setting="group_size",
+    )
     got = f"{over} of {ids} left"
-    require(not over or rest != "refuse", f"groups of {size} must use up all ids", got, "change group_size or rest", "group_size")
+    require(
+        not over or rest != "refuse",
+        f"groups of {size} must use up all ids",
+        got=got,
+        fix="change group_size or rest",
+        setting="group_size",
+    )
     same = [size] * full
-    rests = {"smaller": [*same, over] if over else same, "bigger": even(ids, max(full, 1)), "drop": same, "refuse": same}
+    rests = {
+        "smaller": [*same, over] if over else same,
+        "bigger": even(ids, max(full, 1)),
+        "drop": same,
+        "refuse": same,
+    }
     sizes = lookup("rest", rest, rests)
     agreed(clients, len(sizes), f"{ids} ids in groups of {size}")
     return np.asarray(sizes)

@@ -7,9 +7,23 @@ from typing import Any, Literal
 import numpy as np
 
 from fedjax_sim.core.errors import fail, lookup, require
-from fedjax_sim.data.partition.parts import Parts, agreed, brief, concentration, consecutive, count, enough, even, generator
+from fedjax_sim.data.partition.parts import (
+    Parts,
+    agreed,
+    brief,
+    concentration,
+    consecutive,
+    count,
+    enough,
+    even,
+    generator,
+)
 
-GROWTHS = {"linear": lambda i: i, "square": np.square, "exponential": lambda i: np.exp(np.minimum(i, 600))}
+GROWTHS = {
+    "linear": lambda i: i,
+    "square": np.square,
+    "exponential": lambda i: np.exp(np.minimum(i, 600)),
+}
 """Where the bound keeps the numbers finite, the first client gets nothing with it or without it."""
 
 
@@ -29,7 +43,14 @@ def iid(labels: Any, clients: int, *, seed: int = 0, shuffle: bool = True) -> Pa
     return _cut(len(labels), even(len(labels), clients), generator(seed), shuffle)
 
 
-def sized(labels: Any, clients: int | None = None, *, sizes: tuple[int, ...], seed: int = 0, shuffle: bool = True) -> Parts:
+def sized(
+    labels: Any,
+    clients: int | None = None,
+    *,
+    sizes: tuple[int, ...],
+    seed: int = 0,
+    shuffle: bool = True,
+) -> Parts:
     """Parts of given sizes of a random permutation; the rows that are left belong to nobody.
 
     Args:
@@ -72,7 +93,13 @@ def growing(
     sizes = (units / units.sum() * n).astype(np.int64)
     sizes[-1] += n - sizes.sum()
     what = f"with {growth} growth over {clients} clients the first one gets no example"
-    require(sizes.min() > 0, what, f"{n} examples", "use fewer clients, more data or slower growth", "clients")
+    require(
+        sizes.min() > 0,
+        what,
+        got=f"{n} examples",
+        fix="use fewer clients, more data or slower growth",
+        setting="clients",
+    )
     return _cut(n, sizes, generator(seed), shuffle)
 
 
@@ -119,8 +146,15 @@ def quantity_dirichlet(
         if least + shares.min() * free >= min_size:
             ends = (np.cumsum(shares) * free).astype(np.int64) + least * np.arange(1, clients + 1)
             return np.split(rows, ends[:-1])
-    what = f"no Dirichlet({brief(alpha)}) sizes of {n} examples left every client {min_size} or more"
-    fail(what, f"{tries} draws for {clients} clients", "raise alpha, or lower clients or min_size", "alpha")
+    what = (
+        f"no Dirichlet({brief(alpha)}) sizes of {n} examples left every client {min_size} or more"
+    )
+    fail(
+        what,
+        got=f"{tries} draws for {clients} clients",
+        fix="raise alpha, or lower clients or min_size",
+        setting="alpha",
+    )
 
 
 def fitted(n: int, clients: int | None, sizes: tuple[int, ...] | None) -> np.ndarray:
@@ -133,12 +167,23 @@ def fitted(n: int, clients: int | None, sizes: tuple[int, ...] | None) -> np.nda
 
 def _fit(n: int, clients: int | None, sizes: tuple[int, ...]) -> None:
     given = np.asarray(sizes)
-    whole = given.ndim == 1 and given.size > 0 and np.issubdtype(given.dtype, np.integer) and bool(np.all(given > 0))
+    whole = (
+        given.ndim == 1
+        and given.size > 0
+        and np.issubdtype(given.dtype, np.integer)
+        and bool(np.all(given > 0))
+    )
     got = brief(given) if given.size and given.dtype.kind in "if" else "none"
-    require(whole, "sizes must be whole numbers above 0, one for each client", got, "give sizes a value such as [100, 200]", "sizes")
+    require(
+        whole,
+        "sizes must be whole numbers above 0, one for each client",
+        got=got,
+        fix="give sizes a value such as [100, 200]",
+        setting="sizes",
+    )
     agreed(clients, len(given), f"{len(given)} sizes")
     what = f"{len(given)} sizes that add up to {given.sum()} need as many examples"
-    require(given.sum() <= n, what, n, "lower the sizes or use more data", "sizes")
+    require(given.sum() <= n, what, got=n, fix="lower the sizes or use more data", setting="sizes")
 
 
 def _cut(n: int, sizes: Any, rng: np.random.Generator, shuffle: bool) -> Parts:

@@ -40,7 +40,7 @@ def saving(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         do = "make room there or choose another folder; nothing was left behind and nothing else was changed"
-        fail(f"{path} could not be written", error.strerror or error, do)
+        fail(f"{path} could not be written", got=error.strerror or error, fix=do)
 
 
 @contextlib.contextmanager
@@ -50,20 +50,34 @@ def fresh_folder(out: Path) -> Iterator[Path]:
     Raises:
       FedError: where ``out`` exists, where another writer is at work on it or was killed, or where it cannot be written.
     """
-    require(not os.path.lexists(out), "the folder to prepare must not exist yet", out, "remove it or choose another one")
+    require(
+        not os.path.lexists(out),
+        "the folder to prepare must not exist yet",
+        got=out,
+        fix="remove it or choose another one",
+    )
     part = out.with_name(f".{out.name}.partial")
     with saving(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
             part.mkdir()
         except FileExistsError:
-            fail("this folder is being prepared, or was when that was cut short", part, "wait for the other command, or remove it")
+            fail(
+                "this folder is being prepared, or was when that was cut short",
+                got=part,
+                fix="wait for the other command, or remove it",
+            )
     try:
         yield part
         with saving(out):
             for path in (*part.iterdir(), part):
                 sync(path)
-            require(not os.path.lexists(out), "the folder to prepare must not exist yet", out, "choose another one")
+            require(
+                not os.path.lexists(out),
+                "the folder to prepare must not exist yet",
+                got=out,
+                fix="choose another one",
+            )
             part.rename(out)
             sync(out.parent)
     except BaseException:
@@ -73,7 +87,12 @@ def fresh_folder(out: Path) -> Iterator[Path]:
 
 def open_column(path: Path, dtype: np.dtype, shape: tuple[int, ...] = ()) -> Column:
     """A new file for rows of that type and shape; numbers are written in this machine's byte order."""
-    require(dtype.kind in "biufc", "only plain numbers can be saved", f"{dtype} for {path.name}", "convert them to integers or floats")
+    require(
+        dtype.kind in "biufc",
+        "only plain numbers can be saved",
+        got=f"{dtype} for {path.name}",
+        fix="convert them to integers or floats",
+    )
     with saving(path):
         file = path.open("wb")
         file.write(bytes(HEADER))
@@ -134,7 +153,18 @@ def abandon(columns: Iterable[Column]) -> None:
 
 def _header(column: Column) -> bytes:
     """The format's version 1.0, padded to a fixed length."""
-    about = {"descr": np.lib.format.dtype_to_descr(column.dtype), "fortran_order": False, "shape": (column.rows, *column.shape)}
+    about = {
+        "descr": np.lib.format.dtype_to_descr(column.dtype),
+        "fortran_order": False,
+        "shape": (column.rows, *column.shape),
+    }
     text = repr(about).encode()
-    require(len(text) < HEADER - 10, "an example has too many axes to be saved", column.shape, "flatten it")
-    return b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + text.ljust(HEADER - 11) + b"\n"
+    require(
+        len(text) < HEADER - 10,
+        "an example has too many axes to be saved",
+        got=column.shape,
+        fix="flatten it",
+    )
+    return (
+        b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + text.ljust(HEADER - 11) + b"\n"
+    )

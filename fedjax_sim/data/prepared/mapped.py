@@ -39,7 +39,11 @@ def mapped(array: np.ndarray) -> Mapped | None:
     base: object = array
     while isinstance(base, np.ndarray):
         base = base.base
-    if not isinstance(base, mmap.mmap) or not hasattr(base, "madvise") or not memoryview(base).readonly:
+    if (
+        not isinstance(base, mmap.mmap)
+        or not hasattr(base, "madvise")
+        or not memoryview(base).readonly
+    ):
         return None
     if not array.flags.c_contiguous or not array.size:
         return None

@@ -25,7 +25,14 @@ from fedjax_sim.core.types import PyTree
 from fedjax_sim.data.federation import Federation, federation
 from fedjax_sim.data.population import Examples, Names, population
 from fedjax_sim.data.prepared.columns import abandon, fresh_folder, sha256, write_text
-from fedjax_sim.data.prepared.writer import Form, add_block, close_writer, file_names, form, open_writer
+from fedjax_sim.data.prepared.writer import (
+    Form,
+    add_block,
+    close_writer,
+    file_names,
+    form,
+    open_writer,
+)
 
 FORMAT, VERSION, CARD = "fedjax_sim prepared data", 1, "card.json"
 
@@ -84,8 +91,19 @@ def write_blocks(
             facts, files = close_writer(writer)
         finally:
             abandon(writer.columns.values())
-        card = {"format": FORMAT, "version": VERSION, "name": name, "source": source, **facts, "about": dict(about or {}), "files": files}
-        write_text(part / CARD, json.dumps({**card, "content": content(card)}, indent=1, allow_nan=False) + "\n")
+        card = {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": name,
+            "source": source,
+            **facts,
+            "about": dict(about or {}),
+            "files": files,
+        }
+        write_text(
+            part / CARD,
+            json.dumps({**card, "content": content(card)}, indent=1, allow_nan=False) + "\n",
+        )
     return out
 
 
@@ -95,7 +113,9 @@ def write_blocks(
 def is_prepared(directory: str | Path) -> bool:
     """Whether a folder looks like a prepared data set: it has a card of ours. Nothing else is looked at."""
     try:
-        return files.parsed(files.content(Path(directory).expanduser() / CARD)).get("format") == FORMAT
+        return (
+            files.parsed(files.content(Path(directory).expanduser() / CARD)).get("format") == FORMAT
+        )
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -108,20 +128,44 @@ def read_card(directory: str | Path) -> Card:
     """
     folder = Path(directory).expanduser()
     path = folder / CARD
-    require(path.is_file(), "no prepared data set", f"no {CARD} in {path.parent}", "make one with `fedjax-sim data prepare`")
+    require(
+        path.is_file(),
+        "no prepared data set",
+        got=f"no {CARD} in {path.parent}",
+        fix="make one with `fedjax-sim data prepare`",
+    )
     do = "prepare the data set again with `fedjax-sim data prepare`"
     try:
         card = files.parsed(path.read_bytes())
     except ValueError as error:
-        fail(f"{path} is damaged", error, do)
+        fail(f"{path} is damaged", got=error, fix=do)
     ours = isinstance(card, dict) and card.get("format") == FORMAT
-    require(ours, f"{path} is not the card of a prepared data set", "another file of this name", "choose another folder")
+    require(
+        ours,
+        f"{path} is not the card of a prepared data set",
+        got="another file of this name",
+        fix="choose another folder",
+    )
     new = f"version {card.get('version')} in {path.parent}"
-    require(card.get("version") == VERSION, f"only version {VERSION} of prepared data can be read", new, f"update fedjax-sim, or {do}")
-    missing = [key for key in ("clients", "named", "examples", "x", "y", "classes", "files", "content") if key not in card]
-    require(not missing, f"{path} is damaged", f"no {missing}", do)
+    require(
+        card.get("version") == VERSION,
+        f"only version {VERSION} of prepared data can be read",
+        got=new,
+        fix=f"update fedjax-sim, or {do}",
+    )
+    missing = [
+        key
+        for key in ("clients", "named", "examples", "x", "y", "classes", "files", "content")
+        if key not in card
+    ]
+    require(not missing, f"{path} is damaged", got=f"no {missing}", fix=do)
     odd = [key for key, formed in FORMED.items() if key in card and not formed(card[key])]
-    require(not odd, f"{path} is damaged", ", ".join(f"{key} = {str(card[key])[:60]!r}" for key in odd[:1]), do)
+    require(
+        not odd,
+        f"{path} is damaged",
+        got=", ".join(f"{key} = {str(card[key])[:60]!r}" for key in odd[:1]),
+        fix=do,
+    )
     return {"name": folder.name, "source": "", **card}
 
 
@@ -136,14 +180,21 @@ def _is_form(of: Any) -> bool:
     if "dtype" in of:
         shape = of.get("shape")
         return isinstance(of["dtype"], str) and isinstance(shape, list) and all(map(_counts, shape))
-    inner = list(of["dict"].values()) if isinstance(of.get("dict"), dict) else of.get("tuple", of.get("list"))
+    inner = (
+        list(of["dict"].values())
+        if isinstance(of.get("dict"), dict)
+        else of.get("tuple", of.get("list"))
+    )
     return isinstance(inner, list) and all(map(_is_form, inner))
 
 
 def _are_files(of: Any) -> bool:
     """Whether this may be the files of a folder, each with its size and hash."""
     return isinstance(of, dict) and all(
-        name == Path(name).name and isinstance(about, dict) and _counts(about.get("bytes")) and isinstance(about.get("sha256"), str)
+        name == Path(name).name
+        and isinstance(about, dict)
+        and _counts(about.get("bytes"))
+        and isinstance(about.get("sha256"), str)
         for name, about in of.items()
     )
 
@@ -177,25 +228,45 @@ def open_prepared(directory: str | Path, verify: bool = False) -> Federation:
     _check_files(folder, card, verify)
     try:
         names = _names(folder) if card["named"] else None
-        parts = {part: _part(folder, card, part) for part, count in card["examples"].items() if count}
+        parts = {
+            part: _part(folder, card, part) for part, count in card["examples"].items() if count
+        }
         # Not ``*parts[...]``: Python takes the number of examples for that of the arguments, and makes room for them.
         train = population(parts["train"].x, parts["train"].y, _offsets(folder, "train"), names)
-        test = population(parts["test"].x, parts["test"].y, _offsets(folder, "test"), names, empty=True) if "test" in parts else None
+        test = (
+            population(
+                parts["test"].x, parts["test"].y, _offsets(folder, "test"), names, empty=True
+            )
+            if "test" in parts
+            else None
+        )
         return federation(train, test, parts.get("central"))
     except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
-        fail(f"{folder} is damaged: its card and its files disagree", error, "prepare the data set again with `fedjax-sim data prepare`")
+        fail(
+            f"{folder} is damaged: its card and its files disagree",
+            got=error,
+            fix="prepare the data set again with `fedjax-sim data prepare`",
+        )
 
 
 def _check_about(about: Mapping[str, Any] | None) -> None:
     try:
         json.dumps(about, allow_nan=False)
     except (TypeError, ValueError) as error:
-        fail("about must be what JSON can say", error, "use text, numbers, lists and dictionaries")
+        fail(
+            "about must be what JSON can say",
+            got=error,
+            fix="use text, numbers, lists and dictionaries",
+        )
 
 
 def content(card: Card) -> str:
     """One hash over everything in a prepared data set but its name and the words about it: of equal data it is equal."""
-    of = {"x": card["x"], "y": card["y"], "files": {name: about["sha256"] for name, about in card["files"].items()}}
+    of = {
+        "x": card["x"],
+        "y": card["y"],
+        "files": {name: about["sha256"] for name, about in card["files"].items()},
+    }
     return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
 
 
@@ -205,24 +276,52 @@ def _check_files(folder: Path, card: Card, verify: bool) -> None:
         path = folder / name
         size = path.stat().st_size if path.is_file() else None
         got = "no such file" if size is None else f"{size} bytes"
-        require(size == about["bytes"], f"{path} must have the {about['bytes']} bytes that its card says", got, do)
+        require(
+            size == about["bytes"],
+            f"{path} must have the {about['bytes']} bytes that its card says",
+            got=got,
+            fix=do,
+        )
         if verify:
             found = sha256(path)
-            require(found == about["sha256"], f"{path} is damaged: its sha256 must be {about['sha256'][:12]}...", f"{found[:12]}...", do)
+            require(
+                found == about["sha256"],
+                f"{path} is damaged: its sha256 must be {about['sha256'][:12]}...",
+                got=f"{found[:12]}...",
+                fix=do,
+            )
     if verify:
         same = content(card) == card["content"]
-        require(same, f"{folder / CARD} is damaged: its content hash must be {content(card)[:12]}...", f"{card['content'][:12]}...", do)
+        require(
+            same,
+            f"{folder / CARD} is damaged: its content hash must be {content(card)[:12]}...",
+            got=f"{card['content'][:12]}...",
+            fix=do,
+        )
 
 
 def _names(folder: Path) -> Names:
     names = Names(_load(folder, "names.text"), _load(folder, "names.ends"))
-    if (names.text.ndim, names.text.dtype, names.ends.ndim, names.ends.dtype) != (1, np.uint8, 1, np.int64):
+    if (names.text.ndim, names.text.dtype, names.ends.ndim, names.ends.dtype) != (
+        1,
+        np.uint8,
+        1,
+        np.int64,
+    ):
         raise ValueError("names that are no text")
     return names
 
 
 def _part(folder: Path, card: Card, part: str) -> Examples:
-    return Examples(*(_tree(card[name], iter(_leaves(folder, f"{part}.{name}", card[name], card["examples"][part]))) for name in "xy"))
+    return Examples(
+        *(
+            _tree(
+                card[name],
+                iter(_leaves(folder, f"{part}.{name}", card[name], card["examples"][part])),
+            )
+            for name in "xy"
+        )
+    )
 
 
 def _leaves(folder: Path, stem: str, of: Form, rows: int) -> list[np.ndarray]:

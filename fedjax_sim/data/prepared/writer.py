@@ -44,7 +44,9 @@ class Writer:
     """By the file's name without its ending."""
     first: Federation | None = None
     """The first block, without its examples: what all blocks are like."""
-    sizes: dict[str, list[np.ndarray]] = dataclasses.field(default_factory=lambda: {"train": [], "test": []})
+    sizes: dict[str, list[np.ndarray]] = dataclasses.field(
+        default_factory=lambda: {"train": [], "test": []}
+    )
     central: int = 0
     ends: list[np.ndarray] = dataclasses.field(default_factory=list)
     """Where names end, block by block."""
@@ -58,7 +60,9 @@ def in_blocks(clients: Iterable[Client], size: int = BLOCK) -> Iterator[Federati
     amount = 0
     for client in clients:
         held.append(client)
-        amount += sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves((client.x, client.y, client.test)))
+        amount += sum(
+            np.asarray(leaf).nbytes for leaf in jax.tree.leaves((client.x, client.y, client.test))
+        )
         if amount >= size:
             yield _block(held)
             held, amount = [], 0
@@ -76,26 +80,35 @@ def open_writer(folder: Path, classes: int | None = None) -> Writer:
 def add_block(writer: Writer, block: Federation) -> None:
     """Appends a block's clients and central examples."""
     form((block.train.x, block.train.y))  # before anything is asked of what may be no array
-    block = federation(population(*block.train), block.test, block.central)
+    block = federation(population(*block.train), block.test, block.global_test)
     if writer.first is None:
         writer.first = Federation(_empty(block.train))
     wanted, got = kind(writer.first.train), kind(block.train)
-    require(wanted == got, f"all clients' examples must be alike ({wanted})", f"{got} in a later client", "convert them all the same way")
+    require(
+        wanted == got,
+        f"all clients' examples must be alike ({wanted})",
+        got=f"{got} in a later client",
+        fix="convert them all the same way",
+    )
     _add_names(writer, block.train.names)
     none = np.zeros(block.train.clients, np.int64)
     writer.sizes["train"].append(block.train.sizes)
     writer.sizes["test"].append(none if block.test is None else block.test.sizes)
-    for part, held in (("train", block.train), ("test", block.test), ("central", block.central)):
+    for part, held in (
+        ("train", block.train),
+        ("test", block.test),
+        ("central", block.global_test),
+    ):
         if held is not None:
             _add_examples(writer, part, held)
-    writer.central += 0 if block.central is None else len(block.central)
+    writer.central += 0 if block.global_test is None else len(block.global_test)
 
 
 def close_writer(writer: Writer) -> tuple[Form, dict[str, Any]]:
     """Finishes every file. Returns what the card says of the data, and of each file by its name (``bytes`` and ``sha256``)."""
     first = writer.first
     if first is None:
-        fail("a data set needs at least one client", "none", "choose another source")
+        fail("a data set needs at least one client", got="none", fix="choose another source")
     examples = {part: int(sum(map(np.sum, sizes))) for part, sizes in writer.sizes.items()}
     for part in (part for part, count in examples.items() if count):
         _whole(writer, f"{part}.offsets", np.cumsum(np.concatenate([[0], *writer.sizes[part]])))
@@ -125,7 +138,12 @@ def form(tree: PyTree) -> Form:
         return {type(tree).__name__: [form(item) for item in tree]}
     array: Any = tree
     known = hasattr(array, "dtype") and len(getattr(array, "shape", ())) > 0
-    require(known, "examples must be arrays, or dictionaries, tuples and lists of them", type(tree).__name__, "convert them")
+    require(
+        known,
+        "examples must be arrays, or dictionaries, tuples and lists of them",
+        got=type(tree).__name__,
+        fix="convert them",
+    )
     return {"dtype": array.dtype.newbyteorder("=").name, "shape": list(array.shape[1:])}
 
 
@@ -137,7 +155,9 @@ def has_labels(y: Form) -> bool:
 def _block(clients: Sequence[Client]) -> Federation:
     x, y = concatenated([(client.x, client.y) for client in clients])
     names = None if clients[0].name is None else tuple(str(client.name) for client in clients)
-    train = population(x, y, np.cumsum([0, *(rows((client.x, client.y)) for client in clients)]), names)
+    train = population(
+        x, y, np.cumsum([0, *(rows((client.x, client.y)) for client in clients)]), names
+    )
     held = [client.test for client in clients if client.test is not None]
     if not held:
         return federation(train)
@@ -148,8 +168,16 @@ def _block(clients: Sequence[Client]) -> Federation:
 
 def concatenated(trees: Sequence[PyTree]) -> PyTree:
     """Trees leaf by leaf, one after the other. Their types must agree: numpy would make up one for all."""
-    kinds = {str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape[1:])}", tree)) for tree in trees}
-    require(len(kinds) == 1, "all clients' examples must be alike", " and ".join(sorted(kinds)), "convert them all the same way")
+    kinds = {
+        str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape[1:])}", tree))
+        for tree in trees
+    }
+    require(
+        len(kinds) == 1,
+        "all clients' examples must be alike",
+        got=" and ".join(sorted(kinds)),
+        fix="convert them all the same way",
+    )
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *trees)
 
 
@@ -160,12 +188,20 @@ def _empty(data: Population) -> Population:
 
 def _add_names(writer: Writer, names: Sequence[str] | None) -> None:
     named = writer.first is not None and writer.first.train.names is not None
-    require(named == (names is not None), "either all clients have names or none", "both", "name all clients")
+    require(
+        named == (names is not None),
+        "either all clients have names or none",
+        got="both",
+        fix="name all clients",
+    )
     if names is None:
         return
     if not isinstance(names, Names):
         pieces = [str(name).encode(errors="backslashreplace") for name in names]
-        names = Names(np.frombuffer(b"".join(pieces), np.uint8), np.cumsum([len(piece) for piece in pieces], dtype=np.int64))
+        names = Names(
+            np.frombuffer(b"".join(pieces), np.uint8),
+            np.cumsum([len(piece) for piece in pieces], dtype=np.int64),
+        )
     column = _column(writer, "names.text", np.dtype(np.uint8), ())
     writer.ends.append(np.asarray(names.ends) + column.rows)
     append(column, names.text)
@@ -211,7 +247,11 @@ def _whole(writer: Writer, name: str, values: np.ndarray) -> None:
 def _check_finite(column: Column, rows: np.ndarray) -> None:
     if rows.dtype.kind in "fc" and not np.isfinite(rows).all():
         bad = column.rows + int(np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(1))[0])
-        fail("examples must be finite", f"nan or infinity in {column.path.stem}, row {bad}", "fill or drop what is missing")
+        fail(
+            "examples must be finite",
+            got=f"nan or infinity in {column.path.stem}, row {bad}",
+            fix="fill or drop what is missing",
+        )
 
 
 def _check_labels(writer: Writer, column: Column, rows: np.ndarray) -> None:
@@ -220,6 +260,14 @@ def _check_labels(writer: Writer, column: Column, rows: np.ndarray) -> None:
     if low < 0 or (limit is not None and high >= limit):
         wrong = (rows < 0) | (rows >= (np.inf if limit is None else limit))
         row = column.rows + int(np.flatnonzero(wrong.reshape(len(rows), -1).any(1))[0])
-        what = "labels must not be negative" if limit is None else f"labels of {limit} classes lie in 0 to {limit - 1}"
-        fail(what, f"{low if low < 0 else high} in {column.path.stem}, row {row}", "number the classes from 0")
+        what = (
+            "labels must not be negative"
+            if limit is None
+            else f"labels of {limit} classes lie in 0 to {limit - 1}"
+        )
+        fail(
+            what,
+            got=f"{low if low < 0 else high} in {column.path.stem}, row {row}",
+            fix="number the classes from 0",
+        )
     writer.largest = max(writer.largest, high)

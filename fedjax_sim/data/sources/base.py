@@ -22,7 +22,7 @@ class Found(NamedTuple):
     blocks: Iterable[Federation] | None = None
     """Read while they are written: see :func:`fedjax_sim.data.write_blocks`."""
     examples: Examples | None = None
-    central: Examples | None = None
+    global_test: Examples | None = None
     """Test examples, where there are ``examples``; blocks have their own."""
     classes: int | None = None
     """How many labels there are, where the source says so."""
@@ -41,11 +41,16 @@ class Split(NamedTuple):
 def aligned(train: Split, test: Split | None = None) -> Iterator[Federation]:
     """The clients of ``train`` in their order, each with its examples in ``test``; what other clients have there is central."""
     both = set(train.names) & set(test.names if test else ())
-    clients = (Client(name, *train.read(name), Examples(*test.read(name)) if test and name in both else None) for name in train.names)
+    clients = (
+        Client(
+            name, *train.read(name), Examples(*test.read(name)) if test and name in both else None
+        )
+        for name in train.names
+    )
     others = [test.read(name) for name in test.names if name not in both] if test else []
     central = Examples(*concatenated(others)) if others else None
     for block in in_blocks(clients):
-        yield block._replace(central=central)
+        yield block._replace(global_test=central)
         central = None
 
 
@@ -69,7 +74,11 @@ def library(name: str, what: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        fail(f"reading {what} needs {name.partition('.')[0]}", "not installed", "pip install 'fedjax-sim[data]'")
+        fail(
+            f"reading {what} needs {name.partition('.')[0]}",
+            got="not installed",
+            fix="pip install 'fedjax-sim[data]'",
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------- values
@@ -83,32 +92,67 @@ def numbers(values: Any, what: str) -> np.ndarray:
       FedError: where shapes differ, strings differ in length, or something is neither.
     """
     array = _array(values, what)
-    require(array.ndim > 0, f"{what} must be one value for each example", array, "choose another field")
+    require(
+        array.ndim > 0,
+        f"{what} must be one value for each example",
+        got=array,
+        fix="choose another field",
+    )
     if array.dtype.kind in "USO":
         strings = _strings(array, what)
         lengths = sorted({len(each) for each in strings})
-        require(len(lengths) == 1, f"strings of {what} must have one length", f"{lengths[:3]}", "cut them into windows first")
-        return np.frombuffer(b"".join(strings), np.uint8).reshape((-1, lengths[0]) if lengths[0] > 1 else (-1,))
+        require(
+            len(lengths) == 1,
+            f"strings of {what} must have one length",
+            got=f"{lengths[:3]}",
+            fix="cut them into windows first",
+        )
+        return np.frombuffer(b"".join(strings), np.uint8).reshape(
+            (-1, lengths[0]) if lengths[0] > 1 else (-1,)
+        )
     if (array.dtype.kind in "iu" and array.dtype.itemsize > 4) or array.dtype == np.uint32:
         low, high = (array.min(), array.max()) if array.size else (0, 0)
-        require(low >= -(2**31) and high < 2**31, f"{what} must fit into 32 bits", f"{low} to {high}", "use smaller numbers")
+        require(
+            low >= -(2**31) and high < 2**31,
+            f"{what} must fit into 32 bits",
+            got=f"{low} to {high}",
+            fix="use smaller numbers",
+        )
         return array.astype(np.int32)
-    require(array.dtype.kind in "biuf", f"{what} must be numbers", array.dtype, "name other fields, or convert it")
+    require(
+        array.dtype.kind in "biuf",
+        f"{what} must be numbers",
+        got=array.dtype,
+        fix="name other fields, or convert it",
+    )
     return array.astype(np.float32) if array.dtype.itemsize > 4 else array
 
 
 def _array(values: Any, what: str) -> np.ndarray:
     raw = isinstance(values, list) and bool(values) and isinstance(values[0], bytes)
     try:
-        return np.array(values, object) if raw else np.asarray(values)  # numpy's own strings lose zeros at the end
+        return (
+            np.array(values, object) if raw else np.asarray(values)
+        )  # numpy's own strings lose zeros at the end
     except (ValueError, OverflowError):
-        fail(f"{what} must have one shape for all examples", "several", "pad or cut it, or name other fields")
+        fail(
+            f"{what} must have one shape for all examples",
+            got="several",
+            fix="pad or cut it, or name other fields",
+        )
 
 
 def _strings(array: np.ndarray, what: str) -> list[bytes]:
-    strings = [each.encode() if isinstance(each, str) else each for each in array.reshape(-1).tolist()]
+    strings = [
+        each.encode() if isinstance(each, str) else each for each in array.reshape(-1).tolist()
+    ]
     text = all(isinstance(each, bytes) for each in strings) and array.ndim == 1
-    require(text, f"{what} must be numbers or strings, of one shape for all examples", "something else", "name other fields, or pad it")
+    require(
+        text,
+        f"{what} must be numbers or strings, of one shape for all examples",
+        got="something else",
+        fix="name other fields, or pad it",
+    )
     return strings
 
 
@@ -127,7 +171,12 @@ def shaped(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Each example in that shape; as it is where none is given."""
     size = int(np.prod(x.shape[1:]))
     fits = not shape or int(np.prod(shape)) == size
-    require(fits, f"an example of shape {list(x.shape[1:])} cannot take another of a different size", shape, f"give shape {size} numbers")
+    require(
+        fits,
+        f"an example of shape {list(x.shape[1:])} cannot take another of a different size",
+        got=shape,
+        fix=f"give shape {size} numbers",
+    )
     return x.reshape(len(x), *shape) if shape else x
 
 
@@ -135,7 +184,9 @@ X, Y = ("x", "pixels", "image", "images", "features"), ("y", "label", "labels", 
 """What fields are usually called."""
 
 
-def fields(held: Mapping[str, Any], where: str, x: str = "", y: str = "", shape: tuple[int, ...] = ()) -> tuple[np.ndarray, Any]:
+def fields(
+    held: Mapping[str, Any], where: str, x: str = "", y: str = "", shape: tuple[int, ...] = ()
+) -> tuple[np.ndarray, Any]:
     """``(x, y)`` of a client's named fields. Strings without a label become one text: its bytes, joined by newlines, and no ``y``.
 
     Args:
@@ -145,15 +196,33 @@ def fields(held: Mapping[str, Any], where: str, x: str = "", y: str = "", shape:
       y: as ``x``, of :data:`Y`.
       shape: of one example.
     """
-    xs, ys = (name or next((usual for usual in known if usual in held), "") for name, known in ((x, X), (y, Y)))
+    xs, ys = (
+        name or next((usual for usual in known if usual in held), "")
+        for name, known in ((x, X), (y, Y))
+    )
     choice = f"say which with x= and y=, of {', '.join(sorted(held))}"
-    require(bool(xs), "no field is known to hold examples", f"none of {', '.join(X)} in {where}", choice)
+    require(
+        bool(xs),
+        "no field is known to hold examples",
+        got=f"none of {', '.join(X)} in {where}",
+        fix=choice,
+    )
     examples = lookup(f"field of {where}", xs, dict(held))
     array = _array(examples, f"{xs} of {where}")
     if not ys and array.dtype.kind in "SUO":
         return np.frombuffer(b"\n".join(_strings(array, f"{xs} of {where}")), np.uint8), ()
-    require(bool(ys), "no field is known to hold labels", f"none of {', '.join(Y)} in {where}", choice)
+    require(
+        bool(ys),
+        "no field is known to hold labels",
+        got=f"none of {', '.join(Y)} in {where}",
+        fix=choice,
+    )
     found = labels(lookup(f"field of {where}", ys, dict(held)), f"{ys} of {where}")
     pixels = shaped(numbers(examples, f"{xs} of {where}"), shape)
-    require(len(pixels) == len(found), f"{xs} and {ys} of {where} must be equally many", (len(pixels), len(found)), "mend the file")
+    require(
+        len(pixels) == len(found),
+        f"{xs} and {ys} of {where} must be equally many",
+        got=(len(pixels), len(found)),
+        fix="mend the file",
+    )
     return pixels, found

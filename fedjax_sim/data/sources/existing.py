@@ -36,7 +36,14 @@ def matches_tfds(path: Path) -> bool:
 
 
 def read_tfds(
-    path: Path, *, split: str = "train", test_split: str = "", central_split: str = "", x: str = "", y: str = "", client: str = ""
+    path: Path,
+    *,
+    split: str = "train",
+    test_split: str = "",
+    global_test_split: str = "",
+    x: str = "",
+    y: str = "",
+    client: str = "",
 ) -> Found:
     """A prepared data set of TFDS, in array_record or parquet files. See :func:`fedjax_sim.data.tfds`, which reads it.
 
@@ -44,22 +51,37 @@ def read_tfds(
       path: the folder.
       split: whose examples train.
       test_split: the clients' test examples, and the global test set; by default ``test``, if there is such a split.
-      central_split: the global test set instead; by default ``central``, if there is such a split.
+      global_test_split: the global test set instead; by default ``central``, if there is such a split.
       x: feature that becomes ``x``.
       y: feature that becomes ``y``.
       client: feature that says whose an example is.
     """
     data = open_tfds(path)
     known, splits = entry(data), data.builder.info.splits
-    keys: dict[str, Any] = {"x_key": x or None, "label_key": y or None, "client_key": client or None}
+    keys: dict[str, Any] = {
+        "x_key": x or None,
+        "label_key": y or None,
+        "client_key": client or None,
+    }
     held: dict[str, Any] = {
         "test_split": test_split or known.test,
-        "central_split": central_split or ("central" if "central" in splits else None),
+        "global_test_split": global_test_split or ("central" if "central" in splits else None),
     }
     natural = bool(client or known.client)
-    found = tfds(data.folder, split, partition="natural" if natural else _all_to_one, clients=None if natural else 1, **held, **keys)
+    found = tfds(
+        data.folder,
+        split,
+        partition="natural" if natural else _all_to_one,
+        clients=None if natural else 1,
+        **held,
+        **keys,
+    )
     classes = data.classes(y or known.y)
-    return Found([found], classes=classes) if natural else Found(examples=pool(found.train), central=found.central, classes=classes)
+    return (
+        Found([found], classes=classes)
+        if natural
+        else Found(examples=pool(found.train), global_test=found.global_test, classes=classes)
+    )
 
 
 def _all_to_one(labels: np.ndarray, clients: int, *, seed: int) -> Parts:

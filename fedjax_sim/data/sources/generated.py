@@ -52,9 +52,20 @@ def read(
       dtype: of ``x``.
       seed: of everything. Equal settings make equal data.
     """
-    for name, value in {"clients": clients, "examples": examples, "classes": classes, "alpha": 1 if alpha is None else alpha}.items():
+    for name, value in {
+        "clients": clients,
+        "examples": examples,
+        "classes": classes,
+        "alpha": 1 if alpha is None else alpha,
+    }.items():
         positive(name, value)
-    require(bool(shape) and min(shape) > 0, "an example has at least one number", shape, "give shape=[28]", "shape")
+    require(
+        bool(shape) and min(shape) > 0,
+        "an example has at least one number",
+        got=shape,
+        fix="give shape=[28]",
+        setting="shape",
+    )
     not_negative("spread", spread)
     centres = generator(seed, CENTRES).random((classes, *shape), np.float32)
     row = math.prod(shape) * np.dtype(dtype).itemsize
@@ -63,9 +74,15 @@ def read(
     def blocks() -> Iterator[Federation]:
         for number, first in enumerate(range(0, clients, step)):
             rng, count = generator(seed, CENTRES, number), min(step, clients - first)
-            each = np.full(count, examples) if sizes == "equal" else _lognormal(rng, count, examples, spread)
+            each = (
+                np.full(count, examples)
+                if sizes == "equal"
+                else _lognormal(rng, count, examples, spread)
+            )
             y = _labels(rng, each, classes, alpha)
-            yield Federation(population(_examples(rng, centres, y, dtype), y, np.cumsum([0, *each])))
+            yield Federation(
+                population(_examples(rng, centres, y, dtype), y, np.cumsum([0, *each]))
+            )
 
     return Found(blocks(), classes=classes)
 
@@ -74,7 +91,9 @@ def _lognormal(rng: np.random.Generator, count: int, median: int, spread: float)
     return np.maximum(1, np.round(rng.lognormal(math.log(median), spread, count))).astype(np.int64)
 
 
-def _labels(rng: np.random.Generator, sizes: np.ndarray, classes: int, alpha: float | None) -> np.ndarray:
+def _labels(
+    rng: np.random.Generator, sizes: np.ndarray, classes: int, alpha: float | None
+) -> np.ndarray:
     """int32 ``[sum of sizes]``, by client: a uniform number's place among the client's cumulative frequencies."""
     if alpha is None:
         return rng.integers(0, classes, int(sizes.sum()), np.int32)
@@ -82,10 +101,19 @@ def _labels(rng: np.random.Generator, sizes: np.ndarray, classes: int, alpha: fl
     owner, chance = np.repeat(np.arange(len(sizes)), sizes), rng.random(int(sizes.sum()))
     # All clients' frequencies end to end are ascending, so that one search finds everybody's labels.
     flat = (ends + np.arange(len(sizes))[:, None]).reshape(-1)
-    return np.minimum(np.searchsorted(flat, chance + owner) - owner * classes, classes - 1).astype(np.int32)
+    return np.minimum(np.searchsorted(flat, chance + owner) - owner * classes, classes - 1).astype(
+        np.int32
+    )
 
 
-def _examples(rng: np.random.Generator, centres: np.ndarray, y: np.ndarray, dtype: str) -> np.ndarray:
+def _examples(
+    rng: np.random.Generator, centres: np.ndarray, y: np.ndarray, dtype: str
+) -> np.ndarray:
     if dtype == "float32":
-        return rng.standard_normal((len(y), *centres.shape[1:]), np.float32) * np.float32(0.3) + centres[y]
-    return (centres * 191).astype(np.uint8)[y] + rng.integers(0, 64, (len(y), *centres.shape[1:]), np.uint8, endpoint=True)
+        return (
+            rng.standard_normal((len(y), *centres.shape[1:]), np.float32) * np.float32(0.3)
+            + centres[y]
+        )
+    return (centres * 191).astype(np.uint8)[y] + rng.integers(
+        0, 64, (len(y), *centres.shape[1:]), np.uint8, endpoint=True
+    )

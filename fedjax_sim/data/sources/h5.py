@@ -22,7 +22,9 @@ def matches(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def read(path: Path, *, x: str = "", y: str = "", shape: tuple[int, ...] = (), test: str = "") -> Found:
+def read(
+    path: Path, *, x: str = "", y: str = "", shape: tuple[int, ...] = (), test: str = ""
+) -> Found:
     """A client's arrays by field. Needs h5py.
 
     Args:
@@ -36,12 +38,24 @@ def read(path: Path, *, x: str = "", y: str = "", shape: tuple[int, ...] = (), t
     def split(file: Any, where: Path) -> Split:
         clients = file.get("examples")
         do = "give a file of TensorFlow Federated"
-        require(hasattr(clients, "items"), f"{where} needs the group examples", list(file)[:5], do)
+        require(
+            hasattr(clients, "items"),
+            f"{where} needs the group examples",
+            got=list(file)[:5],
+            fix=do,
+        )
 
         def client(name: str) -> tuple[Any, Any]:
             group = clients[name]
-            good = hasattr(group, "items") and all(hasattr(values, "shape") for values in group.values())
-            require(good, "every client is a group of arrays", f"something else called {name!r} in {where.name}", do)
+            good = hasattr(group, "items") and all(
+                hasattr(values, "shape") for values in group.values()
+            )
+            require(
+                good,
+                "every client is a group of arrays",
+                got=f"something else called {name!r} in {where.name}",
+                fix=do,
+            )
             held = {field: values[()] for field, values in group.items()}
             return fields(held, f"client {name!r}", x, y, shape)
 
@@ -62,4 +76,8 @@ def _opened(path: Path) -> Iterator[Any]:
         with library("h5py", "HDF5 files").File(path, "r") as file:
             yield file
     except OSError as error:
-        fail(f"{path} cannot be read as an HDF5 file", str(error).splitlines()[0], "give the path of a whole one, unpacked if need be")
+        fail(
+            f"{path} cannot be read as an HDF5 file",
+            got=str(error).splitlines()[0],
+            fix="give the path of a whole one, unpacked if need be",
+        )

@@ -12,7 +12,9 @@ from fedjax_sim.core.errors import fail, require
 from fedjax_sim.data.population import Examples
 from fedjax_sim.data.sources.base import Found, Split, aligned, library
 
-ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+ENDINGS = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+)
 
 Tree = dict[str, dict[str, list[Path]]]
 """Images by client and class; all under one client called "" where there are no clients."""
@@ -31,23 +33,44 @@ def read(path: Path, *, size: tuple[int, ...] = (), colour: bool | None = None) 
       size: height and width that images are scaled to; without it all must have the same.
       colour: three channels or one; by default as the first image has it.
     """
-    require(len(size) in (0, 2), "size is a height and a width", size, "give size=[28, 28], or nothing", "size")
+    require(
+        len(size) in (0, 2),
+        "size is a height and a width",
+        got=size,
+        fix="give size=[28, 28], or nothing",
+        setting="size",
+    )
     pillow = library("PIL.Image", "images")
     train = _tree(path / "train" if (path / "train").is_dir() else path)
     test = _tree(path / "test") if (path / "train").is_dir() and (path / "test").is_dir() else {}
     classes = sorted({name for tree in (train, test) for found in tree.values() for name in found})
     first = next(image for found in train.values() for images in found.values() for image in images)
-    like = _decoded(pillow, first, size, "RGB" if colour or (colour is None and _coloured(pillow, first)) else "L")
+    like = _decoded(
+        pillow,
+        first,
+        size,
+        "RGB" if colour or (colour is None and _coloured(pillow, first)) else "L",
+    )
 
     def client(tree: Tree, name: str) -> tuple[np.ndarray, np.ndarray]:
-        files = [(image, classes.index(label)) for label, images in tree[name].items() for image in images]
+        files = [
+            (image, classes.index(label))
+            for label, images in tree[name].items()
+            for image in images
+        ]
         pixels = np.stack([_alike(pillow, image, size, like) for image, _ in files])
         return pixels, np.array([label for _, label in files], np.int32)
 
     facts: dict[str, Any] = {"classes": len(classes), "about": {"class_names": classes}}
     if "" in train:
-        return Found(examples=Examples(*client(train, "")), central=Examples(*client(test, "")) if test else None, **facts)
-    splits = [Split(tuple(tree), lambda name, tree=tree: client(tree, name)) for tree in (train, test)]
+        return Found(
+            examples=Examples(*client(train, "")),
+            global_test=Examples(*client(test, "")) if test else None,
+            **facts,
+        )
+    splits = [
+        Split(tuple(tree), lambda name, tree=tree: client(tree, name)) for tree in (train, test)
+    ]
     return Found(aligned(*splits), **facts)
 
 
@@ -67,9 +90,14 @@ def _tree(root: Path) -> Tree:
         depths.add(len(image.relative_to(root).parts))
         found.setdefault("/".join(client), {}).setdefault(label, []).append(image)
     do = f"arrange them as {root.name}/class/image, or {root.name}/client/class/image"
-    require(bool(found), "a folder of images needs some", f"none below {root}", do)
+    require(bool(found), "a folder of images needs some", got=f"none below {root}", fix=do)
     got = f"depths {sorted(depths)} below {root}"
-    require(depths in ({2}, {3}), "images must lie in a folder of their class, all at one depth", got, do)
+    require(
+        depths in ({2}, {3}),
+        "images must lie in a folder of their class, all at one depth",
+        got=got,
+        fix=do,
+    )
     return found
 
 
@@ -81,18 +109,29 @@ def _coloured(pillow: Any, path: Path) -> bool:
 def _alike(pillow: Any, path: Path, size: tuple[int, ...], like: np.ndarray) -> np.ndarray:
     image = _decoded(pillow, path, size, "RGB" if like.shape[-1] == 3 else "L")
     got = f"{image.shape[:2]} and {like.shape[:2]} ({path.name})"
-    require(image.shape == like.shape, "images must have one size", got, "scale them with size=, such as size=[28,28]", "size")
+    require(
+        image.shape == like.shape,
+        "images must have one size",
+        got=got,
+        fix="scale them with size=, such as size=[28,28]",
+        setting="size",
+    )
     return image
 
 
 def _decoded(pillow: Any, path: Path, size: tuple[int, ...], mode: str) -> np.ndarray:
     with _opened(pillow, path) as image:
         deep = image.mode.startswith(("I", "F"))
-        require(not deep, "only images of 8 bits a channel can be read", f"mode {image.mode} in {path.name}", "convert them")
+        require(
+            not deep,
+            "only images of 8 bits a channel can be read",
+            got=f"mode {image.mode} in {path.name}",
+            fix="convert them",
+        )
         try:
             pixels = image.convert(mode)
         except (OSError, SyntaxError, ValueError) as error:
-            fail(f"{path} is a damaged image", error, "replace or remove it")
+            fail(f"{path} is a damaged image", got=error, fix="replace or remove it")
         scaled = pixels.resize((size[1], size[0])) if size else pixels
         return np.asarray(scaled).reshape(scaled.height, scaled.width, -1)
 
@@ -101,4 +140,4 @@ def _opened(pillow: Any, path: Path) -> Any:
     try:
         return pillow.open(path)
     except (OSError, SyntaxError, ValueError) as error:
-        fail(f"{path} is no image", error, "replace or remove it")
+        fail(f"{path} is no image", got=error, fix="replace or remove it")

@@ -51,7 +51,10 @@ def _strings(data: bytes) -> list[bytes]:
 
 def _floats(data: bytes) -> np.ndarray:
     """Packed into one field, as writers do, or one by one."""
-    parts = [value if isinstance(value, bytes) else struct.pack("<I", value) for _, value in _fields(data)]
+    parts = [
+        value if isinstance(value, bytes) else struct.pack("<I", value)
+        for _, value in _fields(data)
+    ]
     joined = b"".join(parts)
     if len(joined) % 4:
         raise Damaged("floats of odd length")
@@ -62,7 +65,9 @@ def _integers(data: bytes) -> np.ndarray:
     values: list[int] = []
     for _, value in _fields(data):
         values += _varints(value) if isinstance(value, bytes) else [value]
-    return np.array(values, np.uint64).astype(np.int64)  # negative ones are written as two's complement
+    return np.array(values, np.uint64).astype(
+        np.int64
+    )  # negative ones are written as two's complement
 
 
 _LISTS = {1: _strings, 2: _floats, 3: _integers}
@@ -70,7 +75,9 @@ _LISTS = {1: _strings, 2: _floats, 3: _integers}
 
 def _messages(data: bytes, wanted: int) -> Iterator[bytes]:
     """The fields of that number that have a length."""
-    return (value for number, value in _fields(data) if number == wanted and isinstance(value, bytes))
+    return (
+        value for number, value in _fields(data) if number == wanted and isinstance(value, bytes)
+    )
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:

@@ -23,18 +23,32 @@ class Reader(NamedTuple):
 
 
 REGISTRY: dict[str, Reader] = {
-    "generated": Reader("clients that are made up; the source is the word generated", generated.matches, generated.read),
-    "prepared": Reader(
-        "a folder that `fedjax-sim data prepare` wrote, to partition or split it again", existing.matches_prepared, existing.read_prepared
+    "generated": Reader(
+        "clients that are made up; the source is the word generated",
+        generated.matches,
+        generated.read,
     ),
-    "tfds": Reader("a folder of TensorFlow Datasets, in array_record or parquet files", existing.matches_tfds, existing.read_tfds),
+    "prepared": Reader(
+        "a folder that `fedjax-sim data prepare` wrote, to partition or split it again",
+        existing.matches_prepared,
+        existing.read_prepared,
+    ),
+    "tfds": Reader(
+        "a folder of TensorFlow Datasets, in array_record or parquet files",
+        existing.matches_tfds,
+        existing.read_tfds,
+    ),
     "leaf": Reader("LEAF's JSON files, or a folder with train/ and test/", leaf.matches, leaf.read),
     "fedjax": Reader("FedJAX's SQLite file", sqlite.matches_fedjax, sqlite.read_fedjax),
     "tff_sqlite": Reader("TensorFlow Federated's SQLite file", sqlite.matches_tff, sqlite.read_tff),
     "tff_h5": Reader("TensorFlow Federated's HDF5 file", h5.matches, h5.read),
     "npz": Reader("numpy arrays x, y and, if there are clients, client", npz.matches, npz.read),
     "csv": Reader("a table of comma- or tab-separated values", table.matches, table.read),
-    "images": Reader("a folder of images for each class, perhaps in one for each client", images.matches, images.read),
+    "images": Reader(
+        "a folder of images for each class, perhaps in one for each client",
+        images.matches,
+        images.read,
+    ),
 }
 """Name to reader. The first that matches is taken."""
 
@@ -52,5 +66,13 @@ def choose(source: str | Path, form: str | None = None) -> tuple[str, Reader]:
         if reader.matches(path):
             return name, reader
     if not path.exists():
-        fail("the source must exist", path, "give the path of a file or folder, or the word generated")
-    fail("the source is of no known format", path, f"say what it is with --format ({suggest('', REGISTRY)})")
+        fail(
+            "the source must exist",
+            got=path,
+            fix="give the path of a file or folder, or the word generated",
+        )
+    fail(
+        "the source is of no known format",
+        got=path,
+        fix=f"say what it is with --format ({suggest('', REGISTRY)})",
+    )

@@ -32,7 +32,9 @@ def matches_tff(path: Path) -> bool:
     return {"examples", "client_metadata"} <= set(tables(path))
 
 
-def read_fedjax(path: Path, *, x: str = "", y: str = "", shape: tuple[int, ...] = (), test: str = "") -> Found:
+def read_fedjax(
+    path: Path, *, x: str = "", y: str = "", shape: tuple[int, ...] = (), test: str = ""
+) -> Found:
     """FedJAX's: a client's arrays by name, as zipped msgpack. Needs msgpack.
 
     Args:
@@ -46,22 +48,38 @@ def read_fedjax(path: Path, *, x: str = "", y: str = "", shape: tuple[int, ...] 
     library("msgpack", "FedJAX's SQLite files")
 
     def split(database: sqlite3.Connection) -> Split:
-        names = {_name(row[0]): row[0] for row in database.execute("SELECT client_id FROM federated_data ORDER BY rowid")}
+        names = {
+            _name(row[0]): row[0]
+            for row in database.execute("SELECT client_id FROM federated_data ORDER BY rowid")
+        }
 
         def client(name: str) -> tuple[Any, Any]:
-            (data,) = database.execute("SELECT data FROM federated_data WHERE client_id = ?", [names[name]]).fetchone()
+            (data,) = database.execute(
+                "SELECT data FROM federated_data WHERE client_id = ?", [names[name]]
+            ).fetchone()
             return fields(unpacked(data, name), f"client {name!r}", x, y, shape)
 
         return Split(tuple(names), client)
 
     def blocks() -> Iterator[Federation]:
-        with opened(path) as train, opened(Path(test).expanduser()) if test else contextlib.nullcontext() as held:
+        with (
+            opened(path) as train,
+            opened(Path(test).expanduser()) if test else contextlib.nullcontext() as held,
+        ):
             yield from aligned(split(train), None if held is None else split(held))
 
     return Found(blocks())
 
 
-def read_tff(path: Path, *, x: str = "", y: str = "", shape: tuple[int, ...] = (), split: str = "train", test_split: str = "test") -> Found:
+def read_tff(
+    path: Path,
+    *,
+    x: str = "",
+    y: str = "",
+    shape: tuple[int, ...] = (),
+    split: str = "train",
+    test_split: str = "test",
+) -> Found:
     """TensorFlow Federated's: one ``tf.train.Example`` a row, read without TensorFlow.
 
     Args:
@@ -76,20 +94,33 @@ def read_tff(path: Path, *, x: str = "", y: str = "", shape: tuple[int, ...] = (
     select = "SELECT serialized_example_proto FROM examples WHERE split_name = ? AND client_id = ? ORDER BY rowid"
 
     def part(database: sqlite3.Connection, name: str) -> Split:
-        rows = database.execute("SELECT DISTINCT client_id FROM client_metadata WHERE split_name = ? ORDER BY client_id", [name])
+        rows = database.execute(
+            "SELECT DISTINCT client_id FROM client_metadata WHERE split_name = ? ORDER BY client_id",
+            [name],
+        )
 
         def client(who: str) -> tuple[Any, Any]:
             found = [_parsed(row[0], who) for row in database.execute(select, [name, who])]
-            require(bool(found), "every client needs at least one example", f"none for {who!r} in split {name!r}", "mend the file")
+            require(
+                bool(found),
+                "every client needs at least one example",
+                got=f"none for {who!r} in split {name!r}",
+                fix="mend the file",
+            )
             return fields(_stacked(found, who), f"client {who!r}", x, y, shape)
 
         return Split(tuple(row[0] for row in rows), client)
 
     def blocks() -> Iterator[Federation]:
         with opened(path) as database:
-            known = {row[0]: row for row in database.execute("SELECT DISTINCT split_name FROM client_metadata")}
+            known = {
+                row[0]: row
+                for row in database.execute("SELECT DISTINCT split_name FROM client_metadata")
+            }
             lookup("split of the database", split, known)
-            yield from aligned(part(database, split), part(database, test_split) if test_split in known else None)
+            yield from aligned(
+                part(database, split), part(database, test_split) if test_split in known else None
+            )
 
     return Found(blocks())
 
@@ -98,10 +129,16 @@ def read_tff(path: Path, *, x: str = "", y: str = "", shape: tuple[int, ...] = (
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
     """The database, which nothing can change; what SQLite complains of is said in a sentence."""
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as database:
             yield database
     except sqlite3.Error as error:
-        fail(f"{path} cannot be read as an SQLite database", error, "give the path of a whole one, unpacked if it was compressed")
+        fail(
+            f"{path} cannot be read as an SQLite database",
+            got=error,
+            fix="give the path of a whole one, unpacked if it was compressed",
+        )
 
 
 def tables(path: Path) -> list[str]:
@@ -109,7 +146,10 @@ def tables(path: Path) -> list[str]:
     if not path.is_file() or not _begins(path):
         return []
     with opened(path) as database:
-        return [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return [
+            row[0]
+            for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
 
 
 def unpacked(data: bytes, name: str) -> dict[str, Any]:
@@ -126,8 +166,17 @@ def unpacked(data: bytes, name: str) -> dict[str, Any]:
     try:
         held = msgpack.unpackb(zlib.decompress(data), ext_hook=array)
     except (zlib.error, msgpack.UnpackException, ValueError, TypeError) as error:
-        fail(f"the data of client {name!r} cannot be read", error, "give a file that FedJAX wrote")
-    require(isinstance(held, dict), f"the data of client {name!r} must be arrays by name", type(held).__name__, "give a file of FedJAX")
+        fail(
+            f"the data of client {name!r} cannot be read",
+            got=error,
+            fix="give a file that FedJAX wrote",
+        )
+    require(
+        isinstance(held, dict),
+        f"the data of client {name!r} must be arrays by name",
+        got=type(held).__name__,
+        fix="give a file of FedJAX",
+    )
     return held
 
 
@@ -141,9 +190,19 @@ def _begins(path: Path) -> bool:
 
 
 def _check(path: Path, table: str) -> None:
-    require(path.is_file() and _begins(path), "this format is an SQLite database", path, "give the path of one, unpacked if need be")
+    require(
+        path.is_file() and _begins(path),
+        "this format is an SQLite database",
+        got=path,
+        fix="give the path of one, unpacked if need be",
+    )
     found = tables(path)
-    require(table in found, f"a database of this format has the table {table}", found or "none", "choose another --format")
+    require(
+        table in found,
+        f"a database of this format has the table {table}",
+        got=found or "none",
+        fix="choose another --format",
+    )
 
 
 def _name(client: Any) -> str:
@@ -154,13 +213,25 @@ def _parsed(data: bytes, who: str) -> dict[str, Any]:
     try:
         return example(data)
     except Damaged as error:
-        fail(f"an example of client {who!r} cannot be read", error, "give a file that TensorFlow Federated wrote")
+        fail(
+            f"an example of client {who!r} cannot be read",
+            got=error,
+            fix="give a file that TensorFlow Federated wrote",
+        )
 
 
 def _stacked(rows: list[dict[str, Any]], who: str) -> dict[str, Any]:
     """A client's examples by field: a single number or string is no list of one."""
     known = set(rows[0])
     same = all(set(row) == known for row in rows)
-    require(same, "all examples must have the same fields", f"others in an example of client {who!r}", "mend the file")
+    require(
+        same,
+        "all examples must have the same fields",
+        got=f"others in an example of client {who!r}",
+        fix="mend the file",
+    )
     columns = {name: [row[name] for row in rows] for name in known}
-    return {name: [each[0] for each in column] if all(len(each) == 1 for each in column) else column for name, column in columns.items()}
+    return {
+        name: [each[0] for each in column] if all(len(each) == 1 for each in column) else column
+        for name, column in columns.items()
+    }

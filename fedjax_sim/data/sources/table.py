@@ -33,7 +33,9 @@ def matches(path: Path) -> bool:
     return path.is_file() and path.suffix in (".csv", ".tsv")
 
 
-def read(path: Path, *, label: str, client: str = "", features: tuple[str, ...] = (), test: str = "") -> Found:
+def read(
+    path: Path, *, label: str, client: str = "", features: tuple[str, ...] = (), test: str = ""
+) -> Found:
     """The first line names the columns; features are float32, labels whole numbers, or words, which are numbered in their order.
 
     Args:
@@ -50,7 +52,12 @@ def read(path: Path, *, label: str, client: str = "", features: tuple[str, ...] 
     about = {"class_names": classes} if classes else {}
     central = Examples(held.x, test_y) if held else None
     if not client:
-        return Found(examples=Examples(train.x, y), central=central, classes=len(classes) or None, about=about)
+        return Found(
+            examples=Examples(train.x, y),
+            global_test=central,
+            classes=len(classes) or None,
+            about=about,
+        )
     clients = by_client(train.x, y, np.asarray(train.client))
     others = as_split(by_client(held.x, test_y, np.asarray(held.client))) if held else None
     blocks = aligned(as_split(clients), others) if others else [Federation(clients)]
@@ -64,14 +71,28 @@ def _columns(path: Path, label: str, client: str, features: tuple[str, ...]) -> 
     known = f"column of {path.name}"
     owner = lookup(known, client, place) if client else None
     target = lookup(known, label, place)
-    taken = [lookup(known, name, place) for name in features or [name for name in header if name not in (label, client)]]
-    require(bool(taken), f"{path.name} needs a column of features", header, "name them with features=")
+    taken = [
+        lookup(known, name, place)
+        for name in features or [name for name in header if name not in (label, client)]
+    ]
+    require(
+        bool(taken),
+        f"{path.name} needs a column of features",
+        got=header,
+        fix="name them with features=",
+    )
     blocks, labels, clients = [], [], []
     for rows_of_block in _several(rows):
-        blocks.append(_floats(path, [(line, [row[i] for i in taken]) for line, row in rows_of_block], [header[i] for i in taken]))
+        blocks.append(
+            _floats(
+                path,
+                [(line, [row[i] for i in taken]) for line, row in rows_of_block],
+                [header[i] for i in taken],
+            )
+        )
         labels += [row[target] for _, row in rows_of_block]
         clients += [] if owner is None else [row[owner] for _, row in rows_of_block]
-    require(bool(blocks), f"{path.name} needs rows", "a header only", "choose another file")
+    require(bool(blocks), f"{path.name} needs rows", got="a header only", fix="choose another file")
     return Columns(np.concatenate(blocks), labels, clients)
 
 
@@ -85,13 +106,27 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 width = width or len(row)
                 if row:
                     got = f"{len(row)} in line {reader.line_num} of {path.name}"
-                    require(len(row) == width, f"a row has one cell for each of the {width} columns", got, "mend that line")
+                    require(
+                        len(row) == width,
+                        f"a row has one cell for each of the {width} columns",
+                        got=got,
+                        fix="mend that line",
+                    )
                     yield reader.line_num, row
     except OSError as error:
-        fail(f"{path} cannot be read", error.strerror, "give the path of a table")
+        fail(f"{path} cannot be read", got=error.strerror, fix="give the path of a table")
     except (csv.Error, UnicodeDecodeError) as error:
-        fail(f"{path} is no table of text", error, "give a file of comma-separated values in UTF-8")
-    require(width is not None, f"{path.name} needs a line that names its columns", "an empty file", "choose another file")
+        fail(
+            f"{path} is no table of text",
+            got=error,
+            fix="give a file of comma-separated values in UTF-8",
+        )
+    require(
+        width is not None,
+        f"{path.name} needs a line that names its columns",
+        got="an empty file",
+        fix="choose another file",
+    )
 
 
 def _several(rows: Iterator[tuple[int, list[str]]]) -> Iterator[list[tuple[int, list[str]]]]:
@@ -109,7 +144,12 @@ def _floats(path: Path, rows: Sequence[tuple[int, list[str]]], names: list[str])
     try:
         array = np.array([cells for _, cells in rows], np.float64)
     except ValueError:
-        array = np.array([[_number(path, line, name, cell) for name, cell in zip(names, cells, strict=True)] for line, cells in rows])
+        array = np.array(
+            [
+                [_number(path, line, name, cell) for name, cell in zip(names, cells, strict=True)]
+                for line, cells in rows
+            ]
+        )
     if not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0]
         _refuse(path, rows[row][0], names[column], rows[row][1][column])
@@ -125,7 +165,11 @@ def _number(path: Path, line: int, name: str, cell: str) -> float:
 
 def _refuse(path: Path, line: int, name: str, cell: str) -> NoReturn:
     got = f"{cell!r} in line {line}, column {name!r}, of {path.name}"
-    fail("a feature must be a finite number", got, "mend that cell, or name the columns to take with features=")
+    fail(
+        "a feature must be a finite number",
+        got=got,
+        fix="mend that cell, or name the columns to take with features=",
+    )
 
 
 def _numbered(cells: list[str]) -> tuple[np.ndarray, list[str]]:
@@ -136,5 +180,5 @@ def _numbered(cells: list[str]) -> tuple[np.ndarray, list[str]]:
         words, numbers = np.unique(np.asarray(cells), return_inverse=True)
         return numbers.astype(np.int32), words.tolist()
     if any(map(math.isnan, values)):
-        fail("every row needs a label", "nan", "drop the rows without one")
+        fail("every row needs a label", got="nan", fix="drop the rows without one")
     return values.astype(np.int32 if whole(values) else np.float32), []

@@ -63,19 +63,55 @@ def readings(x: Any, y: Any) -> tuple[Any, Any]:
 _AXES = ("features/accel_x", "features/accel_y", "features/accel_z")
 
 CATALOGUE: dict[str, Entry] = {
-    "emnist": Entry("Handwritten characters, 28x28 bytes; emnist/byclass has 62 classes.", "image", "label", convert=upright),
-    "mnist": Entry("Handwritten digits, 28x28 bytes, 10 classes; the writers are not told.", "image", "label"),
+    "emnist": Entry(
+        "Handwritten characters, 28x28 bytes; emnist/byclass has 62 classes.",
+        "image",
+        "label",
+        convert=upright,
+    ),
+    "mnist": Entry(
+        "Handwritten digits, 28x28 bytes, 10 classes; the writers are not told.", "image", "label"
+    ),
     "fashion_mnist": Entry("Articles of clothing, 28x28 bytes, 10 classes.", "image", "label"),
     "kmnist": Entry("Cursive Japanese characters, 28x28 bytes, 10 classes.", "image", "label"),
     "cifar10": Entry("Small photographs, 32x32x3 bytes, 10 classes.", "image", "label"),
-    "cifar100": Entry("Small photographs, 32x32x3 bytes, 100 classes in 20 groups (coarse_label).", "image", "label"),
+    "cifar100": Entry(
+        "Small photographs, 32x32x3 bytes, 100 classes in 20 groups (coarse_label).",
+        "image",
+        "label",
+    ),
     "svhn_cropped": Entry("House numbers, 32x32x3 bytes, 10 classes.", "image", "label"),
-    "imdb_reviews": Entry("Film reviews as 200 hashed words, 2 classes.", "text", "label", convert=words),
-    "ag_news_subset": Entry("News as 200 hashed words, 4 classes.", "description", "label", convert=words),
-    "sentiment140": Entry("Tweets by user as 40 hashed words, 2 classes (3 in test).", "text", "polarity", "user", polarity, None),
-    "reddit": Entry("Posts by author: 80 characters of each, and the next.", "content", "content", "author", characters),
-    "media_sum": Entry("Interviews by speaker: 80 characters of each utterance, and the next.", "utt", "utt", "speaker", characters),
-    "smartwatch_gestures": Entry("Accelerations by participant, 50x3, 20 classes.", _AXES, "gesture", "participant", readings),
+    "imdb_reviews": Entry(
+        "Film reviews as 200 hashed words, 2 classes.", "text", "label", convert=words
+    ),
+    "ag_news_subset": Entry(
+        "News as 200 hashed words, 4 classes.", "description", "label", convert=words
+    ),
+    "sentiment140": Entry(
+        "Tweets by user as 40 hashed words, 2 classes (3 in test).",
+        "text",
+        "polarity",
+        "user",
+        polarity,
+        None,
+    ),
+    "reddit": Entry(
+        "Posts by author: 80 characters of each, and the next.",
+        "content",
+        "content",
+        "author",
+        characters,
+    ),
+    "media_sum": Entry(
+        "Interviews by speaker: 80 characters of each utterance, and the next.",
+        "utt",
+        "utt",
+        "speaker",
+        characters,
+    ),
+    "smartwatch_gestures": Entry(
+        "Accelerations by participant, 50x3, 20 classes.", _AXES, "gesture", "participant", readings
+    ),
 }
 """TFDS name, without configuration and version, to how it is read."""
 

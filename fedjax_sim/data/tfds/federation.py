@@ -29,7 +29,7 @@ def tfds(
     split: str = "train",
     *,
     test_split: str | None = None,
-    central_split: str | None = None,
+    global_test_split: str | None = None,
     x_key: Key | None = None,
     label_key: str | None = None,
     client_key: str | None = None,
@@ -51,7 +51,7 @@ def tfds(
       split: whose examples train; a TFDS expression such as ``"train[:10%]"`` is fine.
       test_split: its examples become the global test set, whoever they belong to. If it has clients of the training split and
         ``test_fraction`` is 0, theirs also become these clients' test examples.
-      central_split: its examples are the global test set instead.
+      global_test_split: its examples are the global test set instead.
       x_key: feature that becomes ``x``; several are stacked along a new last axis; ``a/b`` is feature ``b`` of feature ``a``.
       label_key: feature that becomes ``y``.
       client_key: feature that says whose an example is. Clients are ordered by it and named after it.
@@ -70,24 +70,49 @@ def tfds(
     """
     data = open_tfds(source, data_dir)
     known = entry(data)
-    how = Entry("", x_key or known.x, label_key or known.y, client_key or known.client, convert or known.convert)
+    how = Entry(
+        "",
+        x_key or known.x,
+        label_key or known.y,
+        client_key or known.client,
+        convert or known.convert,
+    )
     train = _read(data, split, how, records)
-    held, common = (None if name is None else _read(data, name, how, records) for name in (test_split, central_split))
+    held, common = (
+        None if name is None else _read(data, name, how, records)
+        for name in (test_split, global_test_split)
+    )
     central = next((Examples(part.x, part.y) for part in (common, held) if part is not None), None)
     if not is_natural(partition):
         parts = deal(partition, train.y, clients, seed, train.client)
-        return from_partition(train.x, train.y, parts, test_fraction=test_fraction, central=central, seed=seed)
+        return from_partition(
+            train.x, train.y, parts, test_fraction=test_fraction, global_test=central, seed=seed
+        )
     do = "pass client_key=, or partition= and clients=: say, 'dirichlet' and 100"
-    require(train.client is not None, "the data do not say whose an example is", f"no client_key for {data.name}", do, "partition")
+    require(
+        train.client is not None,
+        "the data do not say whose an example is",
+        got=f"no client_key for {data.name}",
+        fix=do,
+        setting="partition",
+    )
     mine = by_client(train.x, train.y, train.client)
     agreed(clients, mine.clients, "the data's own clients")
-    matched = None if held is None or test_fraction else _matched(by_client(held.x, held.y, held.client), mine)
-    return federation(*(split_clients(mine, test_fraction, seed) if matched is None else (mine, matched)), central)
+    matched = (
+        None
+        if held is None or test_fraction
+        else _matched(by_client(held.x, held.y, held.client), mine)
+    )
+    return federation(
+        *(split_clients(mine, test_fraction, seed) if matched is None else (mine, matched)), central
+    )
 
 
 def entry(data: TfdsSet) -> Entry:
     """How a data set is read where nothing else is said."""
-    owned = "client_id" in data.features  # no data set of the catalogue has it: this one only shares a name, and nothing is converted
+    owned = (
+        "client_id" in data.features
+    )  # no data set of the catalogue has it: this one only shares a name, and nothing is converted
     guess = Entry("", "image", "label", "client_id" if owned else None)
     known = guess if owned else CATALOGUE.get(data.name, guess)
     return known if known.test in data.builder.info.splits else known._replace(test=None)
@@ -109,11 +134,19 @@ def _read(data: TfdsSet, split: str, how: Entry, records: Records | None) -> _Ro
         sizes = _sizes(x, y, how)
         if owner is not None:
             each = np.shape(owner[0]) != ()
-            owner = _joined(owner) if each else [name for name, size in zip(owner, sizes, strict=True) for _ in range(size)]
+            owner = (
+                _joined(owner)
+                if each
+                else [name for name, size in zip(owner, sizes, strict=True) for _ in range(size)]
+            )
         x, y = _joined(x), _joined(y)
     x, y = _stacked(x), _stacked(y)
     x, y = (x, y) if how.convert is None else how.convert(x, y)
-    return _Rows(_numbers("x", how.x, x), _numbers("y", how.y, y), None if owner is None else np.asarray(_readable(owner)))
+    return _Rows(
+        _numbers("x", how.x, x),
+        _numbers("y", how.y, y),
+        None if owner is None else np.asarray(_readable(owner)),
+    )
 
 
 def _several(data: TfdsSet, how: Entry) -> bool:
@@ -127,8 +160,8 @@ def _sizes(x: list[Any], y: list[Any], how: Entry) -> list[int]:
         require(
             lead[0] == lead[1] != (),
             f"records of several examples need an axis of them, as long for {how.x!r} as for {how.y!r}",
-            lead,
-            "pass records='example' for a data set of one record per example",
+            got=lead,
+            fix="pass records='example' for a data set of one record per example",
         )
     return [len(one) for one in x]
 
@@ -151,10 +184,21 @@ def _numbers(name: str, key: Key, values: Any) -> Any:
     leaves = jax.tree.leaves(values, is_leaf=lambda leaf: isinstance(leaf, list))
     good = all(isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biuf" for leaf in leaves)
     what = f"{name} must be numbers, of one shape for all examples"
-    got = f"feature {key!r} with {'text' if isinstance(values[0], bytes | str) else 'other values'}" if not good else None
-    require(good, what, got, "pass convert=, which turns (x, y) into arrays")
+    got = (
+        f"feature {key!r} with {'text' if isinstance(values[0], bytes | str) else 'other values'}"
+        if not good
+        else None
+    )
+    require(good, what, got=got, fix="pass convert=, which turns (x, y) into arrays")
     narrow = {"i": np.int32, "f": np.float32}
-    return jax.tree.map(lambda leaf: leaf.astype(narrow[leaf.dtype.kind]) if leaf.dtype.name in ("int64", "float64") else leaf, values)
+    return jax.tree.map(
+        lambda leaf: (
+            leaf.astype(narrow[leaf.dtype.kind])
+            if leaf.dtype.name in ("int64", "float64")
+            else leaf
+        ),
+        values,
+    )
 
 
 def _readable(names: list[Any]) -> list[Any]:

@@ -82,7 +82,10 @@ def read_columns(data: TfdsSet, split: str, *keys: Key) -> list[list[Any]]:
     Raises:
       FedError: where a feature, the split or a file of it is missing.
     """
-    ways = [[lookup("feature of the TFDS data set", name, data.features).way for name in _names(key)] for key in keys]
+    ways = [
+        [lookup("feature of the TFDS data set", name, data.features).way for name in _names(key)]
+        for key in keys
+    ]
     records = _records(data, split, {way[0] for each in ways for way in each})
     columns = [[] for _ in keys]
     for start in range(0, len(records), _BLOCK):
@@ -90,7 +93,9 @@ def read_columns(data: TfdsSet, split: str, *keys: Key) -> list[list[Any]]:
             block = records.__getitems__(range(start, min(start + _BLOCK, len(records))))
         for column, key, way in zip(columns, keys, ways, strict=True):
             parts = ([_at(record, each) for each in way] for record in block)
-            column += [part[0] if isinstance(key, str) else np.stack(part, axis=-1) for part in parts]
+            column += [
+                part[0] if isinstance(key, str) else np.stack(part, axis=-1) for part in parts
+            ]
     return columns
 
 
@@ -109,8 +114,18 @@ def locate(source: str | Path, data_dir: str | Path | None = None) -> Path:
     places = [Path(source).expanduser(), home / str(source).replace(":", "/")]
     found = next(filter(None, map(_below, places)), [])
     if not found:
-        fail("no prepared TFDS data set", f"no dataset_info.json in {' or '.join(map(str, places))}", _advice(source, data_dir), "source")
-    require(len(found) == 1, "several TFDS data sets", [str(path) for path in found], "name one of them")
+        fail(
+            "no prepared TFDS data set",
+            got=f"no dataset_info.json in {' or '.join(map(str, places))}",
+            fix=_advice(source, data_dir),
+            setting="source",
+        )
+    require(
+        len(found) == 1,
+        "several TFDS data sets",
+        got=[str(path) for path in found],
+        fix="name one of them",
+    )
     _check_readable(found[0])
     return found[0]
 
@@ -133,12 +148,18 @@ def _below(root: Path) -> list[Path]:
 
 
 def _version(folder: Path) -> tuple[int, ...]:
-    return tuple(map(int, folder.name.split("."))) if re.fullmatch(r"\d+\.\d+\.\d+", folder.name) else ()
+    return (
+        tuple(map(int, folder.name.split(".")))
+        if re.fullmatch(r"\d+\.\d+\.\d+", folder.name)
+        else ()
+    )
 
 
 def _advice(source: str | Path, data_dir: str | Path | None) -> str:
     name, known = str(source), re.split("[/:]", str(source))[0] in CATALOGUE
-    if not known and (isinstance(source, Path) or not re.fullmatch(r"\w+(/[\w.-]+)?(:[\d.]+)?", name)):
+    if not known and (
+        isinstance(source, Path) or not re.fullmatch(r"\w+(/[\w.-]+)?(:[\d.]+)?", name)
+    ):
         return "give the folder of a prepared one, or a name that `fedjax-sim list datasets` knows"
     where = None if data_dir is None else str(data_dir)
     spelt = "" if known else f"check the name ({suggest(name, CATALOGUE)}), or "
@@ -149,17 +170,36 @@ def _check_readable(folder: Path) -> None:
     with _reading(folder):
         form = json.loads((folder / "dataset_info.json").read_text()).get("fileFormat", "tfrecord")
     do = "prepare it again with file_format='array_record'"
-    require(form in _READERS, f"only {' and '.join(_READERS)} files can be read without TensorFlow", f"{form} in {folder}", do)
+    require(
+        form in _READERS,
+        f"only {' and '.join(_READERS)} files can be read without TensorFlow",
+        got=f"{form} in {folder}",
+        fix=do,
+    )
     reader = _READERS[form]
     there = importlib.util.find_spec(reader) is not None
-    require(there, f"reading {form} files needs the package {reader}", f"none, for {folder}", f"install it with `pip install {reader}`")
+    require(
+        there,
+        f"reading {form} files needs the package {reader}",
+        got=f"none, for {folder}",
+        fix=f"install it with `pip install {reader}`",
+    )
     whole = (folder / "features.json").is_file()
-    require(whole, "a TFDS data set needs its features.json", f"none in {folder}", "copy the whole folder, or prepare it again")
+    require(
+        whole,
+        "a TFDS data set needs its features.json",
+        got=f"none in {folder}",
+        fix="copy the whole folder, or prepare it again",
+    )
     with _reading(folder):
         classes = list(_foreign(files.parsed((folder / "features.json").read_bytes())))
-    new = [name for name in classes if name.rpartition(".")[0] not in sys.modules]  # which TFDS would import
+    new = [
+        name for name in classes if name.rpartition(".")[0] not in sys.modules
+    ]  # which TFDS would import
     do = "import that class's module first, if you trust whoever wrote this folder"
-    require(not new, "features must be of classes of TFDS's own", f"{new[:1]} in {folder}", do)
+    require(
+        not new, "features must be of classes of TFDS's own", got=f"{new[:1]} in {folder}", fix=do
+    )
 
 
 def _foreign(value: Any) -> Iterator[str]:
@@ -167,12 +207,18 @@ def _foreign(value: Any) -> Iterator[str]:
     if isinstance(value, str) and "{" in value:
         with contextlib.suppress(ValueError):
             yield from _foreign(files.parsed(value))
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+    for inner in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
         yield from _foreign(inner)
     if isinstance(value, dict):
         keys = ("pythonClassName", "python_class_name", *(("type",) if "content" in value else ()))
         names = (value[key] for key in keys if key in value)
-        yield from (name for name in names if isinstance(name, str) and not name.startswith("tensorflow_datasets."))
+        yield from (
+            name
+            for name in names
+            if isinstance(name, str) and not name.startswith("tensorflow_datasets.")
+        )
 
 
 def _records(data: TfdsSet, split: str, wanted: set[str]) -> Any:
@@ -182,13 +228,33 @@ def _records(data: TfdsSet, split: str, wanted: set[str]) -> Any:
     info = data.builder.info
     for part in split.split("+"):
         name = part.split("[")[0].strip()
-        parts = info.splits if name == "all" else [lookup("split of the TFDS data set", name, info.splits) and name]
-        absent = [str(path) for each in parts for path in info.splits[each].filepaths if not path.exists()]
-        require(not absent, "a file of the TFDS data set is missing", absent[:1], "copy the whole folder, or prepare it again")
-    images = {name for name, feature in info.features.items() if isinstance(feature, tfds.features.Image)}
+        parts = (
+            info.splits
+            if name == "all"
+            else [lookup("split of the TFDS data set", name, info.splits) and name]
+        )
+        absent = [
+            str(path) for each in parts for path in info.splits[each].filepaths if not path.exists()
+        ]
+        require(
+            not absent,
+            "a file of the TFDS data set is missing",
+            got=absent[:1],
+            fix="copy the whole folder, or prepare it again",
+        )
+    images = {
+        name for name, feature in info.features.items() if isinstance(feature, tfds.features.Image)
+    }
     with _reading(data.folder):
-        records = data.builder.as_data_source(split=split, decoders={name: tfds.decode.SkipDecoding() for name in images - wanted})
-    require(len(records) > 0, "a split needs at least one record", f"none in {split} of {data.folder}", "choose another split")
+        records = data.builder.as_data_source(
+            split=split, decoders={name: tfds.decode.SkipDecoding() for name in images - wanted}
+        )
+    require(
+        len(records) > 0,
+        "a split needs at least one record",
+        got=f"none in {split} of {data.folder}",
+        fix="choose another split",
+    )
     return records
 
 
@@ -202,7 +268,11 @@ def _reading(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:  # of many kinds, by file format
         got = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
-        fail(f"{folder} cannot be read", got, "choose another split, copy the whole folder, or prepare it again")
+        fail(
+            f"{folder} cannot be read",
+            got=got,
+            fix="choose another split, copy the whole folder, or prepare it again",
+        )
     finally:
         logger.setLevel(before)
 

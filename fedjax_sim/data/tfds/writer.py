@@ -14,7 +14,9 @@ from fedjax_sim.data.population import Examples, Population
 from fedjax_sim.data.prepared.columns import fresh_folder, saving
 
 
-def save_tfds(data: Federation, out: str | Path, *, name: str, x_key: str = "image", label_key: str = "label") -> Path:
+def save_tfds(
+    data: Federation, out: str | Path, *, name: str, x_key: str = "image", label_key: str = "label"
+) -> Path:
     """A federation for other programs that read TFDS; this one opens its own form (:func:`fedjax_sim.data.save`) much faster.
 
     Splits are ``train``, ``test`` (the same clients' test examples, of those that have any) and ``central`` (records of one client
@@ -31,20 +33,39 @@ def save_tfds(data: Federation, out: str | Path, *, name: str, x_key: str = "ima
       FedError: where ``x`` or ``y`` is not one array, ``out`` exists, or it cannot be written.
     """
     single = isinstance(data.train.x, np.ndarray) and isinstance(data.train.y, np.ndarray)
-    require(single, "a TFDS record holds one array of examples and one of labels", "several or none", "save it with fedjax_sim.data.save")
-    parts = {"train": data.train, "test": data.test, "central": data.central and _one_client(data.central)}
+    require(
+        single,
+        "a TFDS record holds one array of examples and one of labels",
+        got="several or none",
+        fix="save it with fedjax_sim.data.save",
+    )
+    parts = {
+        "train": data.train,
+        "test": data.test,
+        "central": data.global_test and _one_client(data.global_test),
+    }
     import tensorflow_datasets as tfds  # a second or two
     from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
     def tensor(leaf: Any) -> Any:
-        return tfds.features.Tensor(shape=(None, *leaf.shape[1:]), dtype=leaf.dtype, encoding="bytes")
+        return tfds.features.Tensor(
+            shape=(None, *leaf.shape[1:]), dtype=leaf.dtype, encoding="bytes"
+        )
 
-    features = {"client_id": tfds.features.Text(), x_key: tensor(data.train.x), label_key: tensor(data.train.y)}
+    features = {
+        "client_id": tfds.features.Text(),
+        x_key: tensor(data.train.x),
+        label_key: tensor(data.train.y),
+    }
     out = Path(out).expanduser()
     with fresh_folder(out) as part, saving(out):
         identity = DatasetIdentity(name, tfds.core.Version("1.0.0"), str(part), "fedjax_sim")
-        info = tfds.core.DatasetInfo(builder=identity, features=tfds.features.FeaturesDict(features))
-        writer = tfds.core.SequentialWriter(info, max_examples_per_shard=100_000, file_format="array_record")
+        info = tfds.core.DatasetInfo(
+            builder=identity, features=tfds.features.FeaturesDict(features)
+        )
+        writer = tfds.core.SequentialWriter(
+            info, max_examples_per_shard=100_000, file_format="array_record"
+        )
         writer.initialize_splits([split for split, clients in parts.items() if clients is not None])
         for split, clients in parts.items():
             if clients is not None:

@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec as P
 from fedjax_sim.core.types import PyTree, RoundState, Variables
 from fedjax_sim.engine.devices.sharding import laid, laid_state, mesh_of, near_mesh
 from fedjax_sim.engine.plan import AXIS, Plan
-from fedjax_sim.runtime.devices import settled
+from fedjax_sim.runtime.devices import aligned_copy
 
 Spmd = Callable[[RoundState, PyTree], PyTree]
 
@@ -69,26 +69,38 @@ def make_backend(plan: Plan) -> Backend:
     adapter = ADAPTERS[plan.backend]
 
     def share(values: PyTree) -> PyTree:
-        return put(jax.tree.map(settled, values) if plan.platform == "cpu" else values, whole)
+        return put(jax.tree.map(aligned_copy, values) if plan.platform == "cpu" else values, whole)
 
     def place(state: RoundState) -> RoundState:
         # Copied first: the round donates its state, and the caller keeps what it passed in.
         own = jax.tree.map(lambda leaf: np.array(leaf, copy=True), replace(state, memory=()))
-        blocks = jax.tree.map(lambda leaf: _blocks(np.asarray(leaf), plan.groups, per_device), state.memory)
+        blocks = jax.tree.map(
+            lambda leaf: _blocks(np.asarray(leaf), plan.replicas, per_device), state.memory
+        )
         filled = replace(own, memory=blocks)
         return jax.tree.map(put, filled, laid_state(plan, mesh, filled))
 
     def deal(blocks: Sequence[PyTree], memory: bool = False) -> PyTree:
         def join(where: NamedSharding, *leaves: np.ndarray) -> jax.Array:
             pieces = [leaf[None] if per_device else leaf for leaf in leaves]
-            shape = (plan.groups * len(pieces[0]), *pieces[0].shape[1:])
+            shape = (plan.replicas * len(pieces[0]), *pieces[0].shape[1:])
             parts = where.addressable_devices_indices_map(shape)
             # Devices that share a model have the same clients.
-            mine = [(device, pieces[i // plan.model], parts[device] or ()) for i, device in enumerate(plan.local_devices)]
-            placed = [jax.device_put(piece[(slice(None), *part[1:])], device) for device, piece, part in mine]
+            mine = [
+                (device, pieces[i // plan.devices_per_client], parts[device] or ())
+                for i, device in enumerate(plan.local_devices)
+            ]
+            placed = [
+                jax.device_put(piece[(slice(None), *part[1:])], device)
+                for device, piece, part in mine
+            ]
             return jax.make_array_from_single_device_arrays(shape, where, placed)
 
-        places = laid(plan, mesh, "memory", blocks[0], True) if memory else jax.tree.map(lambda leaf: split, blocks[0])
+        places = (
+            laid(plan, mesh, "memory", blocks[0], True)
+            if memory
+            else jax.tree.map(lambda leaf: split, blocks[0])
+        )
         return jax.tree.map(join, places, *blocks)
 
     def logical(state: RoundState, population: int) -> RoundState:
@@ -104,27 +116,33 @@ def make_backend(plan: Plan) -> Backend:
     return Backend(program(True), program(False), partial(first, plan), place, share, deal, logical)
 
 
-def first(plan: Plan, make: Callable[..., RoundState], sizes: Any, variables: Variables, seed: Any) -> RoundState:
+def first(
+    plan: Plan, make: Callable[..., RoundState], sizes: Any, variables: Variables, seed: Any
+) -> RoundState:
     """``make(sizes, variables, seed)``, compiled. Where models are spread, no device holds one that is whole."""
-    if plan.model == 1:
+    if plan.devices_per_client == 1:
         return jax.jit(make)(sizes, variables, seed)
     mesh = near_mesh(plan)
     variables = jax.tree.map(put, variables, laid(plan, mesh, "algorithm", variables))
     like = jax.eval_shape(make, sizes, variables, seed)
-    return jax.jit(make, out_shardings=laid_state(plan, mesh, like, rows=False))(sizes, variables, seed)
+    return jax.jit(make, out_shardings=laid_state(plan, mesh, like, rows=False))(
+        sizes, variables, seed
+    )
 
 
 def nearest(plan: Plan, values: PyTree) -> PyTree:
     """Values of the algorithm's, such as a model, as one device has them, or the devices that share a model: enough to compute with,
     and it spares the others a program."""
-    if plan.model == 1:
+    if plan.devices_per_client == 1:
         return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, values)
 
     def one(leaf: jax.Array, where: NamedSharding) -> jax.Array:
         held = {part.device: part for part in leaf.addressable_shards}
         parts = where.devices_indices_map(leaf.shape)
         if all(device in held and held[device].index == part for device, part in parts.items()):
-            return jax.make_array_from_single_device_arrays(leaf.shape, where, [held[device].data for device in parts])
+            return jax.make_array_from_single_device_arrays(
+                leaf.shape, where, [held[device].data for device in parts]
+            )
         return jax.device_put(on_host(leaf), where)
 
     return jax.tree.map(one, values, laid(plan, near_mesh(plan), "algorithm", values))
@@ -134,7 +152,12 @@ def put(values: PyTree, where: NamedSharding) -> PyTree:
     """Values that every process has, as they lie on the devices of all."""
     if where.is_fully_addressable:
         return jax.device_put(values, where)
-    return jax.tree.map(lambda leaf: jax.make_array_from_callback(np.shape(leaf), where, lambda part: np.asarray(leaf)[part]), values)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_callback(
+            np.shape(leaf), where, lambda part: np.asarray(leaf)[part]
+        ),
+        values,
+    )
 
 
 def on_host(leaf: jax.Array) -> np.ndarray:
@@ -157,7 +180,11 @@ def collected(values: PyTree) -> PyTree:
 def _blocks(leaf: np.ndarray, devices: int, per_device: bool) -> np.ndarray:
     """Rows padded with zeros to a multiple of the devices; ``[D, R, ...]`` for pmap."""
     missing = -len(leaf) % devices
-    padded = np.concatenate([leaf, np.zeros((missing, *leaf.shape[1:]), leaf.dtype)]) if missing else leaf
+    padded = (
+        np.concatenate([leaf, np.zeros((missing, *leaf.shape[1:]), leaf.dtype)])
+        if missing
+        else leaf
+    )
     return padded.reshape(devices, -1, *padded.shape[1:]) if per_device else padded
 
 
@@ -178,24 +205,44 @@ def _pmap(spmd: Spmd, plan: Plan, layout: PyTree, advances: bool) -> Compiled:
     # pmap wants at least one mapped argument, and an algorithm without memory has none.
     ranks = jax.device_put(jnp.arange(len(devices)), NamedSharding(mesh, P(AXIS)))
     axes = {"in_axes": (state, given, 0), "out_axes": (state, None) if advances else None}
-    mapped = jax.pmap(lambda s, t, rank: spmd(s, t), AXIS, devices=devices, donate_argnums=(0,) if advances else (), **axes)
-    return Compiled(lambda s, t: mapped(s, t, ranks), lambda s, t: mapped.lower(s, t, ranks), lambda s, t: (s, t, ranks))
+    mapped = jax.pmap(
+        lambda s, t, rank: spmd(s, t),
+        AXIS,
+        devices=devices,
+        donate_argnums=(0,) if advances else (),
+        **axes,
+    )
+    return Compiled(
+        lambda s, t: mapped(s, t, ranks),
+        lambda s, t: mapped.lower(s, t, ranks),
+        lambda s, t: (s, t, ranks),
+    )
 
 
 def _shard_map(spmd: Spmd, plan: Plan, layout: PyTree, advances: bool) -> Compiled:
-    mesh, state, given = mesh_of(plan), _layout(P(), P(AXIS)), jax.tree.map(lambda blocks: P(AXIS) if blocks else P(), layout)
+    mesh, state, given = (
+        mesh_of(plan),
+        _layout(P(), P(AXIS)),
+        jax.tree.map(lambda blocks: P(AXIS) if blocks else P(), layout),
+    )
     specs = {"in_specs": (state, given), "out_specs": (state, P()) if advances else P()}
     mapped = jax.shard_map(spmd, mesh=mesh, axis_names={AXIS}, check_vma=False, **specs)
     donated, whole = (0,) if advances else (), NamedSharding(mesh, P())
     plain = jax.jit(mapped, donate_argnums=donated)
 
     def jitted(state: RoundState) -> Any:
-        if plan.model == 1:
+        if plan.devices_per_client == 1:
             return plain
         # XLA would lay out what is its own as it likes, but the next round takes the state as this one did.
-        return jax.jit(mapped, donate_argnums=donated, out_shardings=(laid_state(plan, mesh, state), whole) if advances else whole)
+        return jax.jit(
+            mapped,
+            donate_argnums=donated,
+            out_shardings=(laid_state(plan, mesh, state), whole) if advances else whole,
+        )
 
-    return Compiled(lambda s, t: jitted(s)(s, t), lambda s, t: jitted(s).lower(s, t), lambda s, t: (s, t))
+    return Compiled(
+        lambda s, t: jitted(s)(s, t), lambda s, t: jitted(s).lower(s, t), lambda s, t: (s, t)
+    )
 
 
 ADAPTERS = {"vmap": _vmap, "pmap": _pmap, "shard_map": _shard_map}

@@ -19,7 +19,7 @@ from fedjax_sim.core.types import Array, PyTree
 from fedjax_sim.engine.plan import AXIS
 
 
-class Loan(NamedTuple):
+class LocalRows(NamedTuple):
     """A table that a device's queues may read and write, and which of its rows belong to whom."""
 
     table: PyTree
@@ -27,7 +27,7 @@ class Loan(NamedTuple):
     """int32[S / D, Q], row of each of this device's clients; past the end for absent ones on one device."""
 
 
-def borrow(memory: PyTree, ids: Array, devices: int, lent: bool = False) -> Loan:
+def gather_rows(memory: PyTree, ids: Array, devices: int, on_host: bool = False) -> LocalRows:
     """Rows for this device's shards.
 
     Args:
@@ -36,24 +36,35 @@ def borrow(memory: PyTree, ids: Array, devices: int, lent: bool = False) -> Loan
       devices: D; where some share a model, how many such groups there are.
       lent: whether the host has lent the memory: it is the rows of this device's clients already, in the order of its shards.
     """
-    if devices == 1 and not lent:
-        return Loan(memory, ids)
+    if devices == 1 and not on_host:
+        return LocalRows(memory, ids)
     wanted = ids.reshape(devices, -1)
     slots = jnp.arange(wanted.shape[1], dtype=jnp.int32).reshape(-1, ids.shape[1])
-    if lent:
-        return Loan(memory, slots)
-    rows = jax.tree.map(lambda leaf: jnp.zeros((wanted.shape[1], *leaf.shape[1:]), leaf.dtype), memory)
+    if on_host:
+        return LocalRows(memory, slots)
+    rows = jax.tree.map(
+        lambda leaf: jnp.zeros((wanted.shape[1], *leaf.shape[1:]), leaf.dtype), memory
+    )
 
     def fill(hop: Array, rows: PyTree) -> PyTree:
         place, mine = _owned(memory, wanted, hop)
         return _pass_on(tree.where(mine, tree.take(memory, place), rows), devices)
 
-    return Loan(lax.fori_loop(0, devices, fill, rows) if jax.tree.leaves(memory) else memory, slots)
+    return LocalRows(
+        lax.fori_loop(0, devices, fill, rows) if jax.tree.leaves(memory) else memory, slots
+    )
 
 
-def give_back(memory: PyTree, loan: Loan, ids: Array, devices: int, population: Array, lent: bool = False) -> PyTree:
+def scatter_rows(
+    memory: PyTree,
+    loan: LocalRows,
+    ids: Array,
+    devices: int,
+    population: Array,
+    on_host: bool = False,
+) -> PyTree:
     """This device's block of the table with every shard's rows written; absent clients write nothing."""
-    if devices == 1 or lent:
+    if devices == 1 or on_host:
         return loan.table
     wanted = jnp.where(ids < population, ids, tree.NOWHERE).reshape(devices, -1)
 
@@ -62,7 +73,11 @@ def give_back(memory: PyTree, loan: Loan, ids: Array, devices: int, population: 
         place, mine = _owned(block, wanted, hop)
         return _pass_on(rows, devices), tree.put(block, jnp.where(mine, place, tree.NOWHERE), rows)
 
-    return lax.fori_loop(0, devices, write, (loan.table, memory))[1] if jax.tree.leaves(memory) else memory
+    return (
+        lax.fori_loop(0, devices, write, (loan.table, memory))[1]
+        if jax.tree.leaves(memory)
+        else memory
+    )
 
 
 def _owned(block: PyTree, wanted: Array, hop: Array) -> tuple[Array, Array]:

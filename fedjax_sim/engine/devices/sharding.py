@@ -28,14 +28,16 @@ SMALL = 2**12
 
 def mesh_of(plan: Plan) -> Mesh:
     """The plan's devices: in a row, or as groups that share a model."""
-    if plan.model == 1:
+    if plan.devices_per_client == 1:
         return Mesh(np.array(plan.devices), (AXIS,))
-    return Mesh(np.array(plan.devices).reshape(plan.groups, plan.model), (AXIS, MODEL))
+    return Mesh(
+        np.array(plan.devices).reshape(plan.replicas, plan.devices_per_client), (AXIS, MODEL)
+    )
 
 
 def near_mesh(plan: Plan) -> Mesh:
     """The first devices of this process that share a model."""
-    return Mesh(np.array(plan.local_devices[: plan.model]), (MODEL,))
+    return Mesh(np.array(plan.local_devices[: plan.devices_per_client]), (MODEL,))
 
 
 def largest(ways: int, shape: tuple[int, ...]) -> P:
@@ -68,19 +70,32 @@ def spec_of(plan: Plan, path: str, shape: tuple[int, ...]) -> P:
     Raises:
       FedError: where the user's rule names another axis, or splits what the devices do not divide.
     """
-    if plan.model == 1:
+    if plan.devices_per_client == 1:
         return P()
-    spec = plan.layout(path, shape) if plan.layout and not path.startswith(BATCH) else RULES[plan.split](plan.model, path, shape)
+    spec = (
+        plan.layout(path, shape)
+        if plan.layout and not path.startswith(BATCH)
+        else RULES[plan.split](plan.devices_per_client, path, shape)
+    )
     names = tuple(spec) if isinstance(spec, P) else ("?",)
     known = set(names) <= {None, MODEL} and names.count(MODEL) <= 1 and len(names) <= len(shape)
     what, do = (
         f"engine.layout must name {MODEL!r} for at most one dimension of {path}",
         f"return PartitionSpec(), or one with {MODEL!r} once",
     )
-    require(known, what, f"{spec} for the shape {shape}", do, "engine.layout")
+    require(known, what, got=f"{spec} for the shape {shape}", fix=do, setting="engine.layout")
     length = shape[names.index(MODEL)] if MODEL in names else 0
-    what, got = f"engine.layout splits a dimension of {path} that engine.model does not divide", f"{length} over {plan.model} devices"
-    require(length % plan.model == 0, what, got, "split another dimension, or none with PartitionSpec()", "engine.layout")
+    what, got = (
+        f"engine.layout splits a dimension of {path} that engine.devices_per_client does not divide",
+        f"{length} over {plan.devices_per_client} devices",
+    )
+    require(
+        length % plan.devices_per_client == 0,
+        what,
+        got=got,
+        fix="split another dimension, or none with PartitionSpec()",
+        setting="engine.layout",
+    )
     return spec
 
 
@@ -98,25 +113,32 @@ def laid_state(plan: Plan, mesh: Mesh, state: RoundState, rows: bool = True) -> 
     """Where every leaf of a state is: the algorithm's own by the rule, clients' memory (all ``rows``, or a single one) too, the rest
     whole."""
     whole: Any = jax.tree.map(lambda leaf: NamedSharding(mesh, P()), state)
-    own, memory = laid(plan, mesh, "algorithm", state.algorithm), laid(plan, mesh, "memory", state.memory, rows)
+    own, memory = (
+        laid(plan, mesh, "algorithm", state.algorithm),
+        laid(plan, mesh, "memory", state.memory, rows),
+    )
     return whole.replace(algorithm=own, memory=memory)
 
 
 def spread(plan: Plan, work: Work) -> Work:
     """The work with its results laid out by the rule; as it is where a client's model has a device to itself."""
-    if plan.model == 1:
+    if plan.devices_per_client == 1:
         return work
 
     def start(client: Any, memory: PyTree) -> PyTree:
         return hold(plan, "local", work.start(client, memory))
 
-    def step(client: Any, memory: PyTree, local: PyTree, k: Any, drawn: Any) -> tuple[PyTree, PyTree]:
+    def step(
+        client: Any, memory: PyTree, local: PyTree, k: Any, drawn: Any
+    ) -> tuple[PyTree, PyTree]:
         local, metrics = work.step(client, memory, local, k, hold(plan, BATCH, drawn))
         return hold(plan, "local", local), metrics
 
     def finish(client: Any, memory: PyTree, local: PyTree) -> Finished:
         left = work.finish(client, memory, local)
-        return left._replace(upload=hold(plan, "upload", left.upload), memory=hold(plan, "memory", left.memory))
+        return left._replace(
+            upload=hold(plan, "upload", left.upload), memory=hold(plan, "memory", left.memory)
+        )
 
     return work._replace(start=start, step=step, finish=finish)
 
@@ -134,5 +156,7 @@ def hold(plan: Plan, name: str, values: PyTree) -> PyTree:
 def nbytes(plan: Plan, name: str, values: PyTree) -> int:
     """Bytes on each device of arrays, or shapes, that are laid out by the rule."""
     places = jax.tree.leaves(laid(plan, mesh_of(plan), name, values))
-    parts = [plan.model if MODEL in where.spec else 1 for where in places]
-    return sum(tree.nbytes(leaf) // part for leaf, part in zip(jax.tree.leaves(values), parts, strict=True))
+    parts = [plan.devices_per_client if MODEL in where.spec else 1 for where in places]
+    return sum(
+        tree.nbytes(leaf) // part for leaf, part in zip(jax.tree.leaves(values), parts, strict=True)
+    )

@@ -22,28 +22,28 @@ import numpy as np
 from fedjax_sim.core.errors import FedError, fail, require
 from fedjax_sim.core.types import Outcome, PyTree, RoundState
 from fedjax_sim.engine.devices.backends import Backend
-from fedjax_sim.engine.host.examples import Order, Parcel, Supplier
+from fedjax_sim.engine.host.examples import CohortLoader, LoadedCohort, SampledCohort
 from fedjax_sim.engine.host.rows import Description, Pipeline, Vault, open_pipeline, open_vault
-from fedjax_sim.engine.nonfinite import Guard
+from fedjax_sim.engine.nonfinite import NonFinitePolicy
 from fedjax_sim.engine.plan import Plan
 
 
-class Keeping(NamedTuple):
-    """A program's client memory on the host. Made by :func:`make_keeping`."""
+class HostMemory(NamedTuple):
+    """A program's client memory on the host. Made by :func:`make_host_memory`."""
 
     use: Callable[[str | Path], None]
     """``folder -> None``: where it is kept; a temporary folder otherwise. To be called before a first state is made."""
     begin: Callable[[PyTree], None]
     """``row -> None``: nobody remembers more than this row, that of a client before its first round."""
-    lend: Callable[[RoundState, Order], PyTree]
+    fetch: Callable[[RoundState, SampledCohort], PyTree]
     """``(state, order) -> memory``: the rows of the clients of the round after this state, on the devices."""
-    expect: Callable[[Order | None], None]
+    prefetch: Callable[[SampledCohort | None], None]
     """``next order -> None``: whose rows are wanted next, if known, while a round has begun; reading them need not wait for it."""
-    put_away: Callable[[Order, PyTree], None]
+    store: Callable[[SampledCohort, PyTree], None]
     """``(order, memory) -> None``: what a round that has begun will leave."""
-    forget: Callable[[], None]
+    cancel: Callable[[], None]
     """``() -> None``: the round that rows were lent to did not come about."""
-    show: Callable[[Any], PyTree]
+    fetch_to_devices: Callable[[Any], PyTree]
     """``ids int64[D * k] -> memory``: their rows, up to date, on the devices in turn, to be looked at."""
     read: Callable[[Any], PyTree]
     """``ids int64[k] -> memory [k, ...]``: the same, on the host."""
@@ -74,18 +74,30 @@ class _Shelf:
     """The clients whose rows are being read ahead."""
 
 
-def make_keeping(plan: Plan, backend: Backend, clients: int) -> Keeping:
+def make_host_memory(plan: Plan, backend: Backend, clients: int) -> HostMemory:
     """Memory of so many clients (N), for a program on these devices."""
     require(
         len(plan.local_devices) == len(plan.devices),
         "client memory on the host needs a single process",
-        "several",
-        "use engine.keep = 'device'",
+        got="several",
+        fix="use engine.client_memory = 'device'",
     )
     shelf = _Shelf(plan, backend, clients)
     weakref.finalize(shelf, shelf.held.close)
-    actions: tuple[Any, ...] = (_use, _begin, _lend, _expect, _put_away, _forget, _show, _read, _snapshot, _restore, _retain)
-    return Keeping(*(partial(action, shelf) for action in actions))
+    actions: tuple[Any, ...] = (
+        _use,
+        _begin,
+        _lend,
+        _expect,
+        _put_away,
+        _forget,
+        _show,
+        _read,
+        _snapshot,
+        _restore,
+        _retain,
+    )
+    return HostMemory(*(partial(action, shelf) for action in actions))
 
 
 def _use(shelf: _Shelf, folder: str | Path) -> None:
@@ -104,11 +116,14 @@ def _begin(shelf: _Shelf, row: PyTree) -> None:
     _fresh(shelf, 0)
 
 
-def _lend(shelf: _Shelf, state: RoundState, order: Order) -> PyTree:
-    at, ids = int(np.asarray(state.round)), seats(order)
+def _lend(shelf: _Shelf, state: RoundState, order: SampledCohort) -> PyTree:
+    at, ids = int(np.asarray(state.round)), clients_in_shard_order(order)
     do = "go on from the state of that round, or restore a checkpoint of this one"
     require(
-        at == shelf.round, "what clients remember belongs to another round", f"that of round {shelf.round} for a state of round {at}", do
+        at == shelf.round,
+        "what clients remember belongs to another round",
+        got=f"that of round {shelf.round} for a state of round {at}",
+        fix=do,
     )
     if shelf.asked is not None and not np.array_equal(shelf.asked, ids):
         _fresh(shelf, at)
@@ -119,15 +134,20 @@ def _lend(shelf: _Shelf, state: RoundState, order: Order) -> PyTree:
     return _deal(shelf, pipeline.take())
 
 
-def _expect(shelf: _Shelf, following: Order | None) -> None:
+def _expect(shelf: _Shelf, following: SampledCohort | None) -> None:
     if following is not None:
-        shelf.asked = seats(following)
+        shelf.asked = clients_in_shard_order(following)
         _line(shelf).prefetch(shelf.asked)
 
 
-def _put_away(shelf: _Shelf, order: Order, memory: PyTree) -> None:
+def _put_away(shelf: _Shelf, order: SampledCohort, memory: PyTree) -> None:
     pipeline, per_device = _line(shelf), shelf.plan.backend == "pmap"
-    pipeline.deliver(seats(order), jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), memory) if per_device else memory)
+    pipeline.deliver(
+        clients_in_shard_order(order),
+        jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), memory)
+        if per_device
+        else memory,
+    )
     shelf.round += 1
 
 
@@ -149,8 +169,12 @@ def _deal(shelf: _Shelf, rows: PyTree) -> PyTree:
     leaves, structure = jax.tree.flatten(rows)
     if not leaves:
         return rows
-    blocks = zip(*(np.split(np.ascontiguousarray(leaf), shelf.plan.groups) for leaf in leaves), strict=True)
-    return shelf.backend.deal([jax.tree.unflatten(structure, block) for block in blocks], memory=True)
+    blocks = zip(
+        *(np.split(np.ascontiguousarray(leaf), shelf.plan.replicas) for leaf in leaves), strict=True
+    )
+    return shelf.backend.deal(
+        [jax.tree.unflatten(structure, block) for block in blocks], memory=True
+    )
 
 
 def _snapshot(shelf: _Shelf) -> Description:
@@ -160,7 +184,12 @@ def _snapshot(shelf: _Shelf) -> Description:
 
 def _restore(shelf: _Shelf, description: Description) -> None:
     formed = isinstance(description, dict) and isinstance(description.get("round"), int)
-    require(formed, "this does not describe what clients remembered", description, "go back to another checkpoint")
+    require(
+        formed,
+        "this does not describe what clients remembered",
+        got=description,
+        fix="go back to another checkpoint",
+    )
     _open(shelf).restore(description)
     _fresh(shelf, int(description["round"]))
 
@@ -169,26 +198,33 @@ def _retain(shelf: _Shelf, rounds: Iterable[int]) -> None:
     _open(shelf).keep(rounds)
 
 
-def lent(
-    keeping: Keeping, supplier: Supplier, guard: Guard, advance: Callable, state: RoundState, parcel: Parcel
+def run_with_host_memory(
+    keeping: HostMemory,
+    supplier: CohortLoader,
+    guard: NonFinitePolicy,
+    advance: Callable,
+    state: RoundState,
+    parcel: LoadedCohort,
 ) -> tuple[RoundState, Outcome]:
     """A round whose clients' memory the host lends, and puts away behind the next, unless the round is refused."""
-    at, memory = int(np.asarray(state.round)), keeping.lend(state, parcel.order)
+    at, memory = int(np.asarray(state.round)), keeping.fetch(state, parcel.cohort)
     try:
-        after, outcome = advance(dataclasses.replace(state, memory=memory), parcel.supply)
+        after, outcome = advance(dataclasses.replace(state, memory=memory), parcel.inputs)
     except BaseException:
-        keeping.forget()
+        keeping.cancel()
         raise
     supplier.prepare(after)
-    keeping.expect(parcel.following)
-    if guard.refuses and int(np.asarray(after.round)) == at:  # which takes until the round is over
-        keeping.forget()
+    keeping.prefetch(parcel.following)
+    if (
+        guard.can_reject and int(np.asarray(after.round)) == at
+    ):  # which takes until the round is over
+        keeping.cancel()
     else:
-        keeping.put_away(parcel.order, after.memory)
+        keeping.store(parcel.cohort, after.memory)
     return dataclasses.replace(after, memory=()), outcome
 
 
-def seats(order: Order) -> np.ndarray:
+def clients_in_shard_order(order: SampledCohort) -> np.ndarray:
     """int64[S * Q], the client of each place in the shards, device by device; N where nobody takes part."""
     places = np.minimum(order.places.reshape(-1), len(order.roster.id) - 1)
     here = (order.places.reshape(-1) < len(order.roster.id)) & (order.roster.steps[places] > 0)
@@ -197,7 +233,9 @@ def seats(order: Order) -> np.ndarray:
 
 def _empty(row: PyTree) -> Vault:
     """For clients who remember nothing."""
-    return Vault(lambda ids: row, _ignore, lambda round: {"round": round}, _ignore, _ignore, _ignore, dict)
+    return Vault(
+        lambda ids: row, _ignore, lambda round: {"round": round}, _ignore, _ignore, _ignore, dict
+    )
 
 
 def _ignore(*arguments: Any) -> None:
@@ -208,7 +246,11 @@ def _fresh(shelf: _Shelf, round: int) -> None:
     """A pipeline with nothing under way."""
     if shelf.pipeline is not None:
         _end(shelf.pipeline)
-    shelf.pipeline, shelf.round, shelf.asked = open_pipeline(_open(shelf), shelf.clients), round, None
+    shelf.pipeline, shelf.round, shelf.asked = (
+        open_pipeline(_open(shelf), shelf.clients),
+        round,
+        None,
+    )
     shelf.held.callback(_end, shelf.pipeline)
 
 
@@ -231,4 +273,8 @@ def _line(shelf: _Shelf) -> Pipeline:
 
 
 def _unmade() -> Any:
-    fail("nobody's memory has begun", "no first state of this program", "call program.init first, also before going on from a checkpoint")
+    fail(
+        "nobody's memory has begun",
+        got="no first state of this program",
+        fix="call program.init first, also before going on from a checkpoint",
+    )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fedjax_sim.core import tree
-from fedjax_sim.data.batching import Draw
+from fedjax_sim.data.batching import BatchIndices
 from fedjax_sim.engine.lanes.queue import OWN, Going, Lanes, MapLanes, Stretch
 from fedjax_sim.engine.work import Work
 
@@ -31,16 +31,24 @@ def paces(bound: int) -> int:
 def make_march(work: Work, lanes: int, over_lanes: MapLanes) -> Stretch:
     """A few steps of all lanes, on batches drawn together. A single lane comes without its axis."""
     ahead = jnp.arange(paces(work.bound), dtype=jnp.int32)
-    draw, step = (work.draw, work.step) if lanes == 1 else (jax.vmap(work.draw, out_axes=1), over_lanes(work.step))
+    draw, step = (
+        (work.draw, work.step)
+        if lanes == 1
+        else (jax.vmap(work.draw, out_axes=1), over_lanes(work.step))
+    )
 
-    def advance(now: Lanes, drawn: Draw) -> tuple[Lanes, None]:
+    def advance(now: Lanes, drawn: BatchIndices) -> tuple[Lanes, None]:
         local, metrics = step(now.client, now.memory, now.local, now.step, drawn)
         due = now.step < now.client.member.steps
-        local, metrics = tree.where(due, (local, tree.add(now.metrics, metrics)), (now.local, now.metrics))
+        local, metrics = tree.where(
+            due, (local, tree.add(now.metrics, metrics)), (now.local, now.metrics)
+        )
         return now._replace(local=local, step=now.step + due, metrics=metrics), None
 
     def march(going: Going, begun: Lanes) -> Lanes:
-        return lax.scan(advance, begun, draw(begun.client, jnp.expand_dims(begun.step, -1) + ahead))[0]
+        return lax.scan(
+            advance, begun, draw(begun.client, jnp.expand_dims(begun.step, -1) + ahead)
+        )[0]
 
     return march
 

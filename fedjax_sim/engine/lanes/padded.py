@@ -19,8 +19,18 @@ def run(work: Work, queue: Queue, table: PyTree, like: Like) -> Reduced:
     """Runs every client of the queue through its round, all at once. Same results as :func:`fedjax_sim.engine.lanes.queue.run`."""
     place = jnp.arange(queue.length, dtype=jnp.int32)
     cohort = jax.vmap(work.enrol)(queue.members)
-    left, steps = jax.vmap(lambda client, memory: _client(work, like.metrics, client, memory))(cohort, tree.take(table, queue.slots))
-    return deliver(work, queue, empty(like, work.reduce, queue.length, table), left, steps, place < queue.count, place)
+    left, steps = jax.vmap(lambda client, memory: _client(work, like.metrics, client, memory))(
+        cohort, tree.take(table, queue.slots)
+    )
+    return deliver(
+        work,
+        queue,
+        empty(like, work.reduce, queue.length, table),
+        left,
+        steps,
+        place < queue.count,
+        place,
+    )
 
 
 def _client(work: Work, like: Metrics, client: Client, memory: PyTree) -> tuple[Finished, Metrics]:

@@ -31,7 +31,13 @@ def choose_lanes(plan: Plan, nbytes: int, clients: int, bound: int) -> int:
 
     No more than there are ``clients``, and halved as often as a round did not fit.
     """
-    wanted = int(plan.lanes) if plan.lanes != "auto" else _wide(plan, nbytes, clients) if plan.platform != "cpu" else _narrow(nbytes, bound)
+    wanted = (
+        int(plan.lanes)
+        if plan.lanes != "auto"
+        else _wide(plan, nbytes, clients)
+        if plan.platform != "cpu"
+        else _narrow(nbytes, bound)
+    )
     return max(1, min(wanted, clients) >> plan.halvings)
 
 
@@ -53,8 +59,12 @@ def suit_platform(plan: Plan, work: Work, apart: bool) -> Work:
     """The work with its step as the platform likes it: on a CPU see :mod:`fedjax_sim.engine.xla.rewrite`, on a GPU, where several lanes have
     models that are ``apart``, and for some gradients on a CPU, :mod:`fedjax_sim.engine.xla.convolutions`."""
     if plan.platform == "cpu":
-        shared = plan.model > 1  # then a client's images may lie on several devices, and XLA would bring each to all of them
-        return work._replace(step=canonical(work.step, native if shared else convolutions.convolve_gradients))
+        shared = (
+            plan.devices_per_client > 1
+        )  # then a client's images may lie on several devices, and XLA would bring each to all of them
+        return work._replace(
+            step=canonical(work.step, native if shared else convolutions.convolve_gradients)
+        )
     if plan.platform == "gpu" and apart:
         return work._replace(step=_multiplying(work.step))
     return work
@@ -64,14 +74,16 @@ def _multiplying(step: Callable) -> Callable:
     """The step, its convolutions, if there are any."""
 
     def suited(*args: PyTree) -> PyTree:
-        return (canonical(step, convolutions.convolve) if has_convolution(step, *args) else step)(*args)
+        return (canonical(step, convolutions.convolve) if has_convolution(step, *args) else step)(
+            *args
+        )
 
     return suited
 
 
 def pace_of(plan: Plan) -> Pace:
     """How the plan's queues go on."""
-    if plan.model > 1 and plan.groups > 1:
+    if plan.devices_per_client > 1 and plan.replicas > 1:
         return TOGETHER
     return OWN if plan.platform == "cpu" else MARCHING
 

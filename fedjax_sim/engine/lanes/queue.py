@@ -22,7 +22,18 @@ from jax import lax
 
 from fedjax_sim.core import tree
 from fedjax_sim.core.types import Array, Member, Metrics, PyTree
-from fedjax_sim.engine.work import Client, Finished, Like, Reduced, Work, absorb, add_present, client_metrics, empty, remember
+from fedjax_sim.engine.work import (
+    Client,
+    Finished,
+    Like,
+    Reduced,
+    Work,
+    absorb,
+    add_present,
+    client_metrics,
+    empty,
+    remember,
+)
 
 DRAWN_AHEAD = 16
 """Batches drawn at once, over all lanes of a device: lanes that end at different times throw away what the others had drawn ahead."""
@@ -88,7 +99,13 @@ class Pace(NamedTuple):
 
 
 def run(
-    work: Work, queue: Queue, table: PyTree, like: Like, lanes: int, over_lanes: MapLanes = jax.vmap, pace: Pace | None = None
+    work: Work,
+    queue: Queue,
+    table: PyTree,
+    like: Like,
+    lanes: int,
+    over_lanes: MapLanes = jax.vmap,
+    pace: Pace | None = None,
 ) -> Reduced:
     """Runs every client of the queue through its round.
 
@@ -117,21 +134,31 @@ def run(
         after = tree.tile(now, 1) if lanes == 1 else now
         return refill(work, queue, cohort, finish(work, queue, carry._replace(lanes=after)))
 
-    return pace.turns(busy, turn, refill(work, queue, cohort, begin(work, queue, table, like, lanes))).reduced
+    return pace.turns(
+        busy, turn, refill(work, queue, cohort, begin(work, queue, table, like, lanes))
+    ).reduced
 
 
 def make_stretch(work: Work, lanes: int, over_lanes: MapLanes) -> Stretch:
     """A few steps of all lanes, on batches drawn together; fewer where a client is done before. A single lane comes without its axis."""
     ahead = jnp.arange(max(1, min(DRAWN_AHEAD // lanes, work.bound)), dtype=jnp.int32)
-    draw, step = (work.draw, work.step) if lanes == 1 else (jax.vmap(work.draw, out_axes=1), over_lanes(work.step))
+    draw, step = (
+        (work.draw, work.step)
+        if lanes == 1
+        else (jax.vmap(work.draw, out_axes=1), over_lanes(work.step))
+    )
 
     def stretch(waiting: Going, begun: Lanes) -> Lanes:
         drawn = draw(begun.client, jnp.expand_dims(begun.step, -1) + ahead)
 
         def advance(carry: tuple[Array, Lanes]) -> tuple[Array, Lanes]:
             taken, now = carry
-            local, metrics = step(now.client, now.memory, now.local, now.step, tree.take(drawn, taken))
-            return taken + 1, now._replace(local=local, step=now.step + 1, metrics=tree.add(now.metrics, metrics))
+            local, metrics = step(
+                now.client, now.memory, now.local, now.step, tree.take(drawn, taken)
+            )
+            return taken + 1, now._replace(
+                local=local, step=now.step + 1, metrics=tree.add(now.metrics, metrics)
+            )
 
         def going(carry: tuple[Array, Lanes]) -> Array:
             return (carry[0] < len(ahead)) & waiting(carry[1])
@@ -147,7 +174,12 @@ def waiting(queue: Queue, lanes: Lanes) -> Array:
     return jnp.any(lanes.place < queue.length) & ~jnp.any(done(queue, lanes))
 
 
-OWN = Pace(lax.while_loop, lambda queue, lanes: partial(waiting, queue), lambda blocks: blocks, make_stretch)
+OWN = Pace(
+    lax.while_loop,
+    lambda queue, lanes: partial(waiting, queue),
+    lambda blocks: blocks,
+    make_stretch,
+)
 """The pace of a queue that nobody else waits for."""
 
 
@@ -155,7 +187,11 @@ def begin(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int) -> Ca
     """All lanes idle, nothing reduced."""
     idle = jnp.full((lanes,), queue.length, jnp.int32)
     blank = tree.tile(tree.zeros_like((like.client, like.memory, like.local, like.metrics)), lanes)
-    return Carry(Lanes(idle, jnp.zeros_like(idle), *blank), jnp.int32(0), empty(like, work.reduce, queue.length, table))
+    return Carry(
+        Lanes(idle, jnp.zeros_like(idle), *blank),
+        jnp.int32(0),
+        empty(like, work.reduce, queue.length, table),
+    )
 
 
 def done(queue: Queue, lanes: Lanes) -> Array:
@@ -174,7 +210,15 @@ def finish(work: Work, queue: Queue, carry: Carry) -> Carry:
     )
 
 
-def deliver(work: Work, queue: Queue, reduced: Reduced, left: Finished, steps: Metrics, present: Array, place: Array) -> Reduced:
+def deliver(
+    work: Work,
+    queue: Queue,
+    reduced: Reduced,
+    left: Finished,
+    steps: Metrics,
+    present: Array,
+    place: Array,
+) -> Reduced:
     """The reduction with what more clients left behind.
 
     Args:
@@ -182,15 +226,22 @@ def deliver(work: Work, queue: Queue, reduced: Reduced, left: Finished, steps: M
       present: bool[L]; the others change nothing.
       place: int32[L], their places in the queue.
     """
-    lost, counts = reduced.lost, present
-    if left.lost is not None:
+    lost, counts = reduced.dropped, present
+    if left.dropped is not None:
         here = present & (jnp.take(queue.members.steps, place, mode="clip") > 0)
-        lost, counts = tree.put(lost, jnp.where(here, place, queue.length), left.lost), here & ~left.lost
+        lost, counts = (
+            tree.put(lost, jnp.where(here, place, queue.length), left.dropped),
+            here & ~left.dropped,
+        )
     slots = jnp.where(counts, jnp.take(queue.slots, place, mode="clip"), tree.NOWHERE)
     return Reduced(
         absorb(work.reduce, reduced.upload, left.upload, counts, place),
         add_present(reduced.stats, left.stats, counts),
-        tree.put(reduced.clients, jnp.where(counts, place, queue.length), client_metrics(steps, left.metrics)),
+        tree.put(
+            reduced.clients,
+            jnp.where(counts, place, queue.length),
+            client_metrics(steps, left.metrics),
+        ),
         remember(reduced.table, slots, left.memory),
         lost,
     )
@@ -205,5 +256,9 @@ def refill(work: Work, queue: Queue, cohort: Client, carry: Carry) -> Carry:
     client = tree.take(cohort, place)
     memory = tree.take(carry.reduced.table, jnp.take(queue.slots, place, mode="clip"))
     local = jax.vmap(work.start)(client, memory)
-    fresh = Lanes(place, jnp.zeros_like(place), client, memory, local, tree.zeros_like(lanes.metrics))
-    return carry._replace(lanes=tree.where(takes, fresh, lanes), head=carry.head + jnp.sum(takes, dtype=jnp.int32))
+    fresh = Lanes(
+        place, jnp.zeros_like(place), client, memory, local, tree.zeros_like(lanes.metrics)
+    )
+    return carry._replace(
+        lanes=tree.where(takes, fresh, lanes), head=carry.head + jnp.sum(takes, dtype=jnp.int32)
+    )

@@ -30,7 +30,9 @@ def deal(roster: Roster, shards: int) -> Array:
     order = jnp.lexsort((roster.id, -steps)).astype(jnp.int32)
     order = jnp.concatenate([order, jnp.full((shards * per_shard - cohort,), cohort, jnp.int32)])
     rows = order.reshape(per_shard, shards)
-    return jnp.where((jnp.arange(per_shard) % 2 == 1)[:, None], rows[:, ::-1], rows).T[np.array(stagger(shards))]
+    return jnp.where((jnp.arange(per_shard) % 2 == 1)[:, None], rows[:, ::-1], rows).T[
+        np.array(stagger(shards))
+    ]
 
 
 def stagger(shards: int) -> list[int]:
@@ -43,23 +45,32 @@ def stagger(shards: int) -> list[int]:
     return [2 * place for place in half] + [2 * place + 1 for place in half]
 
 
-def seat(roster: Roster, place: Array) -> Deal:
+def by_shard(roster: Roster, place: Array) -> Deal:
     """The members of a roster at their places; who is not present has no steps to take."""
     absent = Member(roster.population, jnp.int32(0), jnp.int32(0), jnp.int32(0))
     members = roster.members._replace(steps=jnp.where(roster.present, roster.steps, 0))
     there = place < roster.id.shape[0]
-    return Deal(jax.tree.map(lambda leaf, none: jnp.where(there, tree.take(leaf, place), none), members, absent), place)
+    return Deal(
+        jax.tree.map(
+            lambda leaf, none: jnp.where(there, tree.take(leaf, place), none), members, absent
+        ),
+        place,
+    )
 
 
 def queue(deal: Deal, shard: Array | int, slots: Array, gaps: bool = False) -> Queue:
     """One shard's queue; ``slots`` are int32[Q]. Gaps: whether some who were dealt may be gone."""
     members = tree.take(deal.members, jnp.asarray(shard))
     there = members.steps > 0
-    last = jnp.max(jnp.where(there, jnp.arange(1, len(there) + 1, dtype=jnp.int32), 0)) if gaps else None
+    last = (
+        jnp.max(jnp.where(there, jnp.arange(1, len(there) + 1, dtype=jnp.int32), 0))
+        if gaps
+        else None
+    )
     return Queue(members, slots, jnp.sum(there, dtype=jnp.int32) if last is None else last)
 
 
-def undeal(deal: Deal, values: PyTree, cohort: int) -> PyTree:
+def to_roster_order(deal: Deal, values: PyTree, cohort: int) -> PyTree:
     """``[S, Q, ...]`` values back in roster order, ``[C, ...]``."""
 
     def back(leaf: Array) -> Array:

@@ -16,14 +16,24 @@ from fedjax_sim.engine.lanes.queue import OWN, MapLanes, Pace, Queue, deliver
 from fedjax_sim.engine.work import Client, Finished, Like, Reduced, Work, empty
 
 
-def run(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int, over_lanes: MapLanes = jax.vmap, pace: Pace = OWN) -> Reduced:
+def run(
+    work: Work,
+    queue: Queue,
+    table: PyTree,
+    like: Like,
+    lanes: int,
+    over_lanes: MapLanes = jax.vmap,
+    pace: Pace = OWN,
+) -> Reduced:
     """Runs every client of the queue through its round of one step. Arguments and results as of :func:`fedjax_sim.engine.lanes.queue.run`."""
     lanes = min(lanes, queue.length)
     cohort = jax.vmap(work.enrol)(queue.members)
 
     def life(client: Client, memory: PyTree) -> tuple[Finished, Metrics]:
         first = jnp.int32(0)
-        local, metrics = work.step(client, memory, work.start(client, memory), first, work.draw(client, first))
+        local, metrics = work.step(
+            client, memory, work.start(client, memory), first, work.draw(client, first)
+        )
         return work.finish(client, memory, local), metrics
 
     def block(number: Array, reduced: Reduced) -> Reduced:
@@ -32,4 +42,9 @@ def run(work: Work, queue: Queue, table: PyTree, like: Like, lanes: int, over_la
         left, steps = over_lanes(life)(tree.take(cohort, place), memory)
         return deliver(work, queue, reduced, left, steps, place < queue.count, place)
 
-    return lax.fori_loop(0, pace.blocks(-(-queue.count // lanes)), block, empty(like, work.reduce, queue.length, table))
+    return lax.fori_loop(
+        0,
+        pace.blocks(-(-queue.count // lanes)),
+        block,
+        empty(like, work.reduce, queue.length, table),
+    )

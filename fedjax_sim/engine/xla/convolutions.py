@@ -62,26 +62,56 @@ def convolve_gradients(lhs: Array, rhs: Array, **options: Any) -> Array:
 def _worth(over: _Places, *, feature_group_count: int, batch_group_count: int, **_: Any) -> bool:
     """Whether there are windows to cut out, and not too many."""
     grouped = feature_group_count > 1 or batch_group_count > 1
-    return not grouped and min(over.result) >= 1 and 0 < min(math.prod(over.kernel), math.prod(over.result)) <= MOST
+    return (
+        not grouped
+        and min(over.result) >= 1
+        and 0 < min(math.prod(over.kernel), math.prod(over.result)) <= MOST
+    )
 
 
 def _product(
-    how: Callable[..., Array], lhs: Array, rhs: Array, over: _Places, *, precision: Any, preferred_element_type: Any, **_: Any
+    how: Callable[..., Array],
+    lhs: Array,
+    rhs: Array,
+    over: _Places,
+    *,
+    precision: Any,
+    preferred_element_type: Any,
+    **_: Any,
 ) -> Array:
     """The convolution in one of the ways below; sums are in float32 in all of them."""
     wanted = jnp.dtype(preferred_element_type or lhs.dtype)
     wide = jnp.promote_types(wanted, jnp.float32)
-    return how(functools.partial(lax.dot_general, precision=precision, preferred_element_type=wide), lhs, rhs, over).astype(wanted)
+    return how(
+        functools.partial(lax.dot_general, precision=precision, preferred_element_type=wide),
+        lhs,
+        rhs,
+        over,
+    ).astype(wanted)
 
 
 def _places(
-    lhs: Array, rhs: Array, *, window_strides: Space, padding: Sequence[tuple[int, int]], lhs_dilation: Space, rhs_dilation: Space, **_: Any
+    lhs: Array,
+    rhs: Array,
+    *,
+    window_strides: Space,
+    padding: Sequence[tuple[int, int]],
+    lhs_dilation: Space,
+    rhs_dilation: Space,
+    **_: Any,
 ) -> _Places:
-    edges = [(low, high, apart - 1) for (low, high), apart in zip(padding, lhs_dilation, strict=True)]
+    edges = [
+        (low, high, apart - 1) for (low, high), apart in zip(padding, lhs_dilation, strict=True)
+    ]
     kernel = rhs.shape[:-2]
-    sizes = [n + low + high + (n - 1) * between for n, (low, high, between) in zip(lhs.shape[1:-1], edges, strict=True)]
+    sizes = [
+        n + low + high + (n - 1) * between
+        for n, (low, high, between) in zip(lhs.shape[1:-1], edges, strict=True)
+    ]
     reach = [(k - 1) * apart for k, apart in zip(kernel, rhs_dilation, strict=True)]
-    result = tuple((n - far - 1) // by + 1 for n, far, by in zip(sizes, reach, window_strides, strict=True))
+    result = tuple(
+        (n - far - 1) // by + 1 for n, far, by in zip(sizes, reach, window_strides, strict=True)
+    )
     return _Places(edges, kernel, rhs_dilation, result, window_strides)
 
 
@@ -122,8 +152,14 @@ def _product_first(product: Callable[..., Array], lhs: Array, rhs: Array, over: 
 
 
 def _over_results(product: Callable[..., Array], lhs: Array, rhs: Array, over: _Places) -> Array:
-    images = jnp.swapaxes(lhs, 0, -1)  # before zeros are added, so that it undoes how the gradient was laid out
-    out = product(_rows(images, over), jnp.moveaxis(rhs, -2, 0).reshape(-1, rhs.shape[-1]), (((0,), (0,)), ((), ())))
+    images = jnp.swapaxes(
+        lhs, 0, -1
+    )  # before zeros are added, so that it undoes how the gradient was laid out
+    out = product(
+        _rows(images, over),
+        jnp.moveaxis(rhs, -2, 0).reshape(-1, rhs.shape[-1]),
+        (((0,), (0,)), ((), ())),
+    )
     return jnp.moveaxis(out.reshape(*over.result, lhs.shape[0], rhs.shape[-1]), -2, 0)
 
 
@@ -136,14 +172,19 @@ def _by_image(product: Callable[..., Array], lhs: Array, rhs: Array, over: _Plac
         share = product(other, _rows(image[None], over), (((0,), (0,)), ((), ())))
         return total + share.astype(total.dtype), None
 
-    none = jnp.zeros((rhs.shape[-1], math.prod(over.result) * lhs.shape[0]), jnp.promote_types(lhs.dtype, jnp.float32))
+    none = jnp.zeros(
+        (rhs.shape[-1], math.prod(over.result) * lhs.shape[0]),
+        jnp.promote_types(lhs.dtype, jnp.float32),
+    )
     total, _ = lax.scan(add, none, (images, others))
     return jnp.moveaxis(total.T.reshape(*over.result, lhs.shape[0], rhs.shape[-1]), -2, 0)
 
 
 def _rows(images: Array, over: _Places) -> Array:
     """At every place of all images, what each place of the result meets there, side by side."""
-    windows = _slices(_padded(images, over.edges), over.result, over.stride, over.kernel, over.apart)
+    windows = _slices(
+        _padded(images, over.edges), over.result, over.stride, over.kernel, over.apart
+    )
     return jnp.concatenate(windows, axis=-1).reshape(-1, len(windows) * images.shape[-1])
 
 
@@ -158,7 +199,10 @@ def _slices(x: Array, starts: Space, between: Space, lengths: Space, apart: Spac
 
     def at(place: Space) -> Array:
         first = [p * step for p, step in zip(place, between, strict=True)]
-        last = [f + (length - 1) * step + 1 for f, length, step in zip(first, lengths, apart, strict=True)]
+        last = [
+            f + (length - 1) * step + 1
+            for f, length, step in zip(first, lengths, apart, strict=True)
+        ]
         return lax.slice(x, (0, *first, 0), (n, *last, channels), (1, *apart, 1))
 
     return [at(place) for place in itertools.product(*map(range, starts))]

@@ -20,7 +20,17 @@ from jax.extend import core
 
 from fedjax_sim.core.types import Array
 
-CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
+CALLS = frozenset(
+    {
+        "jit",
+        "pjit",
+        "closed_call",
+        "core_call",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "custom_vjp_call_jaxpr",
+    }
+)
 """Primitives that only call the program they hold. (A ``reduce`` holds one, too: its operator.)"""
 CHECKPOINTS = frozenset({"checkpoint", "remat", "remat2"})
 """What ``jax.checkpoint`` becomes."""
@@ -43,7 +53,10 @@ Convolution = Callable[..., Array]
 
 def has_convolution(fn: Callable, *args: Any) -> bool:
     """Whether the function, traced on these arguments (arrays or shapes), holds a convolution."""
-    return any(eqn.primitive.name == "conv_general_dilated" for eqn in equations(jax.make_jaxpr(fn)(*args).jaxpr))
+    return any(
+        eqn.primitive.name == "conv_general_dilated"
+        for eqn in equations(jax.make_jaxpr(fn)(*args).jaxpr)
+    )
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:
@@ -59,7 +72,9 @@ def native(lhs: Array, rhs: Array, **options: Any) -> Array:
     """XLA's own convolution of ``[N, spatial..., I]`` with ``[spatial..., I, O]``, as ``lax.conv_general_dilated`` but for the layout."""
     last = lhs.ndim - 1
     inner = tuple(range(1, last))
-    numbers = lax.ConvDimensionNumbers((0, last, *inner), (last, last - 1, *range(last - 1)), (0, last, *inner))
+    numbers = lax.ConvDimensionNumbers(
+        (0, last, *inner), (last, last - 1, *range(last - 1)), (0, last, *inner)
+    )
     return lax.conv_general_dilated(lhs, rhs, dimension_numbers=numbers, **options)
 
 
@@ -79,9 +94,13 @@ def canonical(fn: Callable, convolution: Convolution = native) -> Callable:
     return rewritten
 
 
-def _evaluate(convolution: Convolution, jaxpr: Any, consts: list[Any], args: list[Any]) -> list[Any]:
+def _evaluate(
+    convolution: Convolution, jaxpr: Any, consts: list[Any], args: list[Any]
+) -> list[Any]:
     """Evaluates a program equation by equation, with convolutions replaced."""
-    values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, args, strict=True))
+    values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(
+        zip(jaxpr.invars, args, strict=True)
+    )
     products: dict[Any, Any] = {}
 
     def read(atom: Any) -> Any:
@@ -90,7 +109,11 @@ def _evaluate(convolution: Convolution, jaxpr: Any, consts: list[Any], args: lis
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "dot_general":
             products[eqn.outvars[0]] = eqn
-        product = products.get(eqn.invars[0]) if eqn.primitive.name == "transpose" and eqn.invars else None
+        product = (
+            products.get(eqn.invars[0])
+            if eqn.primitive.name == "transpose" and eqn.invars
+            else None
+        )
         if product is not None and _swaps(eqn.params["permutation"], product):
             results = [_swapped(*(read(atom) for atom in product.invars), **product.params)]
         else:
@@ -130,11 +153,16 @@ def _apply(convolution: Convolution, eqn: Any, args: list[Any]) -> list[Any]:
         branches = [_callable(branch, convolution) for branch in params["branches"]]
         return lax.switch(args[0], branches, *args[1:])
     if name in CALLS:
-        return _callable(next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), convolution)(*args)
+        return _callable(
+            next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params),
+            convolution,
+        )(*args)
     if name in CHECKPOINTS:
         params = params | _rewritten_body(convolution, params["jaxpr"], args)
     bound = eqn.primitive.get_bind_params(params)
-    functions, params = bound if isinstance(bound, tuple) else ((), bound)  # the first up to JAX 0.9
+    functions, params = (
+        bound if isinstance(bound, tuple) else ((), bound)
+    )  # the first up to JAX 0.9
     out = eqn.primitive.bind(*functions, *args, **params)
     return out if eqn.primitive.multiple_results else [out]
 
@@ -165,7 +193,9 @@ def _scanned(eqn: Any) -> tuple[int, int]:
     body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
 
     def whole(outer: list[Any], inner: list[Any]) -> int:
-        return sum(out.aval.ndim == within.aval.ndim for out, within in zip(outer, inner, strict=True))
+        return sum(
+            out.aval.ndim == within.aval.ndim for out, within in zip(outer, inner, strict=True)
+        )
 
     carried = whole(eqn.outvars, body.outvars)
     return whole(eqn.invars, body.invars) - carried, carried
@@ -173,9 +203,14 @@ def _scanned(eqn: Any) -> tuple[int, int]:
 
 def _while(convolution: Convolution, args: list[Any], params: dict[str, Any]) -> list[Any]:
     c, b = params["cond_nconsts"], params["body_nconsts"]
-    test, body = _callable(params["cond_jaxpr"], convolution), _callable(params["body_jaxpr"], convolution)
+    test, body = (
+        _callable(params["cond_jaxpr"], convolution),
+        _callable(params["body_jaxpr"], convolution),
+    )
     fixed, start = args[c : c + b], args[c + b :]
-    return lax.while_loop(lambda carry: test(*args[:c], *carry)[0], lambda carry: body(*fixed, *carry), start)
+    return lax.while_loop(
+        lambda carry: test(*args[:c], *carry)[0], lambda carry: body(*fixed, *carry), start
+    )
 
 
 def _callable(program: Any, convolution: Convolution) -> Callable[..., list[Any]]:
@@ -188,7 +223,13 @@ def _is_program(value: Any) -> bool:
     return isinstance(value, core.ClosedJaxpr | core.Jaxpr)
 
 
-def _laid_out(convolution: Convolution, lhs: Array, rhs: Array, dimension_numbers: lax.ConvDimensionNumbers, options: Any) -> Array:
+def _laid_out(
+    convolution: Convolution,
+    lhs: Array,
+    rhs: Array,
+    dimension_numbers: lax.ConvDimensionNumbers,
+    options: Any,
+) -> Array:
     """A convolution of any layout as transposes around one of ``[N, spatial..., I]`` with ``[spatial..., I, O]``."""
     spatial = range(2, lhs.ndim)
     lhs_spec, rhs_spec, out_spec = dimension_numbers

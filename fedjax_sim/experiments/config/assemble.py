@@ -16,7 +16,7 @@ class Parts(NamedTuple):
     task: Any
     algorithm: Any
     sampler: Any
-    batching: Any
+    local_work: Any
     engine: Any
     guard: Any
 
@@ -37,7 +37,7 @@ def assemble(sections: dict[str, Any], log: Log, data: bool = True) -> Parts:
         task,
         make(sections.get("algorithm"), "algorithm", log, objective),
         _sampler(sections.get("sampler"), log),
-        make(sections.get("local"), "local", log),
+        make(sections.get("local_work"), "local_work", log),
         make(sections.get("engine"), "engine", log),
         make(sections.get("guard"), "guard", log),
     )
@@ -51,7 +51,11 @@ def _model(settings: Settings | None, log: Log) -> Any:
 
     compute: Any = getattr(settings, "compute", "float32")
     tried = make(settings, "model", log, 10)
-    return tried if tried is FAILED else lambda outputs: mixed_precision(make(settings, "model", Log([]), outputs), compute)
+    return (
+        tried
+        if tried is FAILED
+        else lambda outputs: mixed_precision(make(settings, "model", Log([]), outputs), compute)
+    )
 
 
 def _task(settings: Settings | None, model: Any, log: Log) -> Any:
@@ -61,9 +65,20 @@ def _task(settings: Settings | None, model: Any, log: Log) -> Any:
         return make(settings, "task", log)
     got, key = None, "model"
     if "model" not in settings_of(type(settings).factory):
-        got = sentence(f"task {variant_tag(settings)!r} brings its own model", "a table [model]", "remove it, or choose another task")
+        got = sentence(
+            f"task {variant_tag(settings)!r} brings its own model",
+            got="a table [model]",
+            fix="remove it, or choose another task",
+        )
     elif "model" in settings.model_fields_set:
-        key, got = "task.model", sentence("the model is chosen twice", "task.model and a table [model]", "remove one of them")
+        key, got = (
+            "task.model",
+            sentence(
+                "the model is chosen twice",
+                got="task.model and a table [model]",
+                fix="remove one of them",
+            ),
+        )
     if got:
         log.entries.append((key, got))
         return FAILED
@@ -79,7 +94,9 @@ def _sampler(settings: Settings | None, log: Log) -> Any:
     for name in type(settings).model_fields if settings is not None else ():
         wrapper = getattr(settings, name)
         if name not in own and isinstance(wrapper, Settings):
-            wrapped = make(wrapper, f"sampler.{name}", log, full() if sampler is FAILED else sampler)
+            wrapped = make(
+                wrapper, f"sampler.{name}", log, full() if sampler is FAILED else sampler
+            )
             sampler = FAILED if FAILED in (sampler, wrapped) else wrapped
     return sampler
 
@@ -90,7 +107,9 @@ def _stand_in() -> Any:
 
     from fedjax_sim.core.types import Array, Batch, Key, Metrics, Objective, PyTree, Variables
 
-    def loss(variables: Variables, key: Key, batch: Batch, train: bool) -> tuple[Array, tuple[PyTree, Metrics]]:
+    def loss(
+        variables: Variables, key: Key, batch: Batch, train: bool
+    ) -> tuple[Array, tuple[PyTree, Metrics]]:
         return jnp.zeros(()), (variables.state, {})
 
     return Objective(loss)

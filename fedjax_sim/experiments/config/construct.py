@@ -20,18 +20,31 @@ class Log(NamedTuple):
 
     entries: list[tuple[str, str]]
 
-    def guard(self, key: str, fields: Any, call: Any, inner: Mapping[str, str] = MappingProxyType({})) -> Any:
+    def guard(
+        self, key: str, fields: Any, call: Any, inner: Mapping[str, str] = MappingProxyType({})
+    ) -> Any:
         """``call()``, or :data:`FAILED` with the complaint noted at ``key`` or, where it names one, at a field of it."""
         try:
             return call()
         except FedError as error:
             self.entries.append((blame(key, fields, error, inner), str(error)))
         except (MemoryError, OverflowError) as error:
-            self.entries.append((key, sentence("this is larger than the machine can hold", error or "no memory", "lower its numbers")))
+            self.entries.append(
+                (
+                    key,
+                    sentence(
+                        "this is larger than the machine can hold",
+                        got=error or "no memory",
+                        fix="lower its numbers",
+                    ),
+                )
+            )
         return FAILED
 
 
-def blame(key: str, fields: Any, error: FedError, inner: Mapping[str, str] = MappingProxyType({})) -> str:
+def blame(
+    key: str, fields: Any, error: FedError, inner: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """The dotted key that a complaint is about: the field that it blames or, where it blames none, that its first words name.
 
     ``inner`` says of further settings where they stand: those of the fields' own tables, of things that are called by what is built.
@@ -42,7 +55,11 @@ def blame(key: str, fields: Any, error: FedError, inner: Mapping[str, str] = Map
     if field in inner:
         return f"{key}.{inner[field]}"
     what = str(error).partition(": got ")[0]
-    found = [(match.start(), name) for name in fields if (match := re.search(rf"\b{re.escape(name)}\b", what))]
+    found = [
+        (match.start(), name)
+        for name in fields
+        if (match := re.search(rf"\b{re.escape(name)}\b", what))
+    ]
     return f"{key}.{min(found)[1]}" if found else key
 
 
@@ -59,13 +76,19 @@ def make(value: Any, key: str, log: Log, *wired: Any, **more: Any) -> Any:
       more: the same, by keyword.
     """
     if isinstance(value, list):
-        made = [make(item, f"{key}.{i}" if len(value) > 1 else key, log) for i, item in enumerate(value)]
+        made = [
+            make(item, f"{key}.{i}" if len(value) > 1 else key, log) for i, item in enumerate(value)
+        ]
         return FAILED if FAILED in made else log.guard(key, (), lambda: type(value[0]).join(*made))
     if not isinstance(value, Settings):
         return value
     factory = type(value).factory
     names = [name for name in settings_of(factory) if name in type(value).model_fields]
-    keywords = {name: make(getattr(value, name), f"{key}.{name}", log) for name in names if name in value.model_fields_set}
+    keywords = {
+        name: make(getattr(value, name), f"{key}.{name}", log)
+        for name in names
+        if name in value.model_fields_set
+    }
     if FAILED in keywords.values():
         return FAILED
     if type(value).later:
@@ -76,4 +99,9 @@ def make(value: Any, key: str, log: Log, *wired: Any, **more: Any) -> Any:
 def _inner(value: Settings) -> dict[str, str]:
     """The settings of tables inside that are used only later, by the thing that is made of this one."""
     tables = ((name, getattr(value, name)) for name in type(value).model_fields)
-    return {field: f"{name}.{field}" for name, table in tables if getattr(table, "later", False) for field in type(table).model_fields}
+    return {
+        field: f"{name}.{field}"
+        for name, table in tables
+        if getattr(table, "later", False)
+        for field in type(table).model_fields
+    }

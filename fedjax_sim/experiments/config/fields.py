@@ -36,14 +36,16 @@ NONE = "none"
 
 SCALARS = (int, float, bool, str)
 LARGEST = 2**31 - 1
-WIDE = ("seed", "memory")
+WIDE = ("seed", "memory_limit")
 """Settings that count nothing on a device, or bytes."""
 
 
 class Settings(BaseModel):
     """Settings of one factory: one table of the file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     factory: ClassVar[Any] = None
     join: ClassVar[Any] = None
@@ -56,8 +58,15 @@ class Settings(BaseModel):
     def _countable(cls, value: Any, info: ValidationInfo) -> Any:
         """Whole numbers count things, with the 32 bits of a device."""
         for number in value if isinstance(value, tuple) else (value,):
-            large = isinstance(number, int) and abs(number) > LARGEST and info.field_name not in WIDE
-            require(not large, f"whole numbers go up to {LARGEST}", number, "write a smaller one")
+            large = (
+                isinstance(number, int) and abs(number) > LARGEST and info.field_name not in WIDE
+            )
+            require(
+                not large,
+                f"whole numbers go up to {LARGEST}",
+                got=number,
+                fix="write a smaller one",
+            )
         return value
 
 
@@ -77,7 +86,9 @@ def settings_of(factory: Callable[..., Any]) -> dict[str, Setting]:
     """The named parameters of a factory with resolved annotations."""
     hints = typing.get_type_hints(factory)
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    named = {name: p for name, p in inspect.signature(factory).parameters.items() if p.kind in kinds}
+    named = {
+        name: p for name, p in inspect.signature(factory).parameters.items() if p.kind in kinds
+    }
     return {name: Setting(hints.get(name, Any), p.default) for name, p in named.items()}
 
 
@@ -103,11 +114,19 @@ def to_type(hint: Any, parts: Parts) -> Any:
 
 def _union(args: tuple[Any, ...], parts: Parts) -> Any:
     """A union of what can be said; a function beside a number is a schedule."""
-    if float in args and collections.abc.Callable in [typing.get_origin(a) for a in args] and "schedule" in parts:
+    if (
+        float in args
+        and collections.abc.Callable in [typing.get_origin(a) for a in args]
+        and "schedule" in parts
+    ):
         members = [parts["schedule"]]
     else:
         said = [a for a in args if a is not type(None)]
-        members = [parts[either(said)]] if either(said) in parts else [kind for a in said if (kind := to_type(a, parts)) is not None]
+        members = (
+            [parts[either(said)]]
+            if either(said) in parts
+            else [kind for a in said if (kind := to_type(a, parts)) is not None]
+        )
     if not members:
         return None
     whole = either(members)
@@ -121,32 +140,50 @@ def either(kinds: list[Any]) -> Any:
 
 def optional(kind: Any) -> Any:
     """The type, or ``None``, which a file writes as the word ``"none"``."""
-    said = BeforeValidator(lambda value: None if value == NONE else value, json_schema_input_type=kind | Literal["none"])
+    said = BeforeValidator(
+        lambda value: None if value == NONE else value,
+        json_schema_input_type=kind | Literal["none"],
+    )
     return Annotated[kind | None, said]
 
 
 def schedulable(schedules: dict[str, Any]) -> Any:
     """A number, or a table whose ``kind`` names a schedule."""
-    variants = [variant(Family("schedule", "kind"), name, factory, {}) for name, factory in schedules.items()]
+    variants = [
+        variant(Family("schedule", "kind"), name, factory, {})
+        for name, factory in schedules.items()
+    ]
 
     def pick(value: Any) -> str | None:
         return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", "number")
 
-    members = [Annotated[float, Tag("number")], *(Annotated[v, Tag(tag_of(v)[1])] for v in variants)]
+    members = [
+        Annotated[float, Tag("number")],
+        *(Annotated[v, Tag(tag_of(v)[1])] for v in variants),
+    ]
     return Annotated[either(members), Discriminator(pick)]
 
 
 def listable(kind: Any) -> Any:
     """One table or a list of them; always a list once read."""
     listed = Annotated[list[kind], Field(min_length=1)]
-    wrap = BeforeValidator(lambda value: [value] if isinstance(value, dict) else value, json_schema_input_type=kind | listed)
+    wrap = BeforeValidator(
+        lambda value: [value] if isinstance(value, dict) else value,
+        json_schema_input_type=kind | listed,
+    )
     return Annotated[listed, wrap]
 
 
 def nameable(kind: Any, names: Iterable[str]) -> Any:
     """A table, or its ``kind`` alone where the rest may keep its defaults."""
     said = kind | Literal[tuple(names)]
-    return Annotated[kind, BeforeValidator(lambda value: {"kind": value} if isinstance(value, str) else value, json_schema_input_type=said)]
+    return Annotated[
+        kind,
+        BeforeValidator(
+            lambda value: {"kind": value} if isinstance(value, str) else value,
+            json_schema_input_type=said,
+        ),
+    ]
 
 
 # --------------------------------------------------------------------------------------------------------------- variants
@@ -179,7 +216,12 @@ def variant(family: Family, tag: str, entry: Any, parts: Parts) -> type[Settings
     """
     factory = getattr(entry, "factory", entry)
     fields = fields_of(factory, parts, family.skip, family.wired)
-    require(family.key not in fields, f"a {family.section} has no setting of this name", repr(family.key), f"rename it in {tag!r}")
+    require(
+        family.key not in fields,
+        f"a {family.section} has no setting of this name",
+        got=repr(family.key),
+        fix=f"rename it in {tag!r}",
+    )
     fixed = {family.key: (Literal[tag], Field(description=f"which {family.section}"))}
     model = table(f"{family.section}_{tag}", factory, fixed | family.extra | fields)
     model.join, model.later = family.join and staticmethod(family.join), family.later
@@ -193,7 +235,9 @@ def table(title: str, factory: Any, fields: dict[str, Any]) -> type[Settings]:
     return model
 
 
-def fields_of(factory: Callable[..., Any], parts: Parts, skip: int = 0, wired: tuple[str, ...] = ()) -> dict[str, Any]:
+def fields_of(
+    factory: Callable[..., Any], parts: Parts, skip: int = 0, wired: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Pydantic fields of the settings that a file can say. Others are wired, or keep their defaults."""
     described = arguments(factory)
     fields = {}
@@ -214,14 +258,22 @@ def _field(default: Any, description: str | None) -> Any:
 def tagged(family: Family, registry: dict[str, Any], parts: Parts) -> Any:
     """The union of all entries of a registry, told apart by the family's key."""
     variants = [variant(family, tag, entry, parts) for tag, entry in registry.items()]
-    return variants[0] if len(variants) == 1 else Annotated[either(variants), Field(discriminator=family.key)]
+    return (
+        variants[0]
+        if len(variants) == 1
+        else Annotated[either(variants), Field(discriminator=family.key)]
+    )
 
 
 def tag_of(model: type[BaseModel]) -> tuple[str, str]:
     """``(key, tag)`` of a variant; empty where the model is not one."""
     for key in ("name", "kind"):
         field = model.model_fields.get(key)
-        if field is not None and typing.get_origin(field.annotation) is Literal and field.is_required():
+        if (
+            field is not None
+            and typing.get_origin(field.annotation) is Literal
+            and field.is_required()
+        ):
             return key, typing.get_args(field.annotation)[0]
     return "", ""
 

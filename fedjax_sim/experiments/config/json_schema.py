@@ -12,7 +12,11 @@ from fedjax_sim.experiments.config.model import Registries, registries, run_mode
 def schema(known: Registries | None = None) -> dict[str, Any]:
     """The schema of everything that :func:`fedjax_sim.experiments.config.load` accepts, from the registries."""
     made = _tidy(run_model(known or registries()).model_json_schema())
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "fedjax_sim run", **made}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "fedjax_sim run",
+        **made,
+    }
 
 
 def schema_text(known: Registries | None = None) -> str:
@@ -31,4 +35,6 @@ def _tidy(node: Any) -> Any:
 
 def _noise(key: str, value: Any) -> bool:
     infinite = isinstance(value, float) and not math.isfinite(value)
-    return (key == "title" and isinstance(value, str)) or (key == "default" and (value is None or infinite))
+    return (key == "title" and isinstance(value, str)) or (
+        key == "default" and (value is None or infinite)
+    )

@@ -22,7 +22,9 @@ class Config(NamedTuple):
     run: Any
 
 
-def load(path: str | Path, overrides: Sequence[str] = (), known: Registries | None = None) -> Config:
+def load(
+    path: str | Path, overrides: Sequence[str] = (), known: Registries | None = None
+) -> Config:
     """Reads and checks a configuration file; no data are loaded where nothing is wrong.
 
     Args:
@@ -43,10 +45,16 @@ def resolve(document: Document, known: Registries) -> Config:
         run = model.model_validate(document.tables)
     except ValidationError as error:
         found = messages.problems(error, model, document)
-        raise ConfigErrors("\n".join([*found, *_complaints(_sound(model, document, error), document, data=True)])) from None
-    found = _complaints({name: getattr(run, name) for name in model.model_fields}, document, data=False)
+        raise ConfigErrors(
+            "\n".join([*found, *_complaints(_sound(model, document, error), document, data=True)])
+        ) from None
+    found = _complaints(
+        {name: getattr(run, name) for name in model.model_fields}, document, data=False
+    )
     if found:
-        more = _complaints({name: getattr(run, name) for name in model.model_fields}, document, data=True)
+        more = _complaints(
+            {name: getattr(run, name) for name in model.model_fields}, document, data=True
+        )
         raise ConfigErrors("\n".join(dict.fromkeys([*found, *more])))
     return Config(document, run)
 
@@ -54,7 +62,11 @@ def resolve(document: Document, known: Registries) -> Config:
 def _sound(model: type[Settings], document: Document, error: ValidationError) -> dict[str, Any]:
     """The tables in which pydantic found nothing wrong."""
     bad = {item["loc"][0] for item in error.errors()}
-    good = {name: (field.annotation, field) for name, field in model.model_fields.items() if name in document.tables and name not in bad}
+    good = {
+        name: (field.annotation, field)
+        for name, field in model.model_fields.items()
+        if name in document.tables and name not in bad
+    }
     part: Any = create_model("Sound", __base__=Settings, **good)  # type: ignore[call-overload]
     made = part.model_validate({name: document.tables[name] for name in good})
     return {name: getattr(made, name) for name in good}
@@ -72,7 +84,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, Settings):
         fields = type(value).model_fields
         shown = {name: getattr(value, name) for name in fields}
-        return {name: plain(v) for name, v in shown.items() if not (v is None and fields[name].default is None)}
+        return {
+            name: plain(v)
+            for name, v in shown.items()
+            if not (v is None and fields[name].default is None)
+        }
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return NONE if value is None else value

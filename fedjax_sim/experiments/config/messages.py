@@ -38,9 +38,13 @@ def problems(error: ValidationError, model: type[BaseModel], document: Document)
     lines: dict[str, str] = {}
     for item in error.errors(include_url=False)[:MOST]:
         place = locate(model, document.tables, item["loc"])
-        if item["type"] in _TAGS and isinstance(place.raw, dict):  # pydantic reports a wrong tag at its table
+        if item["type"] in _TAGS and isinstance(
+            place.raw, dict
+        ):  # pydantic reports a wrong tag at its table
             place = place._replace(key=f"{place.key}.{_tag_key(place)}")
-        lines.setdefault(place.key, line(document, place.key, _explain(item, place, document, known)))
+        lines.setdefault(
+            place.key, line(document, place.key, _explain(item, place, document, known))
+        )
     return list(lines.values())
 
 
@@ -76,7 +80,12 @@ def tables(hint: Any) -> list[type[BaseModel]]:
 def chosen(hint: Any, raw: Any) -> type[BaseModel] | None:
     """The table that a raw value chooses by its tag."""
     options = tables(hint)
-    picked = [t for t in options if tag_of(t) != ("", "") and tag_of(t)[1] == (raw.get(tag_of(t)[0]) if isinstance(raw, dict) else raw)]
+    picked = [
+        t
+        for t in options
+        if tag_of(t) != ("", "")
+        and tag_of(t)[1] == (raw.get(tag_of(t)[0]) if isinstance(raw, dict) else raw)
+    ]
     return picked[0] if picked else options[0] if len(options) == 1 else None
 
 
@@ -87,10 +96,16 @@ def locate(model: type[BaseModel], raw: Any, loc: Iterable[int | str]) -> Place:
         table = chosen(place.hint, place.raw)
         if isinstance(step, int):
             if isinstance(place.raw, list):
-                place = place._replace(key=f"{place.key}.{step}", raw=place.raw[step], hint=_element(place.hint))
+                place = place._replace(
+                    key=f"{place.key}.{step}", raw=place.raw[step], hint=_element(place.hint)
+                )
         elif table is not None and step in table.model_fields:
             place = _inside(place, table, step)
-        elif table is not None and step not in (tag_of(table)[1], table.__name__) and isinstance(place.raw, dict):
+        elif (
+            table is not None
+            and step not in (tag_of(table)[1], table.__name__)
+            and isinstance(place.raw, dict)
+        ):
             place = Place(_join(place.key, str(step)), None, place.raw.get(str(step)), table)
     return place
 
@@ -98,7 +113,9 @@ def locate(model: type[BaseModel], raw: Any, loc: Iterable[int | str]) -> Place:
 def _inside(place: Place, table: type[BaseModel], name: str) -> Place:
     """A field of a table, for which its first setting may stand, or its tag."""
     field, raw = table.model_fields[name], {} if place.raw == tag_of(table)[1] else place.raw
-    key, raw = (_join(place.key, name), raw.get(name)) if isinstance(raw, dict) else (place.key, raw)
+    key, raw = (
+        (_join(place.key, name), raw.get(name)) if isinstance(raw, dict) else (place.key, raw)
+    )
     return Place(key, field.annotation, raw, table, field.default)
 
 
@@ -134,19 +151,28 @@ def _explain(item: Any, place: Place, document: Document, known: list[str]) -> s
     if kind in _TAGS or (kind == "missing" and place.key.split(".")[-1] in ("name", "kind")):
         return _tag(place)
     if kind == "missing":
-        return sentence("missing", "nothing", f"add {_recipe(place)}")
+        return sentence("missing", got="nothing", fix=f"add {_recipe(place)}")
     if kind == "value_error":
         return str(item["ctx"]["error"])
     if kind == "finite_number":
-        return sentence("must be a finite number", show(place.raw), _mend(place))
+        return sentence("must be a finite number", got=show(place.raw), fix=_mend(place))
     if kind in _LIMITS:
         limit = next(iter(item["ctx"].values()))
-        return sentence(f"must be {_LIMITS[kind]} {limit}", show(place.raw), f"give it a value such as {_example(place)}")
-    return sentence(f"must be {describe(place.hint)}", show(place.raw), _mend(place))
+        return sentence(
+            f"must be {_LIMITS[kind]} {limit}",
+            got=show(place.raw),
+            fix=f"give it a value such as {_example(place)}",
+        )
+    return sentence(f"must be {describe(place.hint)}", got=show(place.raw), fix=_mend(place))
 
 
 _TAGS = ("union_tag_invalid", "union_tag_not_found")
-_LIMITS = {"greater_than_equal": "at least", "greater_than": "above", "less_than_equal": "at most", "less_than": "below"}
+_LIMITS = {
+    "greater_than_equal": "at least",
+    "greater_than": "above",
+    "less_than_equal": "at most",
+    "less_than": "below",
+}
 
 
 def _unknown(place: Place, document: Document, known: list[str]) -> str:
@@ -160,12 +186,24 @@ def _unknown(place: Place, document: Document, known: list[str]) -> str:
     if isinstance(before, dict) and name in before and old not in (None, tag):
         section = place.key.rpartition(".")[0]
         do = f"remove it from the file, or replace the whole table: {section}={{{key}='{tag}'}}"
-        return sentence(f"unknown key of {tag!r}, written for {old!r}", show(place.raw), do)
+        return sentence(f"unknown key of {tag!r}, written for {old!r}", got=show(place.raw), fix=do)
     near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
     around = [place.key.rpartition(".")[0].startswith(k.rpartition(".")[0]) * len(k) for k in known]
-    far = [k for _, k in sorted(zip(around, known, strict=True), key=lambda pair: -pair[0]) if k.split(".")[-1] == name]
-    advice = suggest(name, near) if near else f"did you mean {far[0]!r}?" if far else suggest(name, siblings)
-    return sentence(f"unknown key of {tag!r}" if tag else "unknown key", show(place.raw), advice)
+    far = [
+        k
+        for _, k in sorted(zip(around, known, strict=True), key=lambda pair: -pair[0])
+        if k.split(".")[-1] == name
+    ]
+    advice = (
+        suggest(name, near)
+        if near
+        else f"did you mean {far[0]!r}?"
+        if far
+        else suggest(name, siblings)
+    )
+    return sentence(
+        f"unknown key of {tag!r}" if tag else "unknown key", got=show(place.raw), fix=advice
+    )
 
 
 def _tag(place: Place) -> str:
@@ -173,7 +211,13 @@ def _tag(place: Place) -> str:
     options, key = [tag_of(t)[1] for t in tables(place.hint)], _tag_key(place)
     tag = place.raw.get(key) if isinstance(place.raw, dict) else place.raw
     what = f"unknown {key}" if tag is not None else f"missing {key}"
-    return sentence(what, show(tag), suggest(str(tag), options) if tag is not None else f"add {key}, one of: {', '.join(sorted(options))}")
+    return sentence(
+        what,
+        got=show(tag),
+        fix=suggest(str(tag), options)
+        if tag is not None
+        else f"add {key}, one of: {', '.join(sorted(options))}",
+    )
 
 
 def _tag_key(place: Place) -> str:
@@ -182,7 +226,12 @@ def _tag_key(place: Place) -> str:
 
 def describe(hint: Any) -> str:
     """A type in words."""
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotation marks"}
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text in quotation marks",
+    }
     words = [
         names.get(member) or _describe_compound(member)
         for member in members(hint)
@@ -190,14 +239,20 @@ def describe(hint: Any) -> str:
     ]
     if any(isinstance(m, type) and issubclass(m, BaseModel) for m in members(hint)):
         words.append("a table")
-    optional = type(None) in typing.get_args(typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint)
+    optional = type(None) in typing.get_args(
+        typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+    )
     return " or ".join([*words, f"'{NONE}'"] if optional else words)
 
 
 def _describe_compound(member: Any) -> str:
     origin, args = typing.get_origin(member), typing.get_args(member)
     if origin is Literal:
-        return ", ".join(repr(a) for a in args) if len(args) < 2 else "one of " + ", ".join(repr(a) for a in args)
+        return (
+            ", ".join(repr(a) for a in args)
+            if len(args) < 2
+            else "one of " + ", ".join(repr(a) for a in args)
+        )
     if origin is list:
         return "a table or a list of tables"
     if origin is tuple:
@@ -211,7 +266,11 @@ def _number(kind: Any) -> str:
 
 def _mend(place: Place) -> str:
     raw, kinds = place.raw, members(place.hint)
-    if isinstance(raw, str) and any(k in (int, float, bool) for k in kinds) and _reads_as_number(raw):
+    if (
+        isinstance(raw, str)
+        and any(k in (int, float, bool) for k in kinds)
+        and _reads_as_number(raw)
+    ):
         return "remove the quotation marks"
     words = [w for k in kinds if typing.get_origin(k) is Literal for w in typing.get_args(k)]
     if isinstance(raw, str) and len(words) > 1:
@@ -234,17 +293,27 @@ def _recipe(place: Place) -> str:
         return _example(place) if name.isdigit() else f"{name} = {_example(place)}"
     key, tag = tag_of(options[0])
     inside = f'{key} = "{tag}"' if key else f"{next(iter(options[0].model_fields))} = ..."
-    return f"a table [{place.key}] with {inside}" if place.key.count(".") == 0 else f"{name} = {{ {inside} }}"
+    return (
+        f"a table [{place.key}] with {inside}"
+        if place.key.count(".") == 0
+        else f"{name} = {{ {inside} }}"
+    )
 
 
 def _example(place: Place) -> str:
     if isinstance(place.default, int | float | str):
         return show(place.default, '"')
     kinds = members(place.hint)
-    first = next((typing.get_args(k)[0] if typing.get_origin(k) is Literal else k for k in kinds), str)
+    first = next(
+        (typing.get_args(k)[0] if typing.get_origin(k) is Literal else k for k in kinds), str
+    )
     if isinstance(first, str):
         return f'"{first}"'
-    return describe(first).removeprefix("a list such as ") if typing.get_origin(first) is tuple else _number(first)
+    return (
+        describe(first).removeprefix("a list such as ")
+        if typing.get_origin(first) is tuple
+        else _number(first)
+    )
 
 
 def show(value: Any, quote: str = "'") -> str:

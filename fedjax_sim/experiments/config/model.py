@@ -61,6 +61,8 @@ PARTITION = Family("partition", "kind", skip=2, wired=("seed",), later=True)
 
 Count = Annotated[int, Field(ge=1)]
 """How many of something there must be."""
+OptionalCount: Any = optional(Count)
+OptionalBound: Any = optional(float)
 
 
 class Evaluation(Settings):
@@ -74,47 +76,86 @@ class Evaluation(Settings):
 class Checkpoint(Settings):
     """When the state of the run is saved."""
 
-    every: int = Field(default=50, ge=1, description="rounds between checkpoints; the last round is always saved")
+    every: int = Field(
+        default=50, ge=1, description="rounds between checkpoints; the last round is always saved"
+    )
     keep: int = Field(default=3, ge=1, description="how many of the newest checkpoints stay")
-    keep_every: optional(Count) = Field(default=None, description="besides these, checkpoints of each so many rounds stay")  # type: ignore[valid-type]
+    keep_every: OptionalCount = Field(
+        default=None, description="besides these, checkpoints of each so many rounds stay"
+    )
 
 
 class Stop(Settings):
     """When the run may end early."""
 
     metric: str = Field(default="test/accuracy", description="a number that metrics.jsonl records")
-    at_least: optional(float) = Field(default=None, description="the run ends once the metric has reached this")  # type: ignore[valid-type]
-    at_most: optional(float) = Field(default=None, description="the run ends once the metric has come down to this")  # type: ignore[valid-type]
+    at_least: OptionalBound = Field(
+        default=None, description="the run ends once the metric has reached this"
+    )
+    at_most: OptionalBound = Field(
+        default=None, description="the run ends once the metric has come down to this"
+    )
 
     @model_validator(mode="after")
     def _one_bound(self) -> Stop:
         given = [name for name in ("at_least", "at_most") if getattr(self, name) is not None]
-        require(len(given) == 1, "a run stops at one bound", " and ".join(given) or "none", "give either at_least or at_most")
+        require(
+            len(given) == 1,
+            "a run stops at one bound",
+            got=" and ".join(given) or "none",
+            fix="give either at_least or at_most",
+        )
         return self
 
 
 def run_model(known: Registries) -> type[Settings]:
     """The model of a whole file."""
-    from fedjax_sim.data.batching import batching
+    from fedjax_sim.data.batching import local_work
     from fedjax_sim.engine.nonfinite import guard
 
     parts = parts_of(known)
     engine = fields_of(_engine(), parts) | {
         "devices": (optional(Count), Field(None, description="how many; by default all")),
-        "shards": (optional(Count), Field(None, description="a fixed number gives the same bits on any number of devices that divides it")),
-        "model": (Count, Field(1, description="devices that one client's model is spread over; it divides them")),
+        "shards": (
+            optional(Count),
+            Field(
+                None,
+                description="a fixed number gives the same bits on any number of devices that divides it",
+            ),
+        ),
+        "devices_per_client": (
+            Count,
+            Field(1, description="devices that one client's model is spread over; it divides them"),
+        ),
         "rounds_per_call": (Count, Field(1, description="rounds in one compiled program")),
     }
     models = tagged(MODEL._replace(extra=_precision()), known.models, parts)
     samplers = Family("sampler", "kind", extra=_wrappers(known.wrappers, parts))
     fields = {
-        "seed": (int, Field(0, ge=0, lt=2**32, description="of the first model and of all rounds; the data follow from task.seed")),
+        "seed": (
+            int,
+            Field(
+                0,
+                ge=0,
+                lt=2**32,
+                description="of the first model and of all rounds; the data follow from task.seed",
+            ),
+        ),
         "rounds": (int, Field(100, ge=1, description="communication rounds")),
-        "task": (tagged(Family("task", "name"), known.tasks, parts), Field(description="the data, and what is learned from it")),
+        "task": (
+            tagged(Family("task", "name"), known.tasks, parts),
+            Field(description="the data, and what is learned from it"),
+        ),
         "model": (optional(models), Field(None, description="instead of the task's own")),
-        "algorithm": (tagged(Family("algorithm", "name"), known.algorithms, parts), Field(description="how clients and server learn")),
-        "sampler": (tagged(samplers, known.samplers, parts), Field(description="who takes part in a round")),
-        "local": _section("local", batching, fields_of(batching, parts)),
+        "algorithm": (
+            tagged(Family("algorithm", "name"), known.algorithms, parts),
+            Field(description="how clients and server learn"),
+        ),
+        "sampler": (
+            tagged(samplers, known.samplers, parts),
+            Field(description="who takes part in a round"),
+        ),
+        "local_work": _section("local_work", local_work, fields_of(local_work, parts)),
         "engine": _section("engine", _engine(), engine),
         "guard": _section("guard", guard, fields_of(guard, parts)),
         "evaluation": (Evaluation, Field(default_factory=lambda: Evaluation())),
@@ -133,9 +174,20 @@ def parts_of(known: Registries) -> Parts:
     from fedjax_sim.data import Partition
 
     parts: Parts = {"schedule": schedulable(known.schedules)}
-    optimizer = listable(tagged(Family("optimizer", "kind", join=optimizers.chain), known.optimizers, dict(parts)))
-    parts |= {optax.GradientTransformation: optimizer, optax.GradientTransformationExtraArgs: optimizer}
-    parts |= {Aggregator: listable(tagged(Family("aggregator", "kind", join=aggregators.chain), known.aggregators, dict(parts)))}
+    optimizer = listable(
+        tagged(Family("optimizer", "kind", join=optimizers.chain), known.optimizers, dict(parts))
+    )
+    parts |= {
+        optax.GradientTransformation: optimizer,
+        optax.GradientTransformationExtraArgs: optimizer,
+    }
+    parts |= {
+        Aggregator: listable(
+            tagged(
+                Family("aggregator", "kind", join=aggregators.chain), known.aggregators, dict(parts)
+            )
+        )
+    }
     return parts | {Partition: nameable(tagged(PARTITION, known.partitions, {}), known.partitions)}
 
 
@@ -155,7 +207,12 @@ def _precision() -> dict[str, Any]:
     """What every model may be wrapped in."""
     from fedjax_sim.models.precision import Compute
 
-    return {"compute": (Compute, Field("float32", description="floats to compute in; parameters and sums stay float32"))}
+    return {
+        "compute": (
+            Compute,
+            Field("float32", description="floats to compute in; parameters and sums stay float32"),
+        )
+    }
 
 
 def _wrappers(wrappers: dict[str, Any], parts: Parts) -> dict[str, Any]:
@@ -166,8 +223,14 @@ def _wrappers(wrappers: dict[str, Any], parts: Parts) -> dict[str, Any]:
         model, first = table(f"sampler_{name}", factory, own), next(iter(own))
 
         def short(value: Any, first: str = first) -> Any:
-            return value if isinstance(value, dict | Settings) or value in (None, NONE) else {first: value}
+            return (
+                value
+                if isinstance(value, dict | Settings) or value in (None, NONE)
+                else {first: value}
+            )
 
-        kind = Annotated[model, BeforeValidator(short, json_schema_input_type=own[first][0] | model)]
+        kind = Annotated[
+            model, BeforeValidator(short, json_schema_input_type=own[first][0] | model)
+        ]
         fields[name] = (optional(kind), Field(None, description=model.__doc__))
     return fields

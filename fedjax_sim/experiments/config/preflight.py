@@ -15,7 +15,7 @@ from fedjax_sim.experiments.config.construct import Log
 from fedjax_sim.experiments.config.load import Config
 from fedjax_sim.experiments.config.messages import line
 from fedjax_sim.experiments.config.toml import ConfigErrors
-from fedjax_sim.runtime.devices import require_room
+from fedjax_sim.runtime.devices import require_memory
 
 if TYPE_CHECKING:
     from fedjax_sim.engine import Engine
@@ -26,7 +26,7 @@ ROWS = 7
 """Examples in the batch that is tried: a number that few other axes have, so that broadcasting hides no misfit."""
 
 
-def prove(config: Config, task: Task, log: Log) -> None:
+def check_model_fits(config: Config, task: Task, log: Log) -> None:
     """Tries the model and the loss on the shapes of a batch of the task's training data, and notes what does not fit.
 
     Raises:
@@ -40,14 +40,22 @@ def prove(config: Config, task: Task, log: Log) -> None:
         log.guard(key, fields, lambda: _model_fits(task))
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0][:200]
-        text = sentence("the model does not fit the task's data", f"{type(error).__name__}: {first}", "choose a model for such examples")
+        text = sentence(
+            "the model does not fit the task's data",
+            got=f"{type(error).__name__}: {first}",
+            fix="choose a model for such examples",
+        )
         raise ConfigErrors(line(config.document, key, text)) from error
 
 
 def _model_fits(task: Task) -> None:
-    copies = 4 if jax.default_backend() == "cpu" else 1  # with its gradient, a client's copy and the next round's
+    copies = (
+        4 if jax.default_backend() == "cpu" else 1
+    )  # with its gradient, a client's copy and the next round's
     model = tree.nbytes(jax.eval_shape(task.init, jax.random.key(0)))
-    require_room("the model" + " and its copies" * (copies > 1), copies * model, "choose a smaller model")
+    require_memory(
+        "the model" + " and its copies" * (copies > 1), copies * model, "choose a smaller model"
+    )
 
 
 def memory_fits(task: Task, algorithm: Algorithm, engine: Engine) -> None:
@@ -57,19 +65,33 @@ def memory_fits(task: Task, algorithm: Algorithm, engine: Engine) -> None:
       FedError: where the devices are to keep it, and the machine itself has less.
     """
     row = jax.eval_shape(lambda key: algorithm.memory(task.init(key)), jax.random.key(0))
-    if engine.keep == "device":
+    if engine.client_memory == "device":
         remembered = tree.nbytes(row) * task.data.train.clients
-        require_room("what all clients remember", remembered, "keep it in files, with engine.keep = 'host'", "keep")
+        require_memory(
+            "what all clients remember",
+            remembered,
+            "keep it in files, with engine.client_memory = 'host'",
+            "client_memory",
+        )
 
 
 def reported(task: Task, train: bool) -> Metrics:
     """Shapes of the metrics that the task's objective reports about a batch, in training mode or in evaluation mode."""
     key, data = jax.random.key(0), task.data.train
-    x, y = jax.tree.map(lambda leaf: np.broadcast_to(leaf[:1], (ROWS, *leaf.shape[1:])), (data.x, data.y))
+    x, y = jax.tree.map(
+        lambda leaf: np.broadcast_to(leaf[:1], (ROWS, *leaf.shape[1:])), (data.x, data.y)
+    )
     variables = jax.eval_shape(task.init, key)
     batch = Batch(x, y, np.ones(ROWS, bool))  # type: ignore[arg-type]
-    value, (_, metrics) = jax.eval_shape(lambda v, k, b: task.objective.loss(v, k, b, train), variables, key, batch)
-    require(value.shape == (), "a loss is one number", f"shape {value.shape}", "choose a model whose output is like the task's labels")
+    value, (_, metrics) = jax.eval_shape(
+        lambda v, k, b: task.objective.loss(v, k, b, train), variables, key, batch
+    )
+    require(
+        value.shape == (),
+        "a loss is one number",
+        got=f"shape {value.shape}",
+        fix="choose a model whose output is like the task's labels",
+    )
     return metrics
 
 
@@ -84,33 +106,46 @@ def stop_problem(made: Experiment) -> str | None:
     known |= set(of_round(made))
     if run.stop.metric in known:
         return None
-    return sentence("nobody reports a number of this name", repr(run.stop.metric), suggest(run.stop.metric, known))
+    return sentence(
+        "nobody reports a number of this name",
+        got=repr(run.stop.metric),
+        fix=suggest(run.stop.metric, known),
+    )
 
 
 def evaluated(made: Experiment) -> Iterator[str]:
     """Names of all numbers that an evaluation of this experiment gives."""
-    from fedjax_sim.simulation.evaluate import spread
+    from fedjax_sim.simulation.evaluate import client_statistics
 
     data, one = made.task.data, np.ones(1)
     for name in reported(made.task, False):
-        if data.central is not None:
+        if data.global_test is not None:
             yield f"test/{name}"
         if made.config.run.evaluation.clients and data.test is not None:
-            yield from spread(name, Mean(one, one))  # type: ignore[arg-type]
+            yield from client_statistics(name, Mean(one, one))  # type: ignore[arg-type]
 
 
 def of_round(made: Experiment) -> list[str]:
     """Names of all numbers that a whole round reports, the algorithm's and the aggregator's among them."""
     from fedjax_sim.data.population import outline
-    from fedjax_sim.engine.round import initial, make_spmd
+    from fedjax_sim.engine.round import initial_state, make_spmd
 
     plan = made.program.plan
-    one = plan._replace(devices=plan.devices[:1], shards=plan.shards_per_device, backend="vmap", model=1)
+    one = plan._replace(
+        devices=plan.devices[:1],
+        shards=plan.shards_per_device,
+        backend="vmap",
+        devices_per_client=1,
+    )
     variables = jax.eval_shape(made.task.init, jax.random.key(0))
 
     def go(variables: Any, table: Any) -> Metrics:
-        state = initial(made.algorithm, made.sampler, table.size, made.batching, variables, 0)
-        return make_spmd(made.algorithm, made.sampler, one, made.batching, made.guard)(state, table)[1].metrics
+        state = initial_state(
+            made.algorithm, made.sampler, table.size, made.local_work, variables, 0
+        )
+        return make_spmd(made.algorithm, made.sampler, one, made.local_work, made.guard)(
+            state, table
+        )[1].metrics
 
     metrics = jax.eval_shape(go, variables, outline(made.task.data.train))
     return [name for name, metric in metrics.items() if np.shape(jax.tree.leaves(metric)[0]) == ()]

@@ -33,7 +33,12 @@ def changed_rates(run: Any, before: dict[str, Any] | None) -> tuple[str, ...]:
             continue
         if not (_is_rate(key) and isinstance(then, float) and isinstance(now, float)):
             do = f"leave {key} as it was, or start a new run in another folder"
-            fail(f"a resumed run keeps its {key}", f"{now!r} in place of {then!r}", do, key)
+            fail(
+                f"a resumed run keeps its {key}",
+                got=f"{now!r} in place of {then!r}",
+                fix=do,
+                setting=key,
+            )
         notes.append(f"resumed with {key} = {now}, which was {then}")
     return tuple(notes)
 
@@ -56,5 +61,9 @@ def _flat(value: Any, key: str = "") -> list[tuple[str, Any]]:
     """``(dotted key, scalar)`` for everything in nested tables and lists."""
     if isinstance(value, dict | list):
         items = value.items() if isinstance(value, dict) else enumerate(value)
-        return [pair for name, inner in items for pair in _flat(inner, f"{key}.{name}" if key else str(name))]
+        return [
+            pair
+            for name, inner in items
+            for pair in _flat(inner, f"{key}.{name}" if key else str(name))
+        ]
     return [(key, value)]

@@ -15,7 +15,10 @@ DEPTH = 30
 """Tables and lists within one another, at most."""
 SIZE = 2**22
 """Bytes of a file, at most."""
-LONG, NESTED = "a whole number of more than 64 bits", f"tables or lists that are more than {DEPTH} deep"
+LONG, NESTED = (
+    "a whole number of more than 64 bits",
+    f"tables or lists that are more than {DEPTH} deep",
+)
 
 
 class ConfigErrors(FedError):
@@ -39,7 +42,9 @@ class Document(NamedTuple):
 
     def origin(self, key: str) -> str:
         """Where a key was written: the file, or the command line."""
-        from_outside = any(key == k or key.startswith(f"{k}.") or k.startswith(f"{key}.") for k in self.overridden)
+        from_outside = any(
+            key == k or key.startswith(f"{k}.") or k.startswith(f"{key}.") for k in self.overridden
+        )
         return COMMAND_LINE if from_outside else self.file
 
 
@@ -60,12 +65,22 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
         written = _loads(_text(path))
     except OSError as error:
         do = "give the path of a TOML file, such as configs/digits_fedavg.toml"
-        problems.append(located(str(path), "(file)", sentence("cannot be read", error.strerror or error, do)))
+        problems.append(
+            located(
+                str(path), "(file)", sentence("cannot be read", got=error.strerror or error, fix=do)
+            )
+        )
     except UnicodeDecodeError as error:
-        problems.append(located(str(path), "(file)", sentence("must be UTF-8 text", f"byte {error.start}", "save it as UTF-8")))
+        problems.append(
+            located(
+                str(path),
+                "(file)",
+                sentence("must be UTF-8 text", got=f"byte {error.start}", fix="save it as UTF-8"),
+            )
+        )
     except tomllib.TOMLDecodeError as error:
         do = "mend that line (text needs quotation marks, a table starts with [name])"
-        problems.append(located(str(path), "(syntax)", sentence("must be TOML", error, do)))
+        problems.append(located(str(path), "(syntax)", sentence("must be TOML", got=error, fix=do)))
     tables = copy.deepcopy(written)
     pairs = [_split(override, problems) for override in overrides]
     for key, value in pairs:
@@ -100,7 +115,12 @@ def _loads(text: str) -> dict[str, Any]:
     for _ in range(DEPTH):
         if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in level):
             raise tomllib.TOMLDecodeError(LONG)
-        level = [inner for each in level if isinstance(each, dict | list) for inner in (each.values() if isinstance(each, dict) else each)]
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
     if level:
         raise tomllib.TOMLDecodeError(NESTED)
     return made
@@ -110,7 +130,11 @@ def _split(override: str, problems: list[str]) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     parts = key.split(".")
     if not equals or not all(parts) or len(parts) > DEPTH:
-        what = sentence("an override is key.sub=value", cut(repr(override), 60), "write, for example, algorithm.lr=0.1")
+        what = sentence(
+            "an override is key.sub=value",
+            got=cut(repr(override), 60),
+            fix="write, for example, algorithm.lr=0.1",
+        )
         problems.append(located(COMMAND_LINE, key, what))
     try:
         value = _loads(f"value = {text}")["value"]
@@ -136,7 +160,13 @@ def _put(tables: dict[str, Any], key: str, value: Any, problems: list[str]) -> N
         place[last] = value
     else:
         do = f"set the whole of {cut('.'.join(way) or key, 60)}, or mend the file"
-        problems.append(located(COMMAND_LINE, key, sentence("there is no such place in the file", cut(repr(key), 60), do)))
+        problems.append(
+            located(
+                COMMAND_LINE,
+                key,
+                sentence("there is no such place in the file", got=cut(repr(key), 60), fix=do),
+            )
+        )
 
 
 def _counts(part: str, place: list[Any]) -> bool:

@@ -51,7 +51,9 @@ def open_pipeline(vault: Vault, clients: int) -> Pipeline:
       FedError: by its functions, for what the vault's raise, and for calls that are out of turn.
     """
     line = _Line(vault, clients, ThreadPoolExecutor(1, "fedjax_sim-vault"))
-    return Pipeline(*(partial(function, line) for function in (_prefetch, _deliver, _take, _wait, _close)))
+    return Pipeline(
+        *(partial(function, line) for function in (_prefetch, _deliver, _take, _wait, _close))
+    )
 
 
 def _nobody() -> np.ndarray:
@@ -81,7 +83,12 @@ class _Line:
 
 def _prefetch(line: _Line, ids: Any) -> None:
     _hear(line)
-    require(not line.ahead, "one cohort is prefetched at a time", "a second one", "take the first one before")
+    require(
+        not line.ahead,
+        "one cohort is prefetched at a time",
+        got="a second one",
+        fix="take the first one before",
+    )
     line.ids = np.array(ids)
     line.lacks = np.isin(line.ids, line.out)
     line.ahead = [_tell(line, _fetch, np.where(line.lacks, line.clients, line.ids))]
@@ -94,10 +101,19 @@ def _deliver(line: _Line, ids: Any, rows: PyTree) -> None:
     if not line.ahead:
         filled = _tell(line, _fill, rows, None, [], [])
     else:
-        places = {client: place for place, client in enumerate(ids.tolist()) if client < line.clients}
+        places = {
+            client: place for place, client in enumerate(ids.tolist()) if client < line.clients
+        }
         here = [place for place, client in enumerate(line.ids.tolist()) if client in places]
         line.lacks[here] = False
-        filled = _tell(line, _fill, rows, line.ahead[0], here, [places[client] for client in line.ids[here].tolist()])
+        filled = _tell(
+            line,
+            _fill,
+            rows,
+            line.ahead[0],
+            here,
+            [places[client] for client in line.ids[here].tolist()],
+        )
         line.ahead.append(filled)
     _tell(line, _store, ids[ids < line.clients], ids, filled)
 
@@ -105,9 +121,14 @@ def _deliver(line: _Line, ids: Any, rows: PyTree) -> None:
 def _take(line: _Line) -> PyTree:
     futures.wait(line.ahead)
     _hear(line)
-    require(bool(line.ahead), "no rows to take", "no prefetch before", "prefetch a cohort first")
-    what, do = "the next cohort has clients whose rows are out", "deliver the running round's rows first"
-    require(not line.lacks.any(), what, line.ids[line.lacks][:8], do)
+    require(
+        bool(line.ahead), "no rows to take", got="no prefetch before", fix="prefetch a cohort first"
+    )
+    what, do = (
+        "the next cohort has clients whose rows are out",
+        "deliver the running round's rows first",
+    )
+    require(not line.lacks.any(), what, got=line.ids[line.lacks][:8], fix=do)
     rows, line.ahead = line.ahead[0].result(), []
     line.out = np.union1d(line.out, line.ids[line.ids < line.clients])
     return rows
@@ -142,11 +163,18 @@ def _hear(line: _Line) -> None:
 
 def _fetch(line: _Line, ids: np.ndarray) -> PyTree:
     lost = np.intersect1d(ids, line.lost)
-    require(not lost.size, "the next cohort has clients whose rows could not be written", lost[:8], "deliver them again")
+    require(
+        not lost.size,
+        "the next cohort has clients whose rows could not be written",
+        got=lost[:8],
+        fix="deliver them again",
+    )
     return line.vault.read(ids)
 
 
-def _fill(line: _Line, rows: PyTree, ahead: Future | None, here: list[int], there: list[int]) -> PyTree:
+def _fill(
+    line: _Line, rows: PyTree, ahead: Future | None, here: list[int], there: list[int]
+) -> PyTree:
     """The rows on the host, and on their way the ones that the next cohort has, too."""
     rows = jax.tree.map(np.asarray, rows)
     if here and ahead is not None and not ahead.exception():

@@ -75,4 +75,10 @@ def _runs(slots: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, int, int
     """Where each run begins in which both go up by one, its first slot, its first place, and how many there are."""
     starts = np.flatnonzero((np.diff(slots, prepend=-2) != 1) | (np.diff(places, prepend=-2) != 1))
     counts = np.diff(starts, append=len(slots))
-    return zip(starts.tolist(), slots[starts].tolist(), places[starts].tolist(), counts.tolist(), strict=True)
+    return zip(
+        starts.tolist(),
+        slots[starts].tolist(),
+        places[starts].tolist(),
+        counts.tolist(),
+        strict=True,
+    )

@@ -45,10 +45,20 @@ def layout_of(like: PyTree) -> Layout:
     leaves, end = [], 0
     for path, value in named:
         array, name = np.asarray(value), tree.name(path)
-        require(not array.dtype.hasobject, f"a client's row must be numbers, which {name} is not", array.dtype, "give it as an array")
+        require(
+            not array.dtype.hasobject,
+            f"a client's row must be numbers, which {name} is not",
+            got=array.dtype,
+            fix="give it as an array",
+        )
         leaves.append(Leaf(name, array.shape, array.dtype, end, end + array.nbytes))
         end += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
-    require(end > 0, "a client's row has no bytes", f"{len(leaves)} leaves", "keep no vault where clients remember nothing")
+    require(
+        end > 0,
+        "a client's row has no bytes",
+        got=f"{len(leaves)} leaves",
+        fix="keep no vault where clients remember nothing",
+    )
     return Layout(structure, tuple(leaves), end)
 
 
@@ -65,19 +75,30 @@ def compare(layout: Layout, found: list[list[Any]], where: Any) -> None:
     """
     for old, new in zip_longest(found, described(layout)):
         if old != new:
-            what = f"the clients' rows in {where} do not fit this configuration at {(new or old)[0]}"
+            what = (
+                f"the clients' rows in {where} do not fit this configuration at {(new or old)[0]}"
+            )
             do = "go on with the configuration that the run was started with, or choose another folder"
-            fail(what, f"{_words(old)} in the folder, {_words(new)} in this configuration", do)
+            fail(
+                what,
+                got=f"{_words(old)} in the folder, {_words(new)} in this configuration",
+                fix=do,
+            )
 
 
 def record_of(layout: Layout, row: PyTree) -> np.ndarray:
     """uint8[record]: one row as bytes."""
-    return packed(layout, [np.asarray(leaf)[None] for leaf in jax.tree.leaves(row)], np.zeros(1, np.int64))[0]
+    return packed(
+        layout, [np.asarray(leaf)[None] for leaf in jax.tree.leaves(row)], np.zeros(1, np.int64)
+    )[0]
 
 
 def views(layout: Layout, records: np.ndarray) -> PyTree:
     """Rows ``[k, ...]`` that lie in ``uint8[k, record]``; what is written into them is written there."""
-    leaves = [records[:, leaf.start : leaf.stop].view(leaf.dtype).reshape(len(records), *leaf.shape) for leaf in layout.leaves]
+    leaves = [
+        records[:, leaf.start : leaf.stop].view(leaf.dtype).reshape(len(records), *leaf.shape)
+        for leaf in layout.leaves
+    ]
     return jax.tree.unflatten(layout.structure, leaves)
 
 
@@ -88,12 +109,22 @@ def checked(layout: Layout, rows: PyTree, count: int) -> list[np.ndarray]:
       FedError: where the tree, a shape or a dtype is another than the layout's.
     """
     values, structure = jax.tree.flatten(rows)
-    require(structure == layout.structure, "rows are not of the vault's tree", structure, f"give {layout.structure}")
+    require(
+        structure == layout.structure,
+        "rows are not of the vault's tree",
+        got=structure,
+        fix=f"give {layout.structure}",
+    )
     arrays = [np.asarray(value) for value in values]
     for leaf, array in zip(layout.leaves, arrays, strict=True):
         fits = (array.dtype, array.shape) == (leaf.dtype, (count, *leaf.shape))
         got = f"{array.dtype}{list(array.shape)}"
-        require(fits, f"rows do not fit the vault at {leaf.name}", got, f"give {leaf.dtype}{[count, *leaf.shape]}")
+        require(
+            fits,
+            f"rows do not fit the vault at {leaf.name}",
+            got=got,
+            fix=f"give {leaf.dtype}{[count, *leaf.shape]}",
+        )
     return arrays
 
 

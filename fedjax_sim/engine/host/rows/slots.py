@@ -93,7 +93,9 @@ def pin(ledger: Ledger, snapshots: Iterable[np.ndarray]) -> None:
     """Snapshots refer to these slots and no others; what is neither theirs nor a present row is free, the first slot next."""
     ledger.pinned[:] = False
     for slots in snapshots:
-        ledger.pinned[slots[slots < len(ledger.pinned)]] = True  # a file cut short has lost the others
+        ledger.pinned[slots[slots < len(ledger.pinned)]] = (
+            True  # a file cut short has lost the others
+        )
     ledger.free = 0
     _release(ledger, np.flatnonzero(~ledger.pinned & (ledger.owner < 0))[::-1])
 
@@ -114,6 +116,10 @@ def _enter(ledger: Ledger, ids: np.ndarray, slots: np.ndarray) -> None:
 
 
 def _longer(array: np.ndarray, length: int, fill: int) -> np.ndarray:
-    longer = np.full((length, *array.shape[1:]), fill, array.dtype) if fill else np.zeros((length, *array.shape[1:]), array.dtype)
+    longer = (
+        np.full((length, *array.shape[1:]), fill, array.dtype)
+        if fill
+        else np.zeros((length, *array.shape[1:]), array.dtype)
+    )
     longer[: len(array)] = array
     return longer

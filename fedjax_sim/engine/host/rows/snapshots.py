@@ -51,7 +51,11 @@ def save(folder: Path, snapshot: Snapshot) -> Description:
       OSError: where it cannot be written.
     """
     header = {"format": FORMAT, **snapshot.header}
-    parts = [json.dumps(header).encode() + b"\n", snapshot.default.data, snapshot.entries.view(np.uint8).data]
+    parts = [
+        json.dumps(header).encode() + b"\n",
+        snapshot.default.data,
+        snapshot.entries.view(np.uint8).data,
+    ]
     crc, size = 0, 0
     try:
         with open(folder / PART, "wb") as file:
@@ -78,14 +82,18 @@ def load(folder: Path, description: Description) -> Snapshot:
     """
     name = str(description.get("index")) if isinstance(description, dict) else ""
     if not NAME.fullmatch(name):
-        fail("this does not describe a snapshot of client memory", description, "give what snapshot returned")
+        fail(
+            "this does not describe a snapshot of client memory",
+            got=description,
+            fix="give what snapshot returned",
+        )
     try:
         content = files.content(folder / name)
     except OSError as error:
-        fail("a snapshot of client memory cannot be read", error, ELSE)
+        fail("a snapshot of client memory cannot be read", got=error, fix=ELSE)
     if (len(content), zlib.crc32(content)) != (description.get("bytes"), description.get("crc32")):
         got = f"a wrong crc32 in {folder / name} ({len(content)} bytes, {description.get('bytes')} when it was written)"
-        fail("a snapshot of client memory is damaged", got, ELSE)
+        fail("a snapshot of client memory is damaged", got=got, fix=ELSE)
     return _parsed(content, folder / name)
 
 
@@ -107,12 +115,25 @@ def fits(snapshot: Snapshot, layout: Layout, clients: int, path: Path) -> None:
       FedError: naming what differs.
     """
     row_layout.compare(layout, snapshot.header["layout"], path)
-    there, do = snapshot.header["clients"], "go on with the population that the run was started with, or choose another folder"
-    require(there == clients, "the client memory is of another population", f"{there} clients in {path}, {clients} here", do)
+    there, do = (
+        snapshot.header["clients"],
+        "go on with the population that the run was started with, or choose another folder",
+    )
+    require(
+        there == clients,
+        "the client memory is of another population",
+        got=f"{there} clients in {path}, {clients} here",
+        fix=do,
+    )
     ids, slots = snapshot.entries["client"], snapshot.entries["slot"]
     known = bool(np.all((ids >= 0) & (ids < clients))) and len(snapshot.default) == layout.record
     once = len(np.unique(ids)) == len(np.unique(slots)) == len(ids)
-    require(known and once, "this is no snapshot of client memory", f"rows that are nobody's, or whose twice, in {path}", ELSE)
+    require(
+        known and once,
+        "this is no snapshot of client memory",
+        got=f"rows that are nobody's, or whose twice, in {path}",
+        fix=ELSE,
+    )
 
 
 def names(folder: Path) -> dict[str, int]:
@@ -144,17 +165,25 @@ def _parsed(content: bytes, path: Path) -> Snapshot:
         made = header["format"]
         formed = made != FORMAT or _formed(header, len(body))
     except (ValueError, KeyError, TypeError) as error:
-        fail("this is no snapshot of client memory", f"{error!r} in {path}", ELSE)
+        fail("this is no snapshot of client memory", got=f"{error!r} in {path}", fix=ELSE)
     if made != FORMAT:
-        fail("a snapshot of client memory has another format", f"{made} in {path}", f"use what writes format {FORMAT}")
+        fail(
+            "a snapshot of client memory has another format",
+            got=f"{made} in {path}",
+            fix=f"use what writes format {FORMAT}",
+        )
     if not formed:
-        fail("this is no snapshot of client memory", f"another header in {path}", ELSE)
+        fail("this is no snapshot of client memory", got=f"another header in {path}", fix=ELSE)
     split = len(body) - header["count"] * ENTRY.itemsize
-    return Snapshot(header, np.frombuffer(body[:split], np.uint8), np.frombuffer(body[split:], ENTRY))
+    return Snapshot(
+        header, np.frombuffer(body[:split], np.uint8), np.frombuffer(body[split:], ENTRY)
+    )
 
 
 def _formed(header: dict[str, Any], size: int) -> bool:
     """Whether a header is one that we may have written: a checksum is nothing that a stranger could not make, too."""
     numbers = all(type(header[name]) is int for name in ("round", "clients", "count"))
-    leaves = all(len(leaf) == 3 and isinstance(leaf, list) for leaf in header["layout"]) and isinstance(header["layout"], list)
+    leaves = all(
+        len(leaf) == 3 and isinstance(leaf, list) for leaf in header["layout"]
+    ) and isinstance(header["layout"], list)
     return numbers and leaves and 0 <= header["count"] * ENTRY.itemsize <= size

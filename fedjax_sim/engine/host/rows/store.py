@@ -80,7 +80,14 @@ def open_vault(folder: str | Path, like: PyTree, clients: int) -> Vault:
     folder, layout = Path(folder).absolute(), row_layout.layout_of(like)
     with contextlib.ExitStack() as held:
         file = _claim(folder, held)
-        state = _State(folder, layout, clients, file, ledgers.open_ledger(clients), row_layout.record_of(layout, like))
+        state = _State(
+            folder,
+            layout,
+            clients,
+            file,
+            ledgers.open_ledger(clients),
+            row_layout.record_of(layout, like),
+        )
         _adopt(state)
         state.held = held.pop_all()
     actions = (_read, _write, _snapshot, _restore, _keep, _close, _facts)
@@ -111,7 +118,12 @@ class _State:
 def _serially(state: _State, action: Callable[..., Any], *arguments: Any) -> Any:
     with state.lock:
         if action is not _close:
-            require(not state.file.closed, "the vault of client memory is closed", state.folder, "open it again")
+            require(
+                not state.file.closed,
+                "the vault of client memory is closed",
+                got=state.folder,
+                fix="open it again",
+            )
         return action(state, *arguments)
 
 
@@ -122,7 +134,13 @@ def _told(what: str, where: Path) -> Iterator[None]:
         yield
     except OSError as error:
         got = f"{type(error).__name__}: {error.strerror or error} in {where}"
-        raise FedError(sentence(what, got, "make room there or mend it, or choose another folder; what was saved stays")) from error
+        raise FedError(
+            sentence(
+                what,
+                got=got,
+                fix="make room there or mend it, or choose another folder; what was saved stays",
+            )
+        ) from error
 
 
 # ---------------------------------------------------------------------------------------------------------------- opening
@@ -140,7 +158,11 @@ def _claim(folder: Path, held: contextlib.ExitStack) -> FileIO:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            fail("the folder of client memory is in use", f"{folder}, open elsewhere", "wait for the other run, or choose another folder")
+            fail(
+                "the folder of client memory is in use",
+                got=f"{folder}, open elsewhere",
+                fix="wait for the other run, or choose another folder",
+            )
         held.callback(lock.release)
         (folder / index.PART).unlink(missing_ok=True)  # of a snapshot that was cut short
         (folder / ROWS).touch()
@@ -180,7 +202,12 @@ def _read(state: _State, ids: Any) -> PyTree:
 
 
 def _load(
-    state: _State, ids: np.ndarray, slots: np.ndarray, crcs: np.ndarray, places: np.ndarray | None = None, records: np.ndarray | None = None
+    state: _State,
+    ids: np.ndarray,
+    slots: np.ndarray,
+    crcs: np.ndarray,
+    places: np.ndarray | None = None,
+    records: np.ndarray | None = None,
 ) -> None:
     """Reads rows into ``records[places]``, or only to see that they are what they should be."""
     places = np.arange(len(slots)) if places is None else places
@@ -189,14 +216,16 @@ def _load(
         lacks = row_file.load(state.file, slots, places, records)
     if lacks is not None:
         _damaged(state, ids[lacks], slots[lacks], "the file ends before its end")
-    for client, place, slot, crc in zip(ids.tolist(), places.tolist(), slots.tolist(), crcs.tolist(), strict=True):
+    for client, place, slot, crc in zip(
+        ids.tolist(), places.tolist(), slots.tolist(), crcs.tolist(), strict=True
+    ):
         if zlib.crc32(records[place].data) != crc:
             _damaged(state, client, slot, "a wrong crc32")
 
 
 def _damaged(state: _State, client: int, slot: int, how: str) -> None:
     got = f"{how} in {state.folder / ROWS}, row {slot} of {state.layout.record} bytes"
-    fail(f"the row of client {client} is damaged", got, ELSE)
+    fail(f"the row of client {client} is damaged", got=got, fix=ELSE)
 
 
 def _write(state: _State, ids: Any, rows: PyTree) -> None:
@@ -205,7 +234,12 @@ def _write(state: _State, ids: Any, rows: PyTree) -> None:
     leaves = row_layout.checked(state.layout, rows, len(ids))
     mine = np.flatnonzero(ids < state.clients)
     present = ids[mine]
-    require(bool(np.diff(np.sort(present)).all()), "a client's row is written twice at once", present, "give every client once")
+    require(
+        bool(np.diff(np.sort(present)).all()),
+        "a client's row is written twice at once",
+        got=present,
+        fix="give every client once",
+    )
     with _told("clients' rows cannot be written", state.folder / ROWS):
         _make_room(state, len(mine))
         slots, crcs = ledgers.take(state.ledger, len(mine)), np.empty(len(mine), np.uint32)
@@ -221,16 +255,31 @@ def _write(state: _State, ids: Any, rows: PyTree) -> None:
 def _make_room(state: _State, count: int) -> None:
     have, lacking = len(state.ledger.owner), count - state.ledger.free
     if lacking > 0:
-        what, do = "a vault has no more than 2**31 rows", "keep fewer snapshots, or give the algorithm fewer clients"
-        require(have + lacking < 2**31, what, have + lacking, do)
-        ledgers.grow(state.ledger, row_file.enlarge(state.file, state.layout.record, have, have + lacking))
+        what, do = (
+            "a vault has no more than 2**31 rows",
+            "keep fewer snapshots, or give the algorithm fewer clients",
+        )
+        require(have + lacking < 2**31, what, got=have + lacking, fix=do)
+        ledgers.grow(
+            state.ledger, row_file.enlarge(state.file, state.layout.record, have, have + lacking)
+        )
 
 
 def _checked(ids: Any) -> np.ndarray:
     ids = np.asarray(ids)
     fits = ids.ndim == 1 and ids.dtype.kind in "iu"
-    require(fits, "clients are given by their numbers", f"{ids.dtype}{list(ids.shape)}", "give integers of one axis")
-    require(not (ids < 0).any(), "a client's number must not be negative", ids.min(initial=0), "number clients from 0")
+    require(
+        fits,
+        "clients are given by their numbers",
+        got=f"{ids.dtype}{list(ids.shape)}",
+        fix="give integers of one axis",
+    )
+    require(
+        not (ids < 0).any(),
+        "a client's number must not be negative",
+        got=ids.min(initial=0),
+        fix="number clients from 0",
+    )
     return ids.astype(np.int64)
 
 
@@ -240,11 +289,25 @@ def _checked(ids: Any) -> np.ndarray:
 def _snapshot(state: _State, round_: int) -> Description:
     """First the rows, then what refers to them."""
     got = f"{state.folder / ROWS}, which could not be flushed"
-    require(not state.unsure, "client memory is no longer known to be on disk", got, "resume the run from its last checkpoint")
+    require(
+        not state.unsure,
+        "client memory is no longer known to be on disk",
+        got=got,
+        fix="resume the run from its last checkpoint",
+    )
     live = ledgers.live(state.ledger)
     entries = np.empty(len(live), ENTRY)
-    entries["client"], entries["slot"], entries["crc"] = state.ledger.owner[live], live, state.ledger.crc[live]
-    header = {"round": int(round_), "clients": state.clients, "count": len(live), "layout": row_layout.described(state.layout)}
+    entries["client"], entries["slot"], entries["crc"] = (
+        state.ledger.owner[live],
+        live,
+        state.ledger.crc[live],
+    )
+    header = {
+        "round": int(round_),
+        "clients": state.clients,
+        "count": len(live),
+        "layout": row_layout.described(state.layout),
+    }
     with _told(f"client memory of round {round_} could not be saved", state.folder):
         try:
             os.fsync(state.file.fileno())
@@ -263,9 +326,11 @@ def _restore(state: _State, description: Description) -> None:
     index.fits(snapshot, state.layout, state.clients, state.folder / description["index"])
     slots, have = _slots(snapshot), len(state.ledger.owner)
     got = f"{have} rows in {state.folder / ROWS}, {slots.max(initial=-1) + 1} needed"
-    require(bool(np.all(slots < have)), "the file of clients' rows is cut short", got, ELSE)
+    require(bool(np.all(slots < have)), "the file of clients' rows is cut short", got=got, fix=ELSE)
     step = max(1, BLOCK // state.layout.record)
-    for begin in range(0, len(slots), step):  # all of them, while there is another snapshot to go back to
+    for begin in range(
+        0, len(slots), step
+    ):  # all of them, while there is another snapshot to go back to
         part = snapshot.entries[begin : begin + step]
         _load(state, part["client"], slots[begin : begin + step], part["crc"])
     ledgers.replace(state.ledger, snapshot.entries["client"], slots, snapshot.entries["crc"])
@@ -293,5 +358,7 @@ def _close(state: _State) -> None:
 def _facts(state: _State) -> dict[str, int]:
     used = np.count_nonzero(state.ledger.pinned | (state.ledger.owner >= 0))
     with _told("the folder of client memory cannot be read", state.folder):
-        size = sum((state.folder / name).stat().st_size for name in (ROWS, *index.names(state.folder)))
+        size = sum(
+            (state.folder / name).stat().st_size for name in (ROWS, *index.names(state.folder))
+        )
     return {"clients": len(ledgers.live(state.ledger)), "rows": int(used), "bytes": size}
