@@ -60,7 +60,7 @@ LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 CLOSED = {1, 3}
 """Layers whose units never import each other; in the others they may, acyclically."""
 
-THEORY = {"test_closed_forms.py"}
+THEORY = {"laws/test_closed_forms.py"}
 """Tests of what a paper says about one algorithm."""
 
 
@@ -158,7 +158,7 @@ def test_the_walk_sees_every_kind_of_import():
 
 @pytest.mark.parametrize(
     "path",
-    [*FILES, *sorted(TESTS.glob("*.py"))],
+    [*FILES, *sorted(TESTS.rglob("*.py"))],
     ids=lambda path: str(path.relative_to(TESTS.parent)),
 )
 def test_files_stay_below_300_lines(path):
@@ -231,7 +231,7 @@ OVER_ALL = re.compile(r"\bEVERY\b|from rigs import|def rig\(")
 """What a test says that is about every algorithm."""
 GENERIC = [
     path
-    for path in sorted(TESTS.glob("*.py"))
+    for path in sorted(TESTS.rglob("*.py"))
     if OVER_ALL.search(path.read_text()) and path.name not in THEORY
 ]
 

@@ -74,25 +74,25 @@ ROWS: dict[str, Row] = {
     "memory": _tests(
         "A round that does not fit is built again with half the lanes: no round is lost, and one line is said.",
         "memory that is too small by the compiler's account, and memory that runs out in the middle of a round",
-        "test_capacity.py",
+        "engine/test_memory_limit.py",
         quick="lanes",
     ),
     "nonfinite": _tests(
         "A client whose result is NaN or Inf is dropped as if it had been absent, or its round is refused, named and replayed.",
         "such clients in every algorithm and on every engine",
-        "test_replay.py",
-        "test_nonfinite.py",
+        "engine/test_replay.py",
+        "engine/test_nonfinite.py",
         quick="first_batch",
     ),
     "input": _tests(
         "Whatever a file, a word or a folder holds, it is taken, or refused in a sentence: no traceback, and nothing is written elsewhere.",
         "generated and mutated configurations, rubbish in the place of every file of a run, well-formed and sealed files that say something"
         " else (thousands more of both: `make test-slow`)",
-        "test_config_fuzz.py",
-        "test_config_damage.py",
-        "test_wrong_things.py",
-        "test_wrong_runs.py",
-        "test_wrong_words.py",
+        "fuzz/test_config_fuzz.py",
+        "experiments/test_config_damage.py",
+        "fuzz/test_wrong_things.py",
+        "fuzz/test_wrong_runs.py",
+        "fuzz/test_wrong_words.py",
         quick="whatever",
     ),
     "saving": Row(
@@ -110,8 +110,8 @@ ROWS: dict[str, Row] = {
     "export": _tests(
         "An exported model is the model of the run.",
         "written, read back, and compared in every format",
-        "test_export.py",
-        "test_cli_export.py",
+        "host/test_export.py",
+        "cli/test_cli_export.py",
         quick="weights",
     ),
     "oldest": Row(

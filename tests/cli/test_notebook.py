@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
+FOLDER = Path(__file__).parents[2] / "notebooks"
 SOURCE, NOTEBOOK = FOLDER / "quickstart.py", FOLDER / "quickstart.ipynb"
 
 RUN = """

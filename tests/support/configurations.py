@@ -7,7 +7,7 @@ import pytest
 from fedjax_sim.experiments import build
 from fedjax_sim.experiments.config import ConfigErrors, load
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 GOOD = """
 rounds = 4

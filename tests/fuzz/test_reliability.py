@@ -1,7 +1,7 @@
 """What ``python -m benchmarks.reliability`` attacks, with small numbers.
 
-What other tests attack is left to them: disks (``test_history_full.py``, ``test_checkpoint.py``, ``test_prepared_damage.py``), signals
-(``test_cli_ends.py``, ``test_cli_runs.py``), the same numbers (``test_engine.py``).
+What other tests attack is left to them: disks (``experiments/test_history_full.py``, ``host/test_checkpoint.py``, ``data/test_prepared_damage.py``), signals
+(``cli/test_cli_ends.py``, ``cli/test_cli_runs.py``), the same numbers (``engine/test_engine.py``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.reliability.suites import counted
 from benchmarks.reliability.tally import Tally, together
 from fedjax_sim.persistence.checkpoint import open_store
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Complaints of reads that outlive a failed load may come late on a busy machine.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -181,7 +181,7 @@ def test_tests_are_counted(tmp_path):
 
 
 def test_tests_that_are_not_there_are_a_loss():
-    (said,) = suites.run(("test_files.py",), "whatever_was_renamed").lost
+    (said,) = suites.run(("host/test_files.py",), "whatever_was_renamed").lost
     assert "pytest ended with 5" in said
 
 

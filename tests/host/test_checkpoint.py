@@ -286,7 +286,7 @@ print(store.steps(), state_hash(store.restore(state(0)).state) == state_hash(sta
 
 
 def test_full_disk(tmp_path):
-    command = [sys.executable, "-c", FULL, str(tmp_path / "run"), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", FULL, str(tmp_path / "run"), str(Path(__file__).parents[1] / "support")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.split("\n")[:2] == ["said True", "(1, 3) True"], done.stderr[-2000:]
     assert "absl" not in done.stderr

@@ -14,7 +14,7 @@ import fedjax_sim as fs
 from fedjax_sim.algorithms.fedavg import fedavg
 from fedjax_sim.cli import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [
     ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md")
