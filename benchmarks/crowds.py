@@ -321,12 +321,12 @@ def sampling(clients: int, cohort: int = COHORT, times: int = 30) -> float:
     import jax
 
     from fedjax_sim import samplers
-    from fedjax_sim.data import census, local_work
+    from fedjax_sim.data import info, local_work
     from fedjax_sim.engine import Engine, make_plan
     from fedjax_sim.engine.round import sample_cohort
 
     work = local_work(20)
-    facts = census(work, jax.device_put(np.full(clients, EACH, np.int32)))
+    facts = population_info(work, jax.device_put(np.full(clients, EACH, np.int32)))
     sampled = jax.jit(
         partial(sample_cohort, samplers.uniform(cohort), make_plan(Engine(devices=1), EACH), work)
     )

@@ -1,1 +1,1 @@
-"""What everything else is written in terms of; imports nothing else of this package."""
+"""Types, pytree arithmetic, errors, files and permutations that every other package uses."""

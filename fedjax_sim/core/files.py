@@ -1,6 +1,8 @@
-"""Files that are whole, whatever the disk does and whenever the process ends: replaced in one step, or grown behind what is whole.
+"""Files that stay complete: each write happens entirely or not at all.
 
-And files of strangers: what is read of them may be anything, and what is written goes where it seems to go.
+A file is replaced in one step (write a new one, then rename) or extended behind the bytes that are
+known to be complete. Folders may come from other people: reading accepts any content, and writing
+never follows a symbolic link.
 """
 
 from __future__ import annotations
@@ -17,14 +19,27 @@ from typing import Any
 from fedjax_sim.core.errors import fail
 
 DEPTH = 30
-"""Lists and tables within one another in what is read, at most."""
+"""Maximum nesting of lists and tables in a JSON text that is read."""
 
 
 def save(path: Path, text: str) -> None:
-    """A text file's new contents, whole or not at all.
+    """Replaces a text file's contents, or creates the file with its folder.
+
+    Args:
+      path: the file.
+      text: its new contents, written as UTF-8.
 
     Raises:
-      FedError: where it cannot be written; the file is then as it was.
+      FedError: if it cannot be written; an existing file is then unchanged.
+
+    Example:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> from fedjax_sim.core import files
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     files.save(Path(folder) / "a.txt", "new")
+      ...     files.read(Path(folder) / "a.txt")
+      b'new'
     """
     with saving(path):
         replace(path, text.encode())
@@ -32,82 +47,100 @@ def save(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def saving(path: Path) -> Iterator[None]:
-    """Turns what the system says about a file that is written into a sentence."""
+    """Turns an ``OSError`` inside the block into a :class:`FedError` that names the path."""
     try:
         yield
     except OSError as error:
         fail(
             f"{path} could not be written",
             got=reason(error),
-            fix="make room there, or see to its folder",
+            fix="make room there, or check the permissions of its folder",
         )
 
 
 def replace(path: Path, content: bytes) -> int:
-    """The file's new contents, whole or not at all, in its folder, which is made where it is missing. Returns the number of bytes.
+    """Replaces a file's contents in one step, or creates the file with its folder.
+
+    Args:
+      path: the file.
+      content: its new contents.
+
+    Returns:
+      The number of bytes written.
 
     Raises:
-      OSError: where it cannot be written; the file is then as it was.
+      OSError: if it cannot be written; an existing file is then unchanged.
     """
-    fresh = path.with_name(path.name + ".new")
+    temporary = path.with_name(path.name + ".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.unlink(
-            missing_ok=True
-        )  # what is left of an attempt; or a link that somebody put there, which must not be followed
-        with fresh.open("xb") as file:
+        # An interrupted call may have left this file, or a link may be in its place: it must not
+        # be followed.
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(fresh, path)
+        os.replace(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
-            fresh.unlink()
+            temporary.unlink()
         raise
     return len(content)
 
 
-def grow(path: Path, whole: int, content: bytes) -> int:
-    """Writes behind the file's first ``whole`` bytes, all of it or nothing. Returns how many are whole then.
+def append(path: Path, complete: int, content: bytes) -> int:
+    """Writes bytes behind the complete ones: all of them, or none.
+
+    Args:
+      path: the file; created where it is missing, but not its folder.
+      complete: number of leading bytes that are kept; what follows them is overwritten. A shorter
+        file counts as complete.
+      content: the bytes to add.
+
+    Returns:
+      The number of complete bytes after the call.
 
     Raises:
-      OSError: where it cannot be written. What is left of the attempt, if even that cannot be mended, the next one writes over.
+      OSError: if it cannot be written. An incomplete rest that cannot be removed either is
+        overwritten by the next call.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     with open(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        whole = min(whole, size)
+        complete = min(complete, size)
         try:
-            if size > whole:
-                file.truncate(whole)
-            file.seek(whole)
+            if size > complete:
+                file.truncate(complete)
+            file.seek(complete)
             rest = memoryview(content)
             while rest:
                 rest = rest[file.write(rest) :]
         except OSError:
             with contextlib.suppress(OSError):
-                file.truncate(whole)
+                file.truncate(complete)
             raise
-    return whole + len(content)
+    return complete + len(content)
 
 
-def own(path: Path) -> None:
-    """Refuses a link in the place of something that is to be written to: whoever gave us its folder would choose where we write.
+def refuse_link(path: Path) -> None:
+    """Requires that a path which is written to is not a symbolic link.
+
+    The owner of the folder could otherwise choose which file of the user is overwritten.
 
     Raises:
-      FedError: where it is one.
+      FedError: if it is a link.
     """
     if path.is_symlink():
-        do = "remove it, or put what it leads to in its place"
         fail(
             f"{path} is written to, and so must not be a link",
             got=f"a link to {os.readlink(path)}",
-            fix=do,
+            fix="remove it, or put what it leads to in its place",
         )
 
 
-def clear(path: Path) -> None:
-    """Removes a file or a folder with all that is in it, as far as it can be; of a link, the link alone."""
+def remove(path: Path) -> None:
+    """Removes a file, or a folder with its contents; of a link only the link. Ignores errors."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -115,46 +148,54 @@ def clear(path: Path) -> None:
             path.unlink()
 
 
-def content(path: Path) -> bytes:
-    """What is in a file.
+def read(path: Path) -> bytes:
+    """Returns the contents of a regular file.
 
     Raises:
-      OSError: where it cannot be read, or is none: a pipe would be waited for, and some devices have no end.
+      OSError: if it cannot be read, or is not a regular file: reading a pipe would block, and a
+        device may have no end.
     """
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return path.read_bytes()
 
 
-def parsed(text: str | bytes) -> Any:
-    """What JSON says.
+def parse_json(text: str | bytes) -> Any:
+    """Returns the value that a JSON text describes.
 
     Raises:
-      ValueError: where it is none, or nested deeper than anybody writes.
+      ValueError: if the text is not JSON, or nested more than :data:`DEPTH` levels.
+
+    Example:
+      >>> from fedjax_sim.core import files
+      >>> files.parse_json('{"rounds": [1, 2]}')
+      {'rounds': [1, 2]}
     """
     nested = f"lists and tables that are more than {DEPTH} deep"
     try:
-        made = json.loads(text)
+        value = json.loads(text)
     except RecursionError as error:
         raise ValueError(nested) from error
-    if deep(made):
+    if too_deep(value):
         raise ValueError(nested)
-    return made
+    return value
 
 
-def deep(made: Any) -> bool:
-    """Whether lists and tables lie deeper in one another than anybody writes."""
-    level, depth = [made], 0
+def too_deep(value: Any) -> bool:
+    """True if lists and dicts are nested more than :data:`DEPTH` levels."""
+    level = [value]
+    depth = 0
     while level and depth <= DEPTH:
-        inner = [
-            each.values() if isinstance(each, dict) else each
-            for each in level
-            if isinstance(each, dict | list)
-        ]
-        level, depth = [value for values in inner for value in values], depth + 1
+        containers = [item for item in level if isinstance(item, dict | list)]
+        level = [inner for item in containers for inner in _items(item)]
+        depth += 1
     return bool(level)
 
 
+def _items(container: dict[str, Any] | list[Any]) -> Any:
+    return container.values() if isinstance(container, dict) else container
+
+
 def reason(error: OSError) -> str:
-    """What the system says, without the number and the path."""
+    """Returns the operating system's message without the error number and the path."""
     return error.strerror or str(error)

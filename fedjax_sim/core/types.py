@@ -109,7 +109,7 @@ class Roster(NamedTuple):
         return Member(self.id, self.steps, self.size, self.delay)
 
 
-class Census(NamedTuple):
+class PopulationInfo(NamedTuple):
     """What a sampler may know of the population, ``int32[N]`` each: examples a client has, local steps it would take."""
 
     size: Array
@@ -204,10 +204,10 @@ class Sampler(NamedTuple):
 
     cohort: Callable[[int], int]
     """``population size -> C``, static: rows in every roster (the maximum, where the number varies)."""
-    init: Callable[[Census], PyTree]
-    """``census -> state``. Traced, as all of these functions are."""
-    sample: Callable[[Key, PyTree, Census, Array], tuple[Roster, PyTree]]
-    """``(key, state, census, round) -> (roster, state)``. Steps beyond the local work count as the local work."""
+    init: Callable[[PopulationInfo], PyTree]
+    """``info -> state``. Traced, as all of these functions are."""
+    sample: Callable[[Key, PyTree, PopulationInfo, Array], tuple[Roster, PyTree]]
+    """``(key, state, info, round) -> (roster, state)``. Steps beyond the local work count as the local work."""
     observe: Callable[[PyTree, Roster, Metrics], PyTree]
     """``(state, roster, client_metrics) -> state``; metrics are ``[C]`` in every leaf. Loss-aware selection lives here."""
 

@@ -6,11 +6,11 @@ TensorFlow Datasets is imported only when one of its data sets is read (:func:`f
 from fedjax_sim.data.batching import (
     BatchIndices,
     LocalWork,
-    census,
     draw,
     fetch,
     local_steps,
     local_work,
+    population_info,
     steps_per_epoch,
 )
 from fedjax_sim.data.feature_noise import feature_noise
@@ -76,7 +76,7 @@ __all__ = [
     "Population",
     "Table",
     "by_client",
-    "census",
+    "population_info",
     "continuous",
     "deal",
     "describe",

@@ -16,7 +16,7 @@ from jax import lax
 from fedjax_sim.core import tree
 from fedjax_sim.core.errors import positive, require
 from fedjax_sim.core.permutation import permute
-from fedjax_sim.core.types import Array, Batch, Census
+from fedjax_sim.core.types import Array, Batch, PopulationInfo
 from fedjax_sim.data.population import Table
 
 
@@ -77,9 +77,9 @@ def _home(array: Any) -> Any:
     return np if isinstance(array, np.ndarray) else jnp
 
 
-def census(local_work: LocalWork, sizes: Array) -> Census:
+def population_info(local_work: LocalWork, sizes: Array) -> PopulationInfo:
     """What a sampler may know of clients of these sizes (int32[N]) who do this work."""
-    return Census(sizes, local_steps(local_work, sizes))
+    return PopulationInfo(sizes, local_steps(local_work, sizes))
 
 
 def most_steps(local_work: LocalWork, limit: int) -> int:

@@ -18,7 +18,7 @@ from fedjax_sim.core.types import (
     RoundState,
     Sampler,
 )
-from fedjax_sim.data.batching import LocalWork, census, most_steps
+from fedjax_sim.data.batching import LocalWork, most_steps, population_info
 from fedjax_sim.data.population import Table
 from fedjax_sim.engine import Plan, make_trips
 from fedjax_sim.engine.devices.sharding import nbytes
@@ -70,7 +70,7 @@ def trip_costs(
             sampler,
             one,
             local_work,
-            census(local_work, table.size),
+            population_info(local_work, table.size),
             state.seed,
             state.round,
             state.sampler,

@@ -14,7 +14,7 @@ import numpy as np
 from fedjax_sim.core import tree
 from fedjax_sim.core.errors import require
 from fedjax_sim.core.types import Algorithm, Outcome, RoundState, Sampler, Variables
-from fedjax_sim.data.batching import LocalWork, census, evenness, most_steps
+from fedjax_sim.data.batching import LocalWork, evenness, most_steps, population_info
 from fedjax_sim.data.population import Population, Table, to_table
 from fedjax_sim.engine import Engine, Plan, make_plan
 from fedjax_sim.engine.devices.backends import Backend, Compiled, make_backend
@@ -122,7 +122,7 @@ def make_round(
         )
         return find_culprits(
             partial(sample_cohort, sampler, one, local_work),
-            census(local_work, jnp.asarray(sizes)),
+            population_info(local_work, jnp.asarray(sizes)),
             again,
             data,
             one,
@@ -159,7 +159,7 @@ def _supplied(
     parts: Parts, data: Any, plan: Plan, backend: Backend, keeping: HostMemory | None
 ) -> _Steps:
     """The host samples, and brings every round its clients' examples, and what they remember: rounds follow one another."""
-    facts = census(parts.local_work, jnp.asarray(data.sizes, jnp.int32))
+    facts = population_info(parts.local_work, jnp.asarray(data.sizes, jnp.int32))
     supplier = make_cohort_loader(
         partial(sample_cohort, parts.sampler, plan, parts.local_work), facts, data, plan, backend
     )

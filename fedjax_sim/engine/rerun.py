@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fedjax_sim.core.types import Census, Outcome, PyTree, RoundState
+from fedjax_sim.core.types import Outcome, PopulationInfo, PyTree, RoundState
 from fedjax_sim.data.population import Population, Table
 from fedjax_sim.engine.devices.backends import make_backend
 from fedjax_sim.engine.host.client_memory import clients_in_shard_order
@@ -52,7 +52,7 @@ def single_device_plan(plan: Plan) -> Plan:
     )
 
 
-def sampled(sample: Sample, facts: Census, plan: Plan, state: RoundState) -> SampledCohort:
+def sampled(sample: Sample, facts: PopulationInfo, plan: Plan, state: RoundState) -> SampledCohort:
     """The cohort of the round after a state, in numpy."""
     asked = jax.device_put(
         (facts, *jax.tree.map(np.asarray, (state.seed, state.round, state.sampler))),
@@ -87,7 +87,7 @@ def supplied(order: SampledCohort, data: Population | Table, plan: Plan) -> Roun
 
 def find_culprits(
     sample: Sample,
-    facts: Census,
+    facts: PopulationInfo,
     proceed: Callable[[RoundState, RoundInputs], tuple[RoundState, Outcome]],
     data: Population | Table,
     plan: Plan,

@@ -1,5 +1,7 @@
-"""A round as a pure function from one state to the next: :func:`make_spmd`. What makes it run, and where, is
-:mod:`fedjax_sim.engine.program`."""
+"""A round as a pure function from one state to the next: :func:`make_spmd`.
+
+:mod:`fedjax_sim.engine.program` compiles it for the devices of a plan.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,14 @@ from fedjax_sim.data.batching import LocalWork, census
 from fedjax_sim.data.population import Table
 from fedjax_sim.engine import Plan, make_trips
 from fedjax_sim.engine.host.examples import RoundInputs, SampledCohort
-from fedjax_sim.engine.lanes.schedule import deal
+from fedjax_sim.engine.lanes.schedule import assign_to_shards
 from fedjax_sim.engine.nonfinite import OFF, NonFinitePolicy, apply_to_outcome
 from fedjax_sim.engine.rollback import SavedRows, roll_back, save_cohort_rows
-from fedjax_sim.engine.trip import within
+from fedjax_sim.engine.trip import limit_steps
 
 # Streams of a round's key.
-SAMPLE, ROUND = range(2)
+SAMPLE = 0
+ROUND = 1
 
 
 def sample_cohort(
@@ -45,10 +48,20 @@ def sample_cohort(
     round: Array,
     state: PyTree,
 ) -> SampledCohort:
-    """Who takes part in a round, and how the cohort is dealt."""
+    """Samples the cohort of a round and assigns it to shards.
+
+    Args:
+      sampler: chooses the clients.
+      plan: for the number of shards and the size of the largest client.
+      local_work: bounds the clients' steps.
+      facts: sizes and steps of all clients, int32[N] each.
+      seed: uint32 scalar, the run's seed.
+      round: int32 scalar, the number of the round.
+      state: the sampler's state.
+    """
     roster, chosen = sampler.sample(fold_in(round_key(seed, round), SAMPLE), state, facts, round)
-    roster = within(local_work, plan.limit, roster)
-    return SampledCohort(roster, chosen, deal(roster, plan.shards))
+    roster = limit_steps(local_work, plan.limit, roster)
+    return SampledCohort(roster, chosen, assign_to_shards(roster, plan.shards))
 
 
 def run_round(
@@ -58,21 +71,39 @@ def run_round(
     local_work: LocalWork,
     guard: NonFinitePolicy,
     state: RoundState,
-    supply: RoundInputs,
+    inputs: RoundInputs,
 ) -> tuple[RoundState, Outcome]:
-    """One round, for a cohort that was sampled and dealt before, on every device."""
-    roster, chosen, places = supply.cohort
-    trip = make_trips(plan, supply.table, local_work, places, guard)
+    """Runs one round of a sampled cohort, on every device.
+
+    Args:
+      algorithm: the algorithm.
+      sampler: observes the outcome.
+      plan: devices, shards and lanes.
+      local_work: batch size, epochs and steps of each client.
+      guard: the policy for non-finite results.
+      state: the state before the round, with this device's block of client memory.
+      inputs: the sampled cohort and the table of its examples on this device.
+
+    Returns:
+      ``(state, outcome)`` after the round.
+    """
+    roster, chosen, places = inputs.cohort
+    trip = make_trips(plan, inputs.table, local_work, places, guard)
     key = fold_in(round_key(state.seed, state.round), ROUND)
-    aside = save_cohort_rows(plan, state, roster.id) if guard.can_reject else SavedRows(state)
-    after, memory, outcome = algorithm.round(trip, key, state.algorithm, aside.state.memory, roster)
+    saved = save_cohort_rows(plan, state, roster.id) if guard.can_reject else SavedRows(state)
+    algorithm_state, memory, outcome = algorithm.round(
+        trip, key, state.algorithm, saved.state.memory, roster
+    )
     roster, outcome = apply_to_outcome(guard, roster, outcome)
     outcome = outcome._replace(metrics={**outcome.metrics, "cohort": roster.count})
-    observed = sampler.observe(chosen, roster, outcome.clients)
-    moved = RoundState(
-        round=state.round + 1, seed=state.seed, algorithm=after, memory=memory, sampler=observed
+    after = RoundState(
+        round=state.round + 1,
+        seed=state.seed,
+        algorithm=algorithm_state,
+        memory=memory,
+        sampler=sampler.observe(chosen, roster, outcome.clients),
     )
-    return roll_back(plan, aside, moved, roster) if guard.can_reject else moved, outcome
+    return roll_back(plan, saved, after, roster) if guard.can_reject else after, outcome
 
 
 def make_spmd(
@@ -82,10 +113,21 @@ def make_spmd(
     local_work: LocalWork,
     guard: NonFinitePolicy = OFF,
 ) -> Callable[[RoundState, Table], tuple[RoundState, Outcome]]:
-    """One round as the pure function that every device runs on its own shards: ``(state, table) -> (state, outcome)``."""
+    """Returns one round, sampling included, as the pure function that every device runs.
+
+    Args:
+      algorithm: the algorithm.
+      sampler: chooses the cohort.
+      plan: devices, shards and lanes.
+      local_work: batch size, epochs and steps of each client.
+      guard: the policy for non-finite results.
+
+    Returns:
+      ``(state, table) -> (state, outcome)``, where the table holds the whole population.
+    """
 
     def spmd(state: RoundState, table: Table) -> tuple[RoundState, Outcome]:
-        sampled = sample_cohort(
+        cohort = sample_cohort(
             sampler,
             plan,
             local_work,
@@ -94,30 +136,34 @@ def make_spmd(
             state.round,
             state.sampler,
         )
-        # As if the host had sampled, to the last bit: XLA would compute parts of it anew among the steps.
-        return run_round(
-            algorithm,
-            sampler,
-            plan,
-            local_work,
-            guard,
-            state,
-            RoundInputs(lax.optimization_barrier(sampled), table),
-        )
+        # The barrier makes the bits those of a cohort sampled on the host: without it XLA would
+        # recompute parts of the sampling among the steps.
+        inputs = RoundInputs(lax.optimization_barrier(cohort), table)
+        return run_round(algorithm, sampler, plan, local_work, guard, state, inputs)
 
     return spmd
 
 
 def round_key(seed: Array, round: Array) -> Key:
-    """What everything random in a round is drawn from."""
+    """Returns the key from which all random numbers of a round come."""
     return fold_in(jax.random.key(seed), round)
 
 
 def repeat(
-    spmd: Callable, rounds: int, state: RoundState, given: PyTree
+    spmd: Callable, rounds: int, state: RoundState, inputs: PyTree
 ) -> tuple[RoundState, Outcome]:
-    """So many rounds as one scan."""
-    return lax.scan(lambda state, _: spmd(state, given), state, length=rounds)
+    """Runs ``rounds`` rounds as one scan.
+
+    Args:
+      spmd: ``(state, inputs) -> (state, outcome)``, one round.
+      rounds: static, their number.
+      state: the state before the first of them.
+      inputs: the same for all rounds.
+
+    Returns:
+      The state after the last round, and the outcomes, ``[rounds, ...]`` in every leaf.
+    """
+    return lax.scan(lambda state, _: spmd(state, inputs), state, length=rounds)
 
 
 def initial_state(
@@ -128,7 +174,16 @@ def initial_state(
     variables: Variables,
     seed: int | Array,
 ) -> RoundState:
-    """The logical state before the first round; ``sizes`` are int32[N], the clients' examples."""
+    """Returns the logical state before the first round, with memory ``[N, ...]``.
+
+    Args:
+      algorithm: the algorithm.
+      sampler: the sampler.
+      sizes: int32[N], the clients' numbers of examples.
+      local_work: for the clients' numbers of steps.
+      variables: the initial model.
+      seed: the run's seed.
+    """
     state = initial_row_state(algorithm, sampler, local_work, sizes, variables, seed)
     return replace(state, memory=tree.tile(state.memory, len(sizes)))
 
@@ -141,7 +196,7 @@ def initial_row_state(
     variables: Variables,
     seed: int | Array,
 ) -> RoundState:
-    """The state before the first round, but for its memory, of which it has one client's row."""
+    """Like :func:`initial_state`, but the memory is a single client's row."""
     return RoundState(
         round=jnp.int32(0),
         seed=jnp.asarray(seed, jnp.uint32),

@@ -20,7 +20,7 @@ ROWS, TABLE, BOARDS, SUMMARY = "metrics.jsonl", "metrics.csv", "tensorboard", "s
 def summed_up(folder: Path, done: int) -> bool:
     """Whether the summary of so many rounds is there."""
     try:
-        return files.parsed(files.content(folder / SUMMARY))["rounds"] == done
+        return files.parse_json(files.read(folder / SUMMARY))["rounds"] == done
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -237,7 +237,7 @@ def open_checkpoints(experiment: Experiment, folder: Path) -> Store:
     from fedjax_sim.persistence.checkpoint import open_store
 
     for name in (CHECKPOINTS, REMEMBERED, BOARDS):
-        files.own(folder / name)
+        files.refuse_link(folder / name)
     kept = experiment.config.run.checkpoint
     if experiment.program.host_memory:
         experiment.program.host_memory.use(folder / REMEMBERED)

@@ -236,7 +236,7 @@ def _forget(folder: _Folder, step: int) -> None:
 
 def _remove(path: Path) -> None:
     if is_main_process():  # one of several processes is enough
-        files.clear(path)
+        files.remove(path)
 
 
 def _unwritten(folder: _Folder, step: int, error: BaseException) -> SaveError:

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_sim.core import tree
-from fedjax_sim.core.errors import cut, fail, require
-from fedjax_sim.core.files import deep
+from fedjax_sim.core.errors import fail, require, shorten
+from fedjax_sim.core.files import too_deep
 from fedjax_sim.core.types import PyTree
 from fedjax_sim.runtime.devices import cores
 
@@ -77,7 +77,7 @@ def changed(then: Any, now: dict[str, str]) -> tuple[str, ...]:
     """
     said = then.items() if isinstance(then, dict) else ()
     moved = [
-        cut(f"{name} {old} -> {now.get(name)}", 200) for name, old in said if now.get(name) != old
+        shorten(f"{name} {old} -> {now.get(name)}", 200) for name, old in said if now.get(name) != old
     ]
     return (
         (f"saved in other circumstances ({'; '.join(moved)}): results may differ in the last bits",)
@@ -123,7 +123,7 @@ def with_checksum(described: Manifest, metadata: dict[str, Any]) -> dict[str, An
 
 def checksum_ok(record: dict[str, Any]) -> bool:
     """Whether a record is as :func:`with_checksum` made it. Whoever made it up may have known how to seal it."""
-    formed = all(len(facts) == 3 for facts in record["manifest"].values()) and not deep(record)
+    formed = all(len(facts) == 3 for facts in record["manifest"].values()) and not too_deep(record)
     return formed and record["seal"] == _seal(record["manifest"], record["metadata"])
 
 

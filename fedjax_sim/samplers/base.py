@@ -11,17 +11,17 @@ import jax.numpy as jnp
 from fedjax_sim.core import tree
 from fedjax_sim.core.errors import positive, require
 from fedjax_sim.core.permutation import permute, words_of
-from fedjax_sim.core.types import Array, Census, Key, Metrics, PyTree, Roster, Sampler
+from fedjax_sim.core.types import Array, Key, Metrics, PopulationInfo, PyTree, Roster, Sampler
 
 Choose = Callable[[Key, int, Array], Array]
 
 
-def roster(ids: Array, census: Census) -> Roster:
+def roster(ids: Array, info: PopulationInfo) -> Roster:
     """Everyone of ``ids`` (int32[C], N where absent) on time and doing their full work."""
-    population = census.size.shape[0]
+    population = info.size.shape[0]
     present = ids < population
     steps, size = (
-        jnp.where(present, tree.take(facts, ids), 0) for facts in (census.steps, census.size)
+        jnp.where(present, tree.take(facts, ids), 0) for facts in (info.steps, info.size)
     )
     return Roster(ids, steps, size, jnp.zeros_like(ids), jnp.int32(population))
 
@@ -29,10 +29,10 @@ def roster(ids: Array, census: Census) -> Roster:
 def stateless(cohort: Callable[[int], int], choose: Choose) -> Sampler:
     """A sampler that remembers nothing: ``choose(key, population, round) -> ids``."""
 
-    def sample(key: Key, state: PyTree, census: Census, round: Array) -> tuple[Roster, PyTree]:
-        return roster(choose(key, census.size.shape[0], round), census), state
+    def sample(key: Key, state: PyTree, info: PopulationInfo, round: Array) -> tuple[Roster, PyTree]:
+        return roster(choose(key, info.size.shape[0], round), info), state
 
-    return Sampler(cohort, lambda census: (), sample, unobserved)
+    return Sampler(cohort, lambda info: (), sample, unobserved)
 
 
 def unobserved(state: PyTree, roster: Roster, metrics: Metrics) -> PyTree:
@@ -60,14 +60,14 @@ def full() -> Sampler:
 def cyclic(cohort: int = 10) -> Sampler:
     """``cohort`` clients in turn, round and round in the order of the population."""
 
-    def sample(key: Key, state: Array, census: Census, round: Array) -> tuple[Roster, Array]:
-        population = census.size.shape[0]
+    def sample(key: Key, state: Array, info: PopulationInfo, round: Array) -> tuple[Roster, Array]:
+        population = info.size.shape[0]
         ids = (state + jnp.arange(cohort, dtype=jnp.int32)) % population
-        return roster(ids, census), (state + cohort) % population
+        return roster(ids, info), (state + cohort) % population
 
     return Sampler(
         _at_most_everyone("cyclic", cohort),
-        lambda census: jnp.zeros((), jnp.int32),
+        lambda info: jnp.zeros((), jnp.int32),
         sample,
         unobserved,
     )
@@ -110,17 +110,17 @@ def poisson(expected: float = 10.0, maximum: int | None = None) -> Sampler:
         )
         return min(most, population)
 
-    def sample(key: Key, state: PyTree, census: Census, round: Array) -> tuple[Roster, PyTree]:
-        population = census.size.shape[0]
+    def sample(key: Key, state: PyTree, info: PopulationInfo, round: Array) -> tuple[Roster, PyTree]:
+        population = info.size.shape[0]
         rows = jnp.arange(cohort(population), dtype=jnp.int32)
         drawn = jax.random.binomial(
             jax.random.fold_in(key, 0), population, expected / population
         ).astype(jnp.int32)
         ids = permute(words_of(jax.random.fold_in(key, 1)), rows, population)
         cut = {"cut": state["cut"] + (drawn > len(rows))}
-        return roster(jnp.where(rows < drawn, ids, population), census), cut
+        return roster(jnp.where(rows < drawn, ids, population), info), cut
 
-    return Sampler(cohort, lambda census: {"cut": jnp.zeros((), jnp.int32)}, sample, unobserved)
+    return Sampler(cohort, lambda info: {"cut": jnp.zeros((), jnp.int32)}, sample, unobserved)
 
 
 def _at_most_everyone(name: str, cohort: Any) -> Callable[[int], int]:

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 
 from fedjax_sim.core import tree
 from fedjax_sim.core.errors import fraction, positive
-from fedjax_sim.core.types import Array, Census, Key, PyTree, Roster, Sampler
+from fedjax_sim.core.types import Array, Key, PopulationInfo, PyTree, Roster, Sampler
 
 
 def dropout(sampler: Sampler, rate: float) -> Sampler:
     """Each sampled client fails to report with probability ``rate``, independently; it is then absent and changes nothing."""
     fraction("dropout.rate", rate, zero=True)
 
-    def sample(key: Key, state: PyTree, census: Census, round: Array) -> tuple[Roster, PyTree]:
-        chosen, state = sampler.sample(jax.random.fold_in(key, 0), state, census, round)
+    def sample(key: Key, state: PyTree, info: PopulationInfo, round: Array) -> tuple[Roster, PyTree]:
+        chosen, state = sampler.sample(jax.random.fold_in(key, 0), state, info, round)
         draws = _per_client(jax.random.fold_in(key, 1), chosen)
         lost = draws < rate
         gone = chosen._replace(id=jnp.where(lost, chosen.population, chosen.id))
@@ -34,8 +34,8 @@ def stragglers(sampler: Sampler, share: float, least: float = 0.1) -> Sampler:
     fraction("stragglers.share", share, zero=True)
     fraction("stragglers.least", least)
 
-    def sample(key: Key, state: PyTree, census: Census, round: Array) -> tuple[Roster, PyTree]:
-        chosen, state = sampler.sample(jax.random.fold_in(key, 0), state, census, round)
+    def sample(key: Key, state: PyTree, info: PopulationInfo, round: Array) -> tuple[Roster, PyTree]:
+        chosen, state = sampler.sample(jax.random.fold_in(key, 0), state, info, round)
         slow = _per_client(jax.random.fold_in(key, 1), chosen) < share
         work = least + (1 - least) * _per_client(jax.random.fold_in(key, 2), chosen)
         part = jnp.clip(jnp.ceil(work * chosen.steps).astype(jnp.int32), 1, chosen.steps)
@@ -48,8 +48,8 @@ def step_budget(sampler: Sampler, steps: int | Array) -> Sampler:
     """No client takes more than ``steps`` local steps in a round, whatever its data: one number for all, or int32[N], one each."""
     positive("step_budget.steps", steps)
 
-    def sample(key: Key, state: PyTree, census: Census, round: Array) -> tuple[Roster, PyTree]:
-        chosen, state = sampler.sample(key, state, census, round)
+    def sample(key: Key, state: PyTree, info: PopulationInfo, round: Array) -> tuple[Roster, PyTree]:
+        chosen, state = sampler.sample(key, state, info, round)
         own = (
             steps if isinstance(steps, int) else tree.take(jnp.asarray(steps, jnp.int32), chosen.id)
         )

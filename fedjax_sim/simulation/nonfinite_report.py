@@ -82,7 +82,7 @@ def save(folder: Path, round_: int, culprits: Culprits, config: str) -> Path:
     place = folder / f"nonfinite-{round_}"
     fresh = place.with_name(f".{place.name}.new")
     if is_main_process():
-        files.clear(fresh)
+        files.remove(fresh)
     store = open_store(fresh)
     store.save(culprits.state, {})
     store.close()
@@ -93,7 +93,7 @@ def save(folder: Path, round_: int, culprits: Culprits, config: str) -> Path:
     ]
     if is_main_process():
         files.save(fresh / CONFIG, config)
-        files.clear(place)
+        files.remove(place)
         with files.saving(place):
             os.replace(fresh, place)
         files.save(
@@ -122,7 +122,7 @@ def read(path: str | Path) -> Incident:
     path, do = Path(path), "give a file nonfinite-<round>.json from the folder of a run"
     require(path.is_file(), "no file of a refused round", got=str(path), fix=do)
     try:
-        held: dict[str, Any] = files.parsed(path.read_text(encoding="utf-8"))
+        held: dict[str, Any] = files.parse_json(path.read_text(encoding="utf-8"))
         clients = tuple(int(client["id"]) for client in held["clients"])
         names = {
             int(client["id"]): str(client["name"]) for client in held["clients"] if "name" in client

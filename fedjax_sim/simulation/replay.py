@@ -29,7 +29,7 @@ from fedjax_sim.core.types import (
     Sampler,
     Trip,
 )
-from fedjax_sim.data.batching import LocalWork, census, fetch, most_steps
+from fedjax_sim.data.batching import LocalWork, fetch, most_steps, population_info
 from fedjax_sim.data.population import Population, Table
 from fedjax_sim.engine import Plan, make_trips
 from fedjax_sim.engine.devices.backends import make_backend
@@ -113,7 +113,7 @@ def replay(
         plan=single_device_plan(parts.plan), guard=parts.guard._replace(nonfinite="drop")
     )
     sizes = np.asarray(data.sizes if isinstance(data, Population) else data.size, np.int32)
-    facts = census(parts.local_work, jnp.asarray(sizes))
+    facts = population_info(parts.local_work, jnp.asarray(sizes))
     chosen = sampled(
         partial(sample_cohort, parts.sampler, parts.plan, parts.local_work),
         facts,

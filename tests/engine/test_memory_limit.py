@@ -165,8 +165,8 @@ def test_the_loop_says_it_once_and_notes_it(sizes):
 def test_steps_beyond_the_local_work_are_the_local_work():
     more = samplers.stateless(lambda n: C, lambda key, n, round: jnp.arange(C, dtype=jnp.int32))
 
-    def greedy(key, state, census, round):
-        roster, state = more.sample(key, state, census, round)
+    def greedy(key, state, info, round):
+        roster, state = more.sample(key, state, info, round)
         return roster._replace(steps=jnp.where(roster.present, 99, 0)), state
 
     def played(sampler, kind):

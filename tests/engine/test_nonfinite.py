@@ -152,14 +152,14 @@ def test_who_sends_too_much_is_dropped_as_well():
 
 
 def test_samplers_that_look_see_them_as_absent():
-    def sample(key, losses, census, round):
-        return samplers.roster(jnp.arange(C, dtype=jnp.int32), census), losses
+    def sample(key, losses, info, round):
+        return samplers.roster(jnp.arange(C, dtype=jnp.int32), info), losses
 
     def observe(losses, roster, metrics):
         return losses.at[roster.id].set(metrics["loss"].value, mode="drop")
 
     sampler = Sampler(
-        lambda population: C, lambda census: jnp.full(len(census.size), 9.0), sample, observe
+        lambda population: C, lambda info: jnp.full(len(info.size), 9.0), sample, observe
     )
     made = make_round(
         REGISTRY[REMEMBERS].factory(OBJECTIVE), sampler, spoiled(BAD), WORK, ENGINES["vmap"], DROP

@@ -21,7 +21,7 @@ from vaults import CLIENTS, LIKE, rows
 
 from fedjax_sim.cli import main
 from fedjax_sim.core.errors import FedError
-from fedjax_sim.core.files import DEPTH, parsed
+from fedjax_sim.core.files import DEPTH, parse_json
 from fedjax_sim.engine.host.rows import open_vault
 from fedjax_sim.persistence import manifest
 from fedjax_sim.persistence.checkpoint import open_store, state_hash
@@ -292,8 +292,8 @@ def restored(folder: Path, description: Any) -> None:
 
 def test_what_is_nested_too_deep_is_told_before_anybody_gets_lost_in_it():
     deepest = "[" * DEPTH + "]" * DEPTH
-    assert text(parsed(deepest)) == deepest
+    assert text(parse_json(deepest)) == deepest
     for many in (DEPTH + 1, 10**6):
         for opening, closing in (("[", "]"), ('{"a":', "}")):
             with pytest.raises(ValueError, match=f"more than {DEPTH} deep"):
-                parsed(opening * many + "1" + closing * many)
+                parse_json(opening * many + "1" + closing * many)

@@ -27,34 +27,34 @@ def test_what_is_replaced_is_there_or_as_it_was(tmp_path):
 
 def test_a_file_grows_by_all_or_nothing(tmp_path):
     path = tmp_path / "a"
-    whole = files.grow(path, 0, b"one\n")
+    whole = files.append(path, 0, b"one\n")
     with file_limit(6), pytest.raises(OSError, match="File too large"):
-        files.grow(path, whole, b"three\n")
+        files.append(path, whole, b"three\n")
     assert path.read_bytes() == b"one\n"
-    assert files.grow(path, whole, b"three\n") == 10
+    assert files.append(path, whole, b"three\n") == 10
     assert path.read_bytes() == b"one\nthree\n"
 
 
 def test_what_is_left_of_an_attempt_is_written_over(tmp_path, monkeypatch):
     """Where the disk refuses even to cut the file back."""
     path = tmp_path / "a"
-    whole = files.grow(path, 0, b"one\n")
+    whole = files.append(path, 0, b"one\n")
     path.write_bytes(b"one\nto")
-    assert files.grow(path, whole, b"\n") == 5
+    assert files.append(path, whole, b"\n") == 5
     assert path.read_bytes() == b"one\n\n"
 
 
 def test_a_file_that_somebody_emptied_begins_again_without_a_hole(tmp_path):
     path = tmp_path / "a"
-    whole = files.grow(path, 0, b"one\n")
+    whole = files.append(path, 0, b"one\n")
     os.truncate(path, 0)
-    assert files.grow(path, whole, b"two\n") == 4
+    assert files.append(path, whole, b"two\n") == 4
     assert path.read_bytes() == b"two\n"
 
 
 def test_a_missing_folder_is_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError):
-        files.grow(tmp_path / "gone" / "a", 0, b"x")
+        files.append(tmp_path / "gone" / "a", 0, b"x")
 
 
 # ------------------------------------------------------------------------------------------------------ strangers' folders
@@ -66,15 +66,15 @@ def test_a_link_is_not_written_through(tmp_path):
     for name in ("a", "a.new"):
         (tmp_path / name).symlink_to(mine)
     with pytest.raises(OSError, match="symbolic links"):
-        files.grow(tmp_path / "a", 0, b"x")
+        files.append(tmp_path / "a", 0, b"x")
     with pytest.raises(
         FedError,
         match=r"a is written to, and so must not be a link: got a link to .*mine; remove it",
     ):
-        files.own(tmp_path / "a")
+        files.refuse_link(tmp_path / "a")
     files.save(tmp_path / "a", "theirs")
-    files.own(tmp_path / "a")
-    files.own(tmp_path / "nothing")
+    files.refuse_link(tmp_path / "a")
+    files.refuse_link(tmp_path / "nothing")
     assert (mine.read_text(), (tmp_path / "a").read_text()) == ("mine", "theirs")
 
 
@@ -87,7 +87,7 @@ def test_of_a_link_the_link_alone_is_removed(tmp_path):
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "text").write_text("x")
     for name in ("link to a folder", "link to a file", "deep", "text", "nothing"):
-        files.clear(tmp_path / name)
+        files.remove(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     assert (mine / "file").read_text() == "mine"
 
@@ -100,5 +100,5 @@ def test_what_is_no_file_is_not_waited_for(kind, tmp_path):
         "folder": path.mkdir,
         "device": lambda: path.symlink_to("/dev/zero"),
     }[kind]()
-    with pytest.raises(OSError, match="it is no file"):
-        files.content(path)
+    with pytest.raises(OSError, match="it is not a regular file"):
+        files.read(path)

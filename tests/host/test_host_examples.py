@@ -65,15 +65,15 @@ def test_every_layout_gives_the_same_bits(name, backend):
 def curious():
     """Takes whoever had the highest loss, and begins with the first: what it does next shows only when a round is over."""
 
-    def sample(key, losses, census, round):
-        return samplers.roster(jnp.argsort(-losses).astype(jnp.int32)[:3], census), losses
+    def sample(key, losses, info, round):
+        return samplers.roster(jnp.argsort(-losses).astype(jnp.int32)[:3], info), losses
 
     def observe(losses, roster: Roster, metrics):
         seen: Mean = metrics["loss"]
         return losses.at[roster.id].set(seen.value, mode="drop")
 
     return Sampler(
-        lambda population: 3, lambda census: jnp.full(len(census.size), 9.0), sample, observe
+        lambda population: 3, lambda info: jnp.full(len(info.size), 9.0), sample, observe
     )
 
 

@@ -14,7 +14,7 @@ from oracles.theory import instance
 from fedjax_sim import samplers
 from fedjax_sim.aggregators import unweighted_mean
 from fedjax_sim.algorithms import REGISTRY
-from fedjax_sim.core.types import Census
+from fedjax_sim.core.types import PopulationInfo
 from fedjax_sim.data.batching import local_work
 
 ROUNDS, COHORT = 4, 3
@@ -94,7 +94,7 @@ def test_an_algorithm_does_what_its_paper_says_with_other_settings(name, setting
 
 
 def test_the_sampler_takes_the_cohorts_of_the_oracles():
-    facts = Census(jnp.arange(1, 6), jnp.ones(5, jnp.int32))
+    facts = PopulationInfo(jnp.arange(1, 6), jnp.ones(5, jnp.int32))
     sampler = samplers.cyclic(COHORT)
     state, taken = sampler.init(facts), []
     for t in range(5):

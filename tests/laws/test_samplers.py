@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 
 from fedjax_sim.core.errors import FedError
-from fedjax_sim.core.types import Census
+from fedjax_sim.core.types import PopulationInfo
 from fedjax_sim.samplers import (
     REGISTRY,
     cyclic,
@@ -26,11 +26,11 @@ from fedjax_sim.samplers import (
 )
 
 N = 40
-FACTS = Census(jnp.arange(1, N + 1), 2 * jnp.arange(1, N + 1))
+FACTS = PopulationInfo(jnp.arange(1, N + 1), 2 * jnp.arange(1, N + 1))
 
 
-def census(clients):
-    return Census(jnp.arange(1, clients + 1), 2 * jnp.arange(1, clients + 1))
+def population_info(clients):
+    return PopulationInfo(jnp.arange(1, clients + 1), 2 * jnp.arange(1, clients + 1))
 
 
 def draws(sampler, times, facts=FACTS, seed=0):
@@ -71,7 +71,7 @@ def test_every_sampler_gives_rosters_as_they_are_defined(name, wrapped):
 
 
 def test_uniform_takes_every_subset_equally_often():
-    got = np.sort(np.asarray(draws(uniform(2), 6000, census(5)).id), axis=1)
+    got = np.sort(np.asarray(draws(uniform(2), 6000, population_info(5)).id), axis=1)
     seen = Counter(map(tuple, got.tolist()))
     assert set(seen) == set(combinations(range(5), 2))
     assert likely(list(seen.values()), np.ones(10))
@@ -118,9 +118,9 @@ def test_full_takes_everyone_and_cyclic_the_next_ones():
 
 def turns(sampler, clients, rounds, state=None):
     """The cohorts of so many rounds."""
-    state, seen = sampler.init(census(clients)) if state is None else state, []
+    state, seen = sampler.init(population_info(clients)) if state is None else state, []
     for t in range(rounds):
-        chosen, state = sampler.sample(jax.random.key(t), state, census(clients), jnp.int32(t))
+        chosen, state = sampler.sample(jax.random.key(t), state, population_info(clients), jnp.int32(t))
         seen.append(chosen.id.tolist())
     return seen
 

@@ -184,14 +184,14 @@ def scripted(ids: Any, most: Any = None) -> PyTree:
 def script(cohort: int, rounds: int = 1) -> Sampler:
     """A sampler that takes whom its state names, so that one program serves every cohort. Begins with the first clients."""
 
-    def sample(key, state, census, round):
+    def sample(key, state, info, round):
         ids, most = (jnp.take(state[name], round % rounds, axis=0) for name in ("ids", "most"))
-        roster = samplers.roster(ids, census)
+        roster = samplers.roster(ids, info)
         return roster._replace(steps=jnp.minimum(roster.steps, most)), state
 
     return Sampler(
         lambda population: cohort,
-        lambda census: scripted([range(cohort)] * rounds),
+        lambda info: scripted([range(cohort)] * rounds),
         sample,
         samplers.unobserved,
     )

@@ -114,7 +114,7 @@ def is_prepared(directory: str | Path) -> bool:
     """Whether a folder looks like a prepared data set: it has a card of ours. Nothing else is looked at."""
     try:
         return (
-            files.parsed(files.content(Path(directory).expanduser() / CARD)).get("format") == FORMAT
+            files.parse_json(files.read(Path(directory).expanduser() / CARD)).get("format") == FORMAT
         )
     except (OSError, ValueError, AttributeError):
         return False
@@ -136,7 +136,7 @@ def read_card(directory: str | Path) -> Card:
     )
     do = "prepare the data set again with `fedjax-sim data prepare`"
     try:
-        card = files.parsed(path.read_bytes())
+        card = files.parse_json(path.read_bytes())
     except ValueError as error:
         fail(f"{path} is damaged", got=error, fix=do)
     ours = isinstance(card, dict) and card.get("format") == FORMAT

@@ -192,7 +192,7 @@ def _check_readable(folder: Path) -> None:
         fix="copy the whole folder, or prepare it again",
     )
     with _reading(folder):
-        classes = list(_foreign(files.parsed((folder / "features.json").read_bytes())))
+        classes = list(_foreign(files.parse_json((folder / "features.json").read_bytes())))
     new = [
         name for name in classes if name.rpartition(".")[0] not in sys.modules
     ]  # which TFDS would import
@@ -206,7 +206,7 @@ def _foreign(value: Any) -> Iterator[str]:
     """The Python classes of somebody else's in what ``features.json`` says, of all ages: also in JSON that is a text in it."""
     if isinstance(value, str) and "{" in value:
         with contextlib.suppress(ValueError):
-            yield from _foreign(files.parsed(value))
+            yield from _foreign(files.parse_json(value))
     for inner in (
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     ):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fedjax_sim.core.types import Array, Census, PyTree, Roster, RoundState
+from fedjax_sim.core.types import Array, PopulationInfo, PyTree, Roster, RoundState
 from fedjax_sim.data.population import Population, Table
 from fedjax_sim.data.prepared.mapped import visiting
 from fedjax_sim.engine.devices.backends import BLOCKS, WHOLE, Backend
@@ -51,8 +51,8 @@ class RoundInputs(NamedTuple):
 LAYOUT = RoundInputs(WHOLE, BLOCKS)  # type: ignore[arg-type]
 """How it lies on the devices."""
 
-Sample = Callable[[Census, Any, Any, PyTree], SampledCohort]
-"""``(census, seed, round, sampler state) -> order``."""
+Sample = Callable[[PopulationInfo, Any, Any, PyTree], SampledCohort]
+"""``(info, seed, round, sampler state) -> order``."""
 
 
 class LoadedCohort(NamedTuple):
@@ -86,7 +86,7 @@ class _Desk:
 
 
 def make_cohort_loader(
-    sample: Sample, facts: Census, data: Population, plan: Plan, backend: Backend
+    sample: Sample, facts: PopulationInfo, data: Population, plan: Plan, backend: Backend
 ) -> CohortLoader:
     """A supplier of a population's examples.
 

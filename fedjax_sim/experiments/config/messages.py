@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from pydantic import BaseModel, ValidationError
 
-from fedjax_sim.core.errors import cut, sentence, suggest
+from fedjax_sim.core.errors import sentence, shorten, suggest
 from fedjax_sim.experiments.config.fields import NONE, Settings, tag_of
 from fedjax_sim.experiments.config.toml import Document, located
 
@@ -322,7 +322,7 @@ def show(value: Any, quote: str = "'") -> str:
         return str(value).lower()
     if value is None:
         return "nothing"
-    return cut(f"{quote}{value}{quote}" if isinstance(value, str) else str(value), 60)
+    return shorten(f"{quote}{value}{quote}" if isinstance(value, str) else str(value), 60)
 
 
 def variant_tag(settings: Settings) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedjax_sim.core.errors import FedError, cut, printable, sentence
+from fedjax_sim.core.errors import FedError, printable, sentence, shorten
 
 COMMAND_LINE = "command line"
 DEPTH = 30
@@ -50,7 +50,7 @@ class Document(NamedTuple):
 
 def located(origin: str, key: str, text: str) -> str:
     """``origin: key: text``, on one line."""
-    return printable(f"{cut(origin)}: {cut(key, 100)}: {text}")
+    return printable(f"{shorten(origin)}: {shorten(key, 100)}: {text}")
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
@@ -132,7 +132,7 @@ def _split(override: str, problems: list[str]) -> tuple[str, Any]:
     if not equals or not all(parts) or len(parts) > DEPTH:
         what = sentence(
             "an override is key.sub=value",
-            got=cut(repr(override), 60),
+            got=shorten(repr(override), 60),
             fix="write, for example, algorithm.lr=0.1",
         )
         problems.append(located(COMMAND_LINE, key, what))
@@ -159,12 +159,12 @@ def _put(tables: dict[str, Any], key: str, value: Any, problems: list[str]) -> N
     elif isinstance(place, dict):
         place[last] = value
     else:
-        do = f"set the whole of {cut('.'.join(way) or key, 60)}, or mend the file"
+        do = f"set the whole of {shorten('.'.join(way) or key, 60)}, or mend the file"
         problems.append(
             located(
                 COMMAND_LINE,
                 key,
-                sentence("there is no such place in the file", got=cut(repr(key), 60), fix=do),
+                sentence("there is no such place in the file", got=shorten(repr(key), 60), fix=do),
             )
         )
 
