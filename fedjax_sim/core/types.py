@@ -1,12 +1,15 @@
-"""The words of the simulator: five nouns made of pure functions, and the records that pass between them.
+"""The simulator's five nouns, made of pure functions, and the records that pass between them.
 
-Shapes: ``N`` clients in the population, ``C`` rows in a cohort, ``B`` examples in a batch. ``params`` is any pytree.
+Shapes: ``N`` clients in the population, ``C`` rows in a cohort, ``B`` examples in a batch.
+``params`` is any pytree of arrays.
 
-Signs, said once: the *pseudo-gradient* is ``delta = x - y``, the server's parameters minus the client's. It points uphill,
-so a server that does gradient descent on it with rate 1 replaces ``x`` by the average of the ``y``.
+Sign: the *pseudo-gradient* is ``delta = x - y``, the server's parameters minus the client's. It is
+an ascent direction, so a server that takes a gradient descent step on it with rate 1 replaces ``x``
+by the average of the ``y``.
 
-Absence, said once: a row of a roster whose ``id`` equals the population size is *absent*. Gather such rows with
-``mode="clip"``, scatter them with ``mode="drop"``, and mask them with ``where`` (never with ``*``, for ``nan * 0`` is nan).
+Absent rows: a row of a roster whose ``id`` equals the population size N is *absent*. Gather such
+rows with ``mode="clip"``, scatter them with ``mode="drop"``, and mask them with ``where``, never by
+multiplication (``nan * 0`` is nan).
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 if TYPE_CHECKING:
-    # chex.dataclass in words that type checkers know.
+    # chex.dataclass, in a form that type checkers understand.
     from typing import dataclass_transform
 
     @dataclass_transform(frozen_default=True)
@@ -32,18 +35,60 @@ Key = jax.Array
 Array = jax.Array
 
 
-# ---------------------------------------------------------------------------------------------------------------- records
+class MayChangeOnResume:
+    """Marks a setting that may have another value when a run is resumed.
+
+    Write it in the annotation of a factory's parameter. All other settings must keep the values
+    that the run began with.
+
+    Example:
+      >>> import typing
+      >>> from typing import Annotated
+      >>> from fedjax_sim.core.types import MAY_CHANGE_ON_RESUME, MayChangeOnResume
+      >>> def factory(lr: Annotated[float, MAY_CHANGE_ON_RESUME] = 0.1, steps: int = 1): ...
+      >>> hints = typing.get_type_hints(factory, include_extras=True)
+      >>> [name for name, hint in hints.items() if MAY_CHANGE_ON_RESUME in typing.get_args(hint)]
+      ['lr']
+    """
+
+    def __repr__(self) -> str:
+        return "MAY_CHANGE_ON_RESUME"
+
+
+MAY_CHANGE_ON_RESUME = MayChangeOnResume()
+"""The marker to write in ``Annotated[float, MAY_CHANGE_ON_RESUME]``."""
+
+
+# ------------------------------------------------------------------------------------------ records
 
 
 class Variables(NamedTuple):
-    """What a model is made of: what is trained, and what is only carried along (batch statistics)."""
+    """A model's arrays.
+
+    Attributes:
+      params: what is trained, any pytree.
+      state: what the model updates itself without gradients, such as batch statistics; ``()`` if
+        there is none.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import fedjax_sim as fs
+      >>> fs.Variables({"w": jnp.zeros(2)})
+      Variables(params={'w': Array([0., 0.], dtype=float32)}, state=())
+    """
 
     params: PyTree
     state: PyTree = ()
 
 
 class Batch(NamedTuple):
-    """One local step's examples. Leaves of ``x`` and ``y`` are ``[B, ...]``; ``mask`` is ``bool[B]``, false on padding."""
+    """The examples of one local step.
+
+    Attributes:
+      x: inputs, ``[B, ...]`` in every leaf.
+      y: targets, ``[B, ...]`` in every leaf.
+      mask: ``bool[B]``, false on padding.
+    """
 
     x: PyTree
     y: PyTree
@@ -51,73 +96,117 @@ class Batch(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """A mean that can still be added to another one: ``total / weight``. Every metric is one of these until it is read."""
+    """A mean in two parts, so that means can be combined by adding the parts.
+
+    Metrics stay in this form while they are summed over steps, clients and shards; ``value`` is
+    computed at the end.
+
+    Attributes:
+      total: weighted sum of the values, float32.
+      weight: sum of the weights, float32, same shape as ``total``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import fedjax_sim as fs
+      >>> float(fs.Mean(total=jnp.float32(6), weight=jnp.float32(4)).value)
+      1.5
+    """
 
     total: Array
     weight: Array
 
     @property
     def value(self) -> Array:
-        """The mean itself; 0 where nothing was weighed."""
+        """The mean itself, ``total / weight``; 0 where the weight is 0."""
         return jnp.where(
             self.weight > 0, self.total / jnp.where(self.weight > 0, self.weight, 1), 0.0
         )
 
 
 Metrics = dict[str, Any]
-"""Name to :class:`Mean` (added up over steps, clients and shards) or to a plain scalar (a fact of the whole round)."""
+"""Name to :class:`Mean` (summed over steps, clients, shards) or to a scalar of the whole round."""
 
 
 class Member(NamedTuple):
-    """One client's part in one round. Scalars here; the engine vmaps over them."""
+    """One client's part in one round. The fields are scalars; the engine vmaps over clients.
+
+    Attributes:
+      id: int32, the client's row in the population, ``0..N-1``; N for an absent row.
+      steps: int32, number of local steps it takes (tau_i); 0 for an absent row.
+      size: int32, number of its training examples (n_i); 0 for an absent row.
+      delay: int32, age of its message in rounds.
+    """
 
     id: Array
-    """int32, the client's row in the population."""
     steps: Array
-    """int32, local steps it will take (tau_i); 0 for an absent row."""
     size: Array
-    """int32, its number of training examples (n_i); 0 for an absent row."""
     delay: Array
-    """int32, how many rounds old its message is."""
 
 
 class Roster(NamedTuple):
-    """Who takes part in a round: a :class:`Member` with leading axis ``[C]``, and the size of the population."""
+    """The rows of a round: one :class:`Member` per row, and the population size.
+
+    Attributes:
+      id: ``int32[C]``, rows in the population; N where absent.
+      steps: ``int32[C]``, local steps; 0 where absent.
+      size: ``int32[C]``, training examples; 0 where absent.
+      delay: ``int32[C]``, age of the message in rounds.
+      population: int32 scalar, N.
+      dropped: ``bool[C]``, true for clients that the policy for non-finite results has dropped in
+        this round (see :mod:`fedjax_sim.engine.nonfinite`); None without such a policy.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import fedjax_sim as fs
+      >>> ids = jnp.array([4, 1, 6])  # of 6 clients: the last row is absent
+      >>> roster = fs.Roster(ids, jnp.array([2, 1, 0]), jnp.array([8, 3, 0]), jnp.zeros(3), 6)
+      >>> roster.present.tolist(), int(roster.count)
+      ([True, True, False], 2)
+    """
 
     id: Array
     steps: Array
     size: Array
     delay: Array
     population: Array
-    """int32 scalar, N. Rows whose ``id`` is N are absent."""
     dropped: Any = None
-    """bool[C], who was there until a guard sent it away in this round; ``None`` where there is none. See :mod:`fedjax_sim.engine.nonfinite`."""
 
     @property
     def present(self) -> Array:
-        """bool[C]: a client is present when it exists and has something to do."""
+        """``bool[C]``: true for a row whose client exists and has at least one local step."""
         return (self.id < self.population) & (self.steps > 0)
 
     @property
     def count(self) -> Array:
-        """int32 scalar, |S|: how many take part."""
+        """int32 scalar, |S|: the number of present rows."""
         return jnp.sum(self.present, dtype=jnp.int32)
 
     @property
     def members(self) -> Member:
-        """The rows alone, ``[C]`` in every leaf."""
+        """The rows as a :class:`Member`, ``[C]`` in every leaf."""
         return Member(self.id, self.steps, self.size, self.delay)
 
 
 class PopulationInfo(NamedTuple):
-    """What a sampler may know of the population, ``int32[N]`` each: examples a client has, local steps it would take."""
+    """The part of the population that a sampler can read.
+
+    Attributes:
+      size: ``int32[N]``, training examples of each client.
+      steps: ``int32[N]``, local steps that each client would take in a round.
+    """
 
     size: Array
     steps: Array
 
 
 class Message(NamedTuple):
-    """Server to client. ``params`` is the *anchor*: what the client starts from and measures its pseudo-gradient against."""
+    """What the server sends to a client.
+
+    Attributes:
+      params: the *anchor* x: the client starts from it, and its pseudo-gradient is relative to it.
+      state: the model's state, such as batch statistics.
+      extra: anything else that the algorithm sends, such as a control variate; any pytree.
+    """
 
     params: PyTree
     state: PyTree = ()
@@ -125,162 +214,239 @@ class Message(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """Client to server; after an aggregator, also the result of the reduction.
+    """What a client sends to the server; after the reduction, what the server's update receives.
 
-    Whatever the model's dtypes, aggregators see float32: a sum over clients in anything less loses them. The server gets ``delta``
-    and ``state`` back in the dtypes of the message.
+    Aggregators receive float32 arrays whatever the model's dtypes, because a sum over clients in a
+    narrower dtype loses precision. The server receives ``delta`` and ``state`` in the dtypes of the
+    message.
+
+    Attributes:
+      delta: pseudo-gradient of the parameters, ``x - y``, like ``Message.params``.
+      state: the same difference of the model's state. It is averaged like ``delta``, but never
+        clipped or compressed.
+      extra: anything else that the algorithm sends, any pytree. It is averaged over present clients
+        with equal weights.
+      weight: float32; the engine fills in the client's number of examples. After a sum, the total.
+      count: float32; the engine fills in 1 for a present client. After a sum, |S|.
     """
 
     delta: PyTree
-    """Pseudo-gradient of the parameters, anchor minus local."""
     state: PyTree = ()
-    """The same difference for the model's state (batch statistics). Averaged like ``delta``, never clipped or compressed."""
     extra: PyTree = ()
-    """Whatever else the algorithm sends. Averaged over present clients, all counting alike."""
     weight: Any = None
-    """float32. The engine fills in the client's number of examples; after a sum, their total."""
     count: Any = None
-    """float32, 1 for a present client; after a sum, |S|."""
 
 
-# ------------------------------------------------------------------------------------------------------------------ nouns
+# -------------------------------------------------------------------------------------------- nouns
 
 
 class Objective(NamedTuple):
-    """What is minimised on a client, and what is reported about a model."""
+    """The function that clients minimise, and the metrics of a model.
+
+    Attributes:
+      loss: ``(variables, key, batch, train) -> (loss, (state, metrics))``. ``loss`` is a scalar,
+        the mean over unmasked examples, regularisers included; ``state`` is the model's new state;
+        ``metrics`` maps names to :class:`Mean`. ``train`` is a Python bool.
+      statistics: policy for batch statistics. ``"average"``: the server averages them.
+        ``"frozen"``: they keep their initial values. ``"local"``: each client keeps its own, which
+        needs an algorithm wrapped in :func:`fedjax_sim.clients.private_statistics`.
+    """
 
     loss: Callable[..., tuple[Array, tuple[PyTree, Metrics]]]
-    """``(variables, key, batch, train) -> (loss, (state, metrics))``: mean loss over unmasked examples (regularisers included),
-    the model's new state, and metrics as :class:`Mean`."""
     statistics: Literal["average", "frozen", "local"] = "average"
-    """How batch statistics live: averaged by the server, fixed, or kept by each client (which takes an algorithm wrapped in
-    :func:`fedjax_sim.clients.private_statistics`)."""
 
 
 class Learner(NamedTuple):
-    """Owner of the client's state. A step machine, so that the engine owns the loop."""
+    """Owner of the client's state: a step machine, so that the engine owns the loop over steps.
+
+    ``memory`` is what one client keeps between rounds, ``local`` is its state within a round; both
+    are any pytree. The engine calls ``start`` once, ``step`` for each batch and ``finish`` once,
+    for each client of the cohort.
+
+    Attributes:
+      init: ``variables -> memory``: a client's memory before its first round; ``()`` if it keeps
+        nothing.
+      start: ``(key, message, memory) -> local``: local state at the start of a round.
+      step: ``(key, message, memory, local, batch) -> (local, metrics)``: one local step.
+      finish: ``(key, message, memory, local) -> (upload, memory, metrics)``: what the client sends,
+        and its memory for its next round.
+      personal: ``(message, memory) -> variables``: the model that this client predicts with: the
+        broadcast model, unless the learner personalises it.
+    """
 
     init: Callable[[Variables], PyTree]
-    """``variables -> memory``: what a client keeps between rounds, before its first one; ``()`` if nothing."""
     start: Callable[[Key, Message, PyTree], PyTree]
-    """``(key, message, memory) -> local``: local state as the round begins."""
     step: Callable[[Key, Message, PyTree, PyTree, Batch], tuple[PyTree, Metrics]]
-    """``(key, message, memory, local, batch) -> (local, metrics)``: ONE local step."""
     finish: Callable[[Key, Message, PyTree, PyTree], tuple[Upload, PyTree, Metrics]]
-    """``(key, message, memory, local) -> (upload, memory, metrics)``: what goes up, what stays."""
     personal: Callable[[Message, PyTree], Variables]
-    """``(message, memory) -> variables``: what this client would predict with. The broadcast model unless personalised."""
 
 
 class Aggregator(NamedTuple):
-    """Owner of the reduction. Stages compose with :func:`fedjax_sim.aggregators.chain`; exactly one of them reduces."""
+    """Owner of the reduction: how uploads are combined.
+
+    :func:`fedjax_sim.aggregators.chain` makes one aggregator of several stages, of which exactly
+    one reduces.
+
+    Attributes:
+      init: ``variables -> state``: the aggregator's state before the first round.
+      lift: ``(key, state, upload) -> (upload, stats)``: runs for each client, before the reduction.
+        ``stats`` is any pytree of arrays; it is summed over present clients.
+      finalize: ``(key, state, upload, stats) -> (upload, state, metrics)``: runs once, on the
+        reduced upload and the summed stats.
+      reduce: ``"sum"``: ``finalize`` receives one upload, the sum over present clients.
+        ``"stack"``: it receives ``[C, ...]`` in every leaf, in roster order; absent rows are zeros
+        with ``count == 0``. None: this stage does not reduce, and must be chained with one that
+        does.
+    """
 
     init: Callable[[Variables], PyTree]
-    """``variables -> state``."""
     lift: Callable[[Key, PyTree, Upload], tuple[Upload, PyTree]]
-    """``(key, state, upload) -> (upload, stats)``: on each client, before the reduction. ``stats`` are summed over clients."""
     finalize: Callable[[Key, PyTree, Upload, PyTree], tuple[Upload, PyTree, Metrics]]
-    """``(key, state, upload, stats) -> (upload, state, metrics)``: once, on what the reduction left."""
     reduce: Literal["sum", "stack"] | None = None
-    """``"sum"``: finalize sees one upload, the sum. ``"stack"``: it sees ``[C, ...]`` in roster order, absent rows with
-    ``count == 0`` and zeros. ``None``: this stage does not reduce and must be chained with one that does."""
 
 
 class Server(NamedTuple):
-    """Owner of the model."""
+    """Owner of the global model.
+
+    Attributes:
+      init: ``variables -> state``: the server's state before the first round.
+      broadcast: ``(state, member) -> message``: what this client receives; it may differ between
+        clients, or be an older model. Parts that do not depend on the member are not copied for
+        each client.
+      update: ``(key, state, upload, roster) -> state``: one server step on the reduced upload. The
+        result is ignored when the cohort is empty.
+      variables: ``state -> variables``: the model that is evaluated and exported.
+    """
 
     init: Callable[[Variables], PyTree]
-    """``variables -> state``."""
     broadcast: Callable[[PyTree, Member], Message]
-    """``(state, member) -> message``. May be personal, or stale; what does not depend on the member is not copied per client."""
     update: Callable[[Key, PyTree, Upload, Roster], PyTree]
-    """``(key, state, upload, roster) -> state``. What it makes of an empty cohort is thrown away."""
     variables: Callable[[PyTree], Variables]
-    """``state -> variables``: what evaluation and export call "the model"."""
 
 
 class Sampler(NamedTuple):
-    """Owner of the clock: who takes part, how late, for how many steps."""
+    """Owner of participation: which clients take part, with what delay, for how many steps.
+
+    All functions but ``cohort`` are traced: they run inside the jitted round.
+
+    Attributes:
+      cohort: ``population size -> C``, static: rows of every roster (the maximum, if the number of
+        clients varies).
+      init: ``info -> state``: the sampler's state before the first round.
+      sample: ``(key, state, info, round) -> (roster, state)``. Steps above those of the local work
+        are reduced to it.
+      observe: ``(state, roster, metrics) -> state``: reads the clients' metrics, ``[C]`` in every
+        leaf, after the round. A selection by loss keeps the losses here.
+    """
 
     cohort: Callable[[int], int]
-    """``population size -> C``, static: rows in every roster (the maximum, where the number varies)."""
     init: Callable[[PopulationInfo], PyTree]
-    """``info -> state``. Traced, as all of these functions are."""
     sample: Callable[[Key, PyTree, PopulationInfo, Array], tuple[Roster, PyTree]]
-    """``(key, state, info, round) -> (roster, state)``. Steps beyond the local work count as the local work."""
     observe: Callable[[PyTree, Roster, Metrics], PyTree]
-    """``(state, roster, client_metrics) -> state``; metrics are ``[C]`` in every leaf. Loss-aware selection lives here."""
 
 
 class Outcome(NamedTuple):
-    """What a round or a trip reports."""
+    """The metrics of a round or a trip.
+
+    Attributes:
+      metrics: of the whole cohort: :class:`Mean` summed over present clients, and scalars from the
+        aggregator.
+      clients: per client: :class:`Mean` with leaves ``[C]`` in roster order; weight 0 where absent.
+    """
 
     metrics: Metrics
-    """Over the whole cohort: :class:`Mean` summed over present clients, and plain scalars from the aggregator."""
     clients: Metrics
-    """Per client: :class:`Mean` with leaves ``[C]`` in roster order; weight 0 where absent."""
 
 
 class Trip(NamedTuple):
-    """What one trip (broadcast, learn, lift, reduce, finalize) brings back."""
+    """The result of one trip: broadcast, local steps, lift, reduce, finalize.
+
+    Attributes:
+      upload: the reduced upload.
+      aggregator: the aggregator's new state.
+      memory: client memory with the cohort's rows replaced.
+      outcome: the trip's metrics.
+      roster: the rows that are still present; later trips and the server's update must use it.
+    """
 
     upload: Upload
     aggregator: PyTree
     memory: PyTree
     outcome: Outcome
     roster: Roster
-    """Who is still there. What comes after the trip - the next one, the server - is about them."""
 
 
 class Algorithm(NamedTuple):
-    """What everything else consumes. :func:`fedjax_sim.engine.round` makes one of a learner, an aggregator and a server."""
+    """A federated algorithm, as the engine, evaluation and configuration use it.
+
+    :func:`fedjax_sim.federate` makes one of a learner, an aggregator and a server. An algorithm
+    with several trips per round writes its own ``round``.
+
+    Attributes:
+      init: ``variables -> state``: everything that the server side keeps between rounds.
+      memory: ``variables -> memory``: the initial memory of one client; ``()`` if clients keep
+        nothing.
+      round: ``(trip, key, state, memory, roster) -> (state, memory, outcome)``: one round. ``trip``
+        is the engine's function that runs the cohort's local work.
+      variables: ``state -> variables``: the global model.
+      broadcast: ``(state, member) -> message``: what a client receives at the start of a round.
+      personal: ``(message, memory) -> variables``: the model that one client predicts with.
+    """
 
     init: Callable[[Variables], PyTree]
-    """``variables -> state``: all that the algorithm keeps on the server's side."""
     memory: Callable[[Variables], PyTree]
-    """``variables -> memory``: one client's row of the memory table; ``()`` if clients keep nothing."""
     round: Callable[..., tuple[PyTree, PyTree, Outcome]]
-    """``(trip, key, state, memory, roster) -> (state, memory, outcome)``."""
     variables: Callable[[PyTree], Variables]
-    """``state -> variables``: the global model."""
     broadcast: Callable[[PyTree, Member], Message]
-    """``(state, member) -> message``: what a client would be sent at the begin of a round."""
     personal: Callable[[Message, PyTree], Variables]
-    """``(message, memory) -> variables``: the model one client would use."""
 
 
 @state_class
 class RoundState:
-    """Everything that survives a round, and nothing else. A run is ``state -> state``; a checkpoint is one of these."""
+    """Everything that survives a round. A run maps state to state; a checkpoint stores one state.
+
+    Attributes:
+      round: int32, number of completed rounds.
+      seed: uint32. Every random key is derived from it, the round, the client and the step; no key
+        is stored.
+      algorithm: the algorithm's state: model, optimizer, control variates.
+      memory: client memory, ``[N, ...]`` in every leaf.
+      sampler: the sampler's state.
+    """
 
     round: Array
-    """int32, rounds completed."""
     seed: Array
-    """uint32. Every key of the run is derived from it, by round, client and step; none is stored."""
     algorithm: PyTree
-    """The algorithm's own state: model, optimizer, control variates."""
     memory: PyTree
-    """What clients remember, ``[N, ...]`` in every leaf."""
     sampler: PyTree
-    """The sampler's state."""
 
 
 class Law(NamedTuple):
-    """How an algorithm proves itself: with these settings it is that algorithm. Shipped beside the algorithm."""
+    """An identity that tests an algorithm: with some settings it equals another algorithm.
+
+    Attributes:
+      says: the law in words, for the table of algorithms.
+      when: settings of this algorithm.
+      equals: name of the algorithm that it then equals.
+      given: settings of that other algorithm.
+      local_work: local work of both, if the law needs particular work, such as
+        ``{"batch_size": None, "epochs": 1}``.
+      rounds: number of rounds for which the law holds.
+      tolerance: relative tolerance; 0 requires the same bits.
+      conserved: ``(algorithm state, memory [N, ...]) -> (a, b)``: two pytrees that are equal after
+        every round; None if there are none.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> fs.Law("mu = 0 is FedAvg", when={"mu": 0.0}).equals
+      'fedavg'
+    """
 
     says: str
-    """The law in words, for the documentation table."""
     when: dict[str, Any] = {}
-    """Settings of this algorithm."""
     equals: str = "fedavg"
-    """Name of the algorithm it then equals."""
     given: dict[str, Any] = {}
-    """Settings of that other algorithm."""
     local_work: dict[str, Any] = {}
-    """Local work for both, where the law needs a special one (``{"batch_size": None, "epochs": 1}``)."""
     rounds: int = 3
-    """How many rounds the law holds for."""
     tolerance: float = 1e-5
-    """Relative tolerance; 0 demands the same bits."""
     conserved: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]] | None = None
-    """``(algorithm state, memory table [N, ...]) -> (a, b)``, equal after every round."""
