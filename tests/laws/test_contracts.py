@@ -2,6 +2,8 @@
 
 import inspect
 import re
+import typing
+from collections.abc import Callable
 
 import pytest
 
@@ -33,7 +35,7 @@ def test_a_class_docstring_describes_every_field_in_order(name):
 
 @pytest.mark.parametrize("name", ["Learner", "Aggregator", "Server", "Sampler", "Algorithm"])
 def test_the_description_of_a_function_slot_begins_with_its_signature(name):
-    hints = inspect.get_annotations(CONTRACTS[name])
     texts = described(CONTRACTS[name])
-    for slot in (slot for slot, hint in hints.items() if hint.startswith("Callable")):
-        assert re.match(r"``.* -> .*``", texts[slot]), f"{name}.{slot}"
+    for slot, hint in typing.get_type_hints(CONTRACTS[name]).items():
+        if typing.get_origin(hint) is Callable:
+            assert re.match(r"``.* -> .*``", texts[slot]), f"{name}.{slot}"
