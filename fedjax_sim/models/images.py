@@ -1,14 +1,16 @@
-"""Models of images and of plain vectors.
+"""Models of images and of vectors.
 
-| input | what becomes of it |
+| input | treatment |
 |---|---|
-| ``[B, H, W, C]`` or ``[B, H, W]`` | the second gains a channel axis of 1 |
-| ``[B, D]`` | taken by the models that flatten anyway: logistic, mlp |
+| ``[B, H, W, C]`` | used as it is |
+| ``[B, H, W]`` | gains a channel axis of size 1 |
+| ``[B, D]`` | accepted by the models that flatten their input: logistic, mlp |
 | ``uint8`` | divided by 255, so that a data set can stay in bytes on the device |
-| any other dtype | cast to float32 as it is |
+| any other dtype | cast to float32 |
 
-All give float32 logits ``[B, classes]``, unnormalised, and have no state. Kernels start from flax's default (truncated normal of
-variance 1 / fan-in), biases from 0. In every model of the zoo the last layer's parameters are called ``head``.
+All models return unnormalised float32 logits ``[B, classes]`` and have no state. Kernels have the
+default initial values of flax (truncated normal of variance 1 / fan-in), biases start at 0. In
+every model of this package the parameters of the last layer are called ``head``.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ from fedjax_sim.models.base import Model
 
 
 def logistic(classes: int) -> Model:
-    """Multinomial logistic regression: one dense layer, weights and biases both starting from 0.
+    """Multinomial logistic regression: one dense layer whose weights and biases start at 0.
 
-    The loss is convex, so the starting point does not matter for where it ends, and zero makes runs comparable across seeds.
+    The loss is convex, so the minimum does not depend on the initial values, and starting at 0
+    makes runs with different seeds comparable.
 
     | layer | output | parameters |
     |---|---|---|
@@ -33,13 +36,28 @@ def logistic(classes: int) -> Model:
     | dense | ``[B, classes]`` | (D + 1) classes |
 
     7,850 parameters for 28x28 images and 10 classes.
+
+    Args:
+      classes: number of logits.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> import jax
+      >>> import numpy as np
+      >>> model = fs.models.logistic(classes=10)
+      >>> x = np.zeros((4, 28, 28), np.uint8)
+      >>> params, state = model.init(jax.random.key(0), x)
+      >>> model.apply(params, state, x, train=False, key=None)[0].shape
+      (4, 10)
     """
     positive("classes", classes)
     return from_linen(_Dense(features=(classes,), zero=True))
 
 
 def mlp(classes: int, hidden: tuple[int, ...] = (200, 200)) -> Model:
-    """A multilayer perceptron with ReLU. The default is the "2NN" of McMahan et al., 2017, section 3.
+    """A multilayer perceptron with ReLU.
+
+    The default is the "2NN" of McMahan et al., 2017, section 3.
 
     | layer | output | parameters, 28x28 images and 10 classes |
     |---|---|---|
@@ -48,12 +66,30 @@ def mlp(classes: int, hidden: tuple[int, ...] = (200, 200)) -> Model:
     | dense, ReLU | ``[B, 200]`` | 40,200 |
     | dense | ``[B, 10]`` | 2,010 |
 
-    199,210 parameters, as the paper counts them.
+    199,210 parameters, as in the paper.
 
-    Reference: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017.
+    Args:
+      classes: number of logits.
+      hidden: widths of the hidden layers.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> import jax
+      >>> import numpy as np
+      >>> model = fs.models.mlp(classes=10, hidden=(16,))
+      >>> x = np.zeros((4, 8, 8, 1), np.float32)
+      >>> params, state = model.init(jax.random.key(0), x)
+      >>> jax.tree.map(np.shape, params)
+      {'head': {'bias': (10,), 'kernel': (16, 10)}, 'hidden_0': {'bias': (16,), 'kernel': (64, 16)}}
+      >>> model.apply(params, state, x, train=False, key=None)[0].shape
+      (4, 10)
+
+    Reference: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized
+    Data", AISTATS 2017.
     """
-    for width in (classes, *hidden):
-        positive("every width of an mlp", width)
+    positive("classes", classes)
+    for width in hidden:
+        positive("hidden", width)
     return from_linen(_Dense(features=(*hidden, classes)))
 
 
@@ -69,9 +105,23 @@ def cnn(classes: int) -> Model:
     | flatten, dense, ReLU | ``[B, 512]`` | 1,606,144 |
     | dense | ``[B, 10]`` | 5,130 |
 
-    1,663,370 parameters, as the paper counts them. Images must be at least 4x4.
+    1,663,370 parameters, as in the paper. Images must have at least 4x4 pixels.
 
-    Reference: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017.
+    Args:
+      classes: number of logits.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> import jax
+      >>> import numpy as np
+      >>> model = fs.models.cnn(classes=10)
+      >>> x = np.zeros((4, 28, 28, 1), np.uint8)
+      >>> params, state = jax.eval_shape(model.init, jax.random.key(0), x)
+      >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+      1663370
+
+    Reference: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized
+    Data", AISTATS 2017.
     """
     positive("classes", classes)
     return from_linen(_Cnn(classes))
@@ -80,7 +130,7 @@ def cnn(classes: int) -> Model:
 def emnist_cnn(
     classes: int = 62, dropout_convolution: float = 0.25, dropout_dense: float = 0.5
 ) -> Model:
-    """The EMNIST character CNN of Reddi et al., 2021, appendix, which FedJAX's benchmarks use as well.
+    """The EMNIST character CNN of Reddi et al., 2021, appendix; FedJAX's benchmarks use it, too.
 
     | layer | output | parameters, 28x28x1 images and 62 classes |
     |---|---|---|
@@ -90,14 +140,25 @@ def emnist_cnn(
     | flatten, dense, ReLU, dropout | ``[B, 128]`` | 1,179,776 |
     | dense | ``[B, 62]`` | 7,998 |
 
-    1,206,590 parameters. Images must be at least 6x6.
+    1,206,590 parameters. Images must have at least 6x6 pixels.
 
     Args:
-      classes: 62 for digits and both cases of letters, 10 for digits alone.
-      dropout_convolution: share of values dropped after pooling.
-      dropout_dense: share of values dropped before the last layer.
+      classes: number of logits: 62 for digits and letters of both cases, 10 for digits only.
+      dropout_convolution: share of values dropped after pooling, in [0, 1].
+      dropout_dense: share of values dropped before the last layer, in [0, 1].
 
-    Reference: Reddi et al., "Adaptive Federated Optimization", ICLR 2021; Ro, Suresh and Wu, "FedJAX", 2021.
+    Example:
+      >>> import fedjax_sim as fs
+      >>> import jax
+      >>> import numpy as np
+      >>> model = fs.models.emnist_cnn(classes=62)
+      >>> x = np.zeros((4, 28, 28, 1), np.uint8)
+      >>> params, state = jax.eval_shape(model.init, jax.random.key(0), x)
+      >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+      1206590
+
+    Reference: Reddi et al., "Adaptive Federated Optimization", ICLR 2021; Ro, Suresh and Wu,
+    "FedJAX", 2021.
     """
     positive("classes", classes)
     fraction("dropout_convolution", dropout_convolution, zero=True)
@@ -106,17 +167,26 @@ def emnist_cnn(
 
 
 def numbers(x: Array) -> Array:
-    """Inputs as floats: bytes become ``[0, 1]``, anything else keeps its values. Floats stay as wide as they are, and what was none is
-    weakly float32, so that it is the parameters that say how a model computes."""
-    return (
-        x
-        if jnp.issubdtype(x.dtype, jnp.floating)
-        else x * (1 / 255 if x.dtype == jnp.uint8 else 1.0)
-    )
+    """Inputs as floats, in the given shape.
+
+    Bytes are scaled to [0, 1]; other values do not change. Floats keep their dtype. Integers become
+    weakly typed float32, so the dtype of the parameters decides the dtype of the computation.
+    """
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    return x * (1 / 255 if x.dtype == jnp.uint8 else 1.0)
 
 
 def images(x: Array, least: int) -> Array:
-    """Inputs as floats ``[B, H, W, C]``, checked to be at least ``least`` pixels high and wide."""
+    """Inputs as floats ``[B, H, W, C]``.
+
+    Args:
+      x: ``[B, H, W, C]`` or ``[B, H, W]``, of any dtype.
+      least: smallest height and width, in pixels, that the model accepts.
+
+    Raises:
+      FedError: if ``x`` has another number of axes, or images are smaller.
+    """
     shape = list(x.shape)
     require(
         x.ndim in (3, 4),
@@ -124,9 +194,8 @@ def images(x: Array, least: int) -> Array:
         got=shape,
         fix="reshape the examples or choose mlp",
     )
-    large = min(shape[1:3]) >= least
     require(
-        large,
+        min(shape[1:3]) >= least,
         f"this model needs images of at least {least}x{least} pixels",
         got=shape,
         fix="use larger images or choose mlp",
@@ -137,8 +206,9 @@ def images(x: Array, least: int) -> Array:
 def pool(x: Array) -> Array:
     """Max-pooling over 2x2 windows, ``[B, H, W, C] -> [B, H // 2, W // 2, C]``.
 
-    A maximum over reshaped windows: the gradient of ``nn.max_pool`` (select-and-scatter) takes ten times as long on a CPU. Where
-    entries of a window tie, they share its gradient.
+    Computed as a maximum over reshaped windows, because the gradient of ``nn.max_pool``
+    (select-and-scatter) takes ten times as long on a CPU. Equal maxima of a window share its
+    gradient.
     """
     batch, height, width, channels = x.shape
     windows = x[:, : height // 2 * 2, : width // 2 * 2].reshape(

@@ -1,4 +1,4 @@
-"""Computing in a narrower float than the parameters are kept in."""
+"""Mixed precision: computation in a narrower float type than that of the parameters."""
 
 from __future__ import annotations
 
@@ -15,20 +15,42 @@ Compute = Literal["float32", "bfloat16", "float16"]
 
 
 def mixed_precision(model: Model, compute: Compute = "bfloat16") -> Model:
-    """The model, computing in ``compute``: its float32 parameters and inputs are rounded on the way in, its output is float32 again.
+    """Returns the model computing in another float type.
 
-    Parameters, gradients, optimizer and everything that is sent or added up stay float32, and so does the loss, which is computed on
-    the output. Batch statistics keep their dtype. Pays on accelerators with units for it; a CPU has none and is slower. A ``float16``
-    gradient below 6e-8 is 0, and its loss is not scaled here: ``bfloat16`` has the range of float32.
+    The model's float32 parameters and inputs are rounded to ``compute``, and its output is cast
+    back to float32. Parameters, gradients, optimizer states, uploads, sums and the loss stay
+    float32. Batch statistics keep their dtype. It is faster on accelerators with units for narrow
+    floats and slower on a CPU. With ``"float16"`` gradients below 6e-8 become 0, and the loss is
+    not scaled here; ``"bfloat16"`` has the range of float32.
+
+    Args:
+      model: the model to run.
+      compute: ``"bfloat16"``, ``"float16"``, or ``"float32"``, which returns ``model`` itself.
+
+    Raises:
+      FedError: if ``compute`` is another type.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> model = fs.models.mixed_precision(fs.models.logistic(classes=2), "bfloat16")
+      >>> x = jnp.ones((4, 3))
+      >>> params, state = model.init(jax.random.key(0), x)
+      >>> params["head"]["kernel"].dtype
+      dtype('float32')
+      >>> model.apply(params, state, x, train=False, key=None)[0].dtype
+      dtype('float32')
 
     Reference: Micikevicius et al., "Mixed Precision Training", ICLR 2018, section 3.1.
     """
-    known = get_args(Compute)
+    types = get_args(Compute)
     require(
-        compute in known,
-        "compute must name a float",
+        compute in types,
+        "compute must name a float type",
         got=repr(compute),
-        fix=f"choose one of {', '.join(known)}",
+        fix=f"choose one of {', '.join(types)}",
+        setting="compute",
     )
     dtype = jnp.dtype(compute)
     if compute == "float32":
@@ -37,19 +59,19 @@ def mixed_precision(model: Model, compute: Compute = "bfloat16") -> Model:
     def apply(
         params: PyTree, state: PyTree, x: PyTree, *, train: bool, key: Key | None
     ) -> tuple[PyTree, PyTree]:
-        out, after = model.apply(
+        out, new_state = model.apply(
             _rounded(params, dtype), state, _rounded(x, dtype), train=train, key=key
         )
-        widened = jax.tree.map(lambda leaf: _as(leaf, dtype, jnp.dtype("float32")), out)
-        return widened, jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
+        widened = jax.tree.map(lambda leaf: _cast(leaf, dtype, jnp.dtype("float32")), out)
+        return widened, jax.tree.map(lambda new, old: new.astype(old.dtype), new_state, state)
 
     return Model(model.init, apply)
 
 
 def _rounded(tree: PyTree, dtype: jnp.dtype) -> PyTree:
-    return jax.tree.map(lambda leaf: _as(jnp.asarray(leaf), jnp.dtype("float32"), dtype), tree)
+    return jax.tree.map(lambda leaf: _cast(jnp.asarray(leaf), jnp.dtype("float32"), dtype), tree)
 
 
-def _as(leaf: Array, source: jnp.dtype, target: jnp.dtype) -> Array:
-    """A leaf of the source dtype as the target; others as they are."""
+def _cast(leaf: Array, source: jnp.dtype, target: jnp.dtype) -> Array:
+    """Casts a leaf of dtype ``source`` to ``target``; returns other leaves as they are."""
     return leaf.astype(target) if leaf.dtype == source else leaf

@@ -1,4 +1,7 @@
-"""A recurrent layer for models of sequences, time first: ``[T, B, ...]``, so that a step's rows lie together."""
+"""A recurrent layer for models of sequences.
+
+Arrays have the time axis first, ``[T, B, ...]``, so the rows of one step are contiguous.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +17,37 @@ from fedjax_sim.core.types import Array, Key
 
 
 class LSTM(nn.Module):
-    """A long short-term memory layer with forget gates: ``[T, B, D] -> [T, B, H]``, a flax.linen module.
+    """A long short-term memory layer with forget gates, a flax.linen module.
 
-    The inputs' share of the gates is one product over all ``T B`` rows, outside the loop over time; the rest is :func:`lstm`. So
-    every weight's gradient is one product, too.
+    Maps ``[T, B, D]`` to hidden states ``[T, B, H]``. The input's contribution to the gates is one
+    product over all ``T B`` rows, outside the loop over time; the loop is :func:`lstm`. Therefore
+    the gradient of every weight is one product, too.
 
-    | parameter | shape | starts |
+    | parameter | shape | initial value |
     |---|---|---|
     | ``input/kernel`` | ``[D, 4H]`` | LeCun normal |
-    | ``input/bias`` | ``[4H]`` | 1 for the forget gates, which so start open, 0 for the others |
+    | ``input/bias`` | ``[4H]`` | 1 for the forget gates (open), 0 for the others |
     | ``recurrent`` | ``[H, 4H]`` | orthogonal |
 
-    The 4H columns are the gates in, forget, new, out. Hidden and cell state start at zero with every call.
+    The 4H columns are the gates in, forget, new, out. Hidden and cell state are zero at the start
+    of every call.
 
     Args:
       width: H.
 
     Raises:
-      FedError: the width is not positive, or the input has not three axes.
+      FedError: if the width is not positive, or the input does not have three axes.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> layer = fs.models.LSTM(width=4)
+      >>> hidden, variables = layer.init_with_output(jax.random.key(0), jnp.zeros((6, 2, 3)))
+      >>> hidden.shape
+      (6, 2, 4)
+      >>> variables["params"]["recurrent"].shape
+      (4, 16)
 
     Reference: see :func:`lstm`.
     """
@@ -40,13 +56,13 @@ class LSTM(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """The hidden states."""
+        """Returns the hidden states ``[T, B, H]`` of inputs ``[T, B, D]``."""
         positive("width", self.width)
         require(
             x.ndim == 3,
             "an LSTM takes [T, B, D]",
             got=list(x.shape),
-            fix="bring time to the front and the features into one axis",
+            fix="move the time axis to the front and merge the axes of the features",
         )
         drive = nn.Dense(4 * self.width, bias_init=_forget_open, name="input")(x)
         kernel = self.param(
@@ -56,32 +72,44 @@ class LSTM(nn.Module):
 
 
 def lstm(drive: Array, recurrent: Array) -> Array:
-    """The hidden states of an LSTM from its inputs' share of the gates and its recurrent kernel.
+    """Computes the hidden states of an LSTM from the inputs' contribution to its gates.
 
-    With ``i, f, g, o`` the four quarters of ``drive_t + h_{t-1} recurrent``, and ``h_0 = c_0 = 0``::
+    With ``i, f, g, o`` the four quarters of ``drive_t + h_{t-1} recurrent`` and ``h_0 = c_0 = 0``::
 
         c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g)
         h_t = sigmoid(o) tanh(c_t)
 
-    Differentiated by hand for speed; values and gradients are those of the plain scan. The loop backward in time only finds the
-    gradients of the gates, from gates kept as they were after their nonlinearity. The gradient of ``recurrent`` is one product over
-    all ``T B`` rows after it, where automatic differentiation adds up ``T`` small ones, each reading and writing the whole kernel.
+    The derivative is written by hand for speed; values and gradients equal those of a plain scan.
+    The backward loop over time computes only the gradients of the gates, from saved gates after
+    their nonlinearity. The gradient of ``recurrent`` is one product over all ``T B`` rows after the
+    loop; automatic differentiation sums ``T`` small products, each of which reads and writes the
+    whole kernel.
 
-    Reverse mode alone: ``jax.grad`` and ``jax.vjp``, repeated at will, and ``jax.jvp`` of a gradient; ``jax.jvp`` of the layer itself
-    is an error in JAX. Where that is needed, ``flax.linen.RNN`` around an ``OptimizedLSTMCell`` is the plain scan.
+    Only reverse mode works: ``jax.grad`` and ``jax.vjp``, also nested, and ``jax.jvp`` of a
+    gradient. ``jax.jvp`` of the layer itself raises an error in JAX; use ``flax.linen.RNN`` around
+    an ``OptimizedLSTMCell`` there.
 
     Args:
-      drive: ``[T, B, 4H]``, T at least 1: inputs times input kernel, plus bias. Columns are the gates in, forget, new, out.
-      recurrent: ``[H, 4H]``, of the same dtype, in which everything is computed.
+      drive: ``[T, B, 4H]``, T at least 1: inputs times input kernel, plus bias. The columns are the
+        gates in, forget, new, out.
+      recurrent: ``[H, 4H]``, of the same dtype, which is the dtype of the computation.
 
     Returns:
       ``[T, B, H]``, the states ``h_1 ... h_T``.
 
     Raises:
-      FedError: shapes or dtypes do not fit each other.
+      FedError: if shapes or dtypes do not match.
 
-    Reference: Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural Computation 1997; Gers, Schmidhuber and Cummins,
-    "Learning to Forget: Continual Prediction with LSTM", Neural Computation 2000 (the forget gate).
+    Example:
+      >>> import fedjax_sim as fs
+      >>> import jax.numpy as jnp
+      >>> drive = jnp.zeros((6, 2, 16))
+      >>> fs.models.lstm(drive, jnp.zeros((4, 16))).shape
+      (6, 2, 4)
+
+    Reference: Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural Computation 1997; Gers,
+    Schmidhuber and Cummins, "Learning to Forget: Continual Prediction with LSTM", Neural
+    Computation 2000 (the forget gate).
     """
     width = recurrent.shape[0]
     fits = (
@@ -95,7 +123,7 @@ def lstm(drive: Array, recurrent: Array) -> Array:
         fits,
         "an LSTM takes gates [T, B, 4H] and a recurrent kernel [H, 4H]",
         got=got,
-        fix="put the four gates side by side, time first",
+        fix="concatenate the four gates along the last axis, with the time axis first",
     )
     require(
         drive.dtype == recurrent.dtype,
@@ -107,9 +135,10 @@ def lstm(drive: Array, recurrent: Array) -> Array:
 
 
 class _Gates(NamedTuple):
-    """The gates of one step after their nonlinearity, each ``[B, H]``.
+    """Gates of one step after their nonlinearity, each ``[B, H]``.
 
-    Four arrays, not one of ``[B, 4H]``: stored apart they leave the loop as they are computed, in one pass.
+    Four arrays and not one of ``[B, 4H]``, so that the loop writes each as it is computed, in one
+    pass.
     """
 
     enter: Array
@@ -119,18 +148,19 @@ class _Gates(NamedTuple):
 
 
 class _Saved(NamedTuple):
-    """What the way back needs: the gates of each step and the cell state it began with, ``[T, B, H]``."""
+    """Residuals of the backward loop, ``[T, B, H]``."""
 
     gates: _Gates
     cell: Array
+    """Cell state before each step."""
 
 
 _State = tuple[Array, Array]
-"""Hidden and cell state, ``[B, H]``; on the way back, their gradients."""
+"""Hidden and cell state, ``[B, H]``; in the backward loop, their gradients."""
 
 
 def _unroll(drive: Array, recurrent: Array) -> tuple[Array, _Saved]:
-    """Hidden states ``[T, B, H]``, and what the way back needs."""
+    """Returns hidden states ``[T, B, H]`` and the residuals of the backward loop."""
 
     def step(state: _State, drive: Array) -> tuple[_State, tuple[Array, _Saved]]:
         hidden, cell = state
@@ -155,27 +185,37 @@ def _forward(drive: Array, recurrent: Array) -> tuple[Array, tuple[Array, Array,
 
 
 def _backward(residuals: tuple[Array, Array, _Saved], pull: Array) -> tuple[Array, Array]:
-    """Gradients of ``drive`` and ``recurrent`` from ``pull``, that of the hidden states."""
+    """Returns the gradients of ``drive`` and ``recurrent``.
+
+    Args:
+      residuals: the recurrent kernel, the hidden states ``[T, B, H]``, and the saved gates.
+      pull: ``[T, B, H]``, gradient of the hidden states.
+    """
     recurrent, hidden, saved = residuals
     width = recurrent.shape[0]
-    turned = (
-        recurrent.T
-    )  # here, for in the loop XLA would turn the whole kernel around at every step
+    transposed = recurrent.T  # outside the loop, in which XLA would transpose it at every step
 
     def step(state: _State, row: tuple[Array, _Saved]) -> tuple[_State, Array]:
         pull, saved = row
         drive, cell = _pull_back(saved, state[0] + pull, state[1])
-        return (drive @ turned, cell), drive
+        return (drive @ transposed, cell), drive
 
     zero = jnp.zeros_like(pull[0])
     drive = lax.scan(step, (zero, zero), (pull, saved), reverse=True)[1]
-    # A step begins with the hidden state after the one before; the first, with zeros, has no share. Rows flattened by hand, since a
-    # contraction over two axes is copied first.
+    # Step t uses the hidden state of step t - 1, and the first step uses zeros, which contribute
+    # nothing. Rows are flattened first, because XLA copies the operands of a contraction over two
+    # axes.
     return drive, hidden[:-1].reshape(-1, width).T @ drive[1:].reshape(-1, 4 * width)
 
 
 def _pull_back(saved: _Saved, hidden: Array, cell: Array) -> _State:
-    """One step backward: gradients of its ``drive`` ``[B, 4H]`` and of the cell state it began with, from those of its results."""
+    """Returns the gradients of a step's ``drive`` ``[B, 4H]`` and of the cell state before it.
+
+    Args:
+      saved: the step's gates and the cell state before it, ``[B, H]``.
+      hidden: ``[B, H]``, gradient of the step's hidden state.
+      cell: ``[B, H]``, gradient of the step's cell state.
+    """
     (enter, forget, new, out), before = saved
     squashed = jnp.tanh(forget * before + enter * new)
     cell = cell + hidden * out * (1 - squashed**2)

@@ -1,4 +1,8 @@
-"""Models of token sequences: integers ``[B, T]`` in, float32 logits ``[B, T, vocabulary]`` of the *next* token out. No state."""
+"""Models of token sequences, without state.
+
+Inputs are integers ``[B, T]``; outputs are float32 logits ``[B, T, vocabulary]`` of the *next*
+token at every position.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +26,31 @@ def char_lstm(vocabulary: int = 90, width: int = 256, layers: int = 2, embedding
     | LSTM | ``[B, T, 256]`` | 525,312 |
     | dense | ``[B, T, 90]`` | 23,130 |
 
-    820,522 parameters. The default vocabulary is 86 characters and four special tokens. The layers are
-    :class:`~fedjax_sim.models.recurrent.LSTM`.
+    820,522 parameters. The default vocabulary has 86 characters and four special tokens. The layers
+    are :class:`~fedjax_sim.models.recurrent.LSTM`.
 
-    Reference: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017 (two
-    layers of 256 over embeddings of 8); Reddi et al., "Adaptive Federated Optimization", ICLR 2021 (logits at every place).
+    Args:
+      vocabulary: number of tokens.
+      width: size of the hidden state of each layer.
+      layers: number of LSTM layers.
+      embedding: size of the token embeddings.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> import jax
+      >>> import numpy as np
+      >>> model = fs.models.char_lstm(vocabulary=10, width=8, layers=1)
+      >>> x = np.zeros((2, 5), np.int32)
+      >>> params, state = model.init(jax.random.key(0), x)
+      >>> model.apply(params, state, x, train=False, key=None)[0].shape
+      (2, 5, 10)
+
+    Reference: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized
+    Data", AISTATS 2017 (two layers of 256 over embeddings of 8); Reddi et al., "Adaptive Federated
+    Optimization", ICLR 2021 (logits at every position).
     """
-    for name, value in (
-        ("vocabulary", vocabulary),
-        ("width", width),
-        ("layers", layers),
-        ("embedding", embedding),
-    ):
+    sizes = {"vocabulary": vocabulary, "width": width, "layers": layers, "embedding": embedding}
+    for name, value in sizes.items():
         positive(name, value)
     return from_linen(_CharLstm(vocabulary, width, layers, embedding))
 
@@ -46,12 +63,15 @@ def transformer(
     length: int = 80,
     dropout: float = 0.0,
 ) -> Model:
-    """A small causal decoder: pre-norm blocks, learned positions, GELU, a last layer of its own weights.
+    """A small causal decoder.
+
+    It has pre-norm blocks, learned positions, GELU, and a last layer that does not share the
+    weights of the embedding.
 
     | layer | output | parameters, width W |
     |---|---|---|
-    | embeddings of tokens and places | ``[B, T, W]`` | (vocabulary + length) W |
-    | each block: attention, then dense 4 W and back | ``[B, T, W]`` | 12 W^2 + 13 W |
+    | embeddings of tokens and positions | ``[B, T, W]`` | (vocabulary + length) W |
+    | each block: attention, dense to 4 W, dense to W | ``[B, T, W]`` | 12 W^2 + 13 W |
     | norm, dense | ``[B, T, vocabulary]`` | 2 W + (W + 1) vocabulary |
 
     430,170 parameters with the defaults.
@@ -60,21 +80,32 @@ def transformer(
       vocabulary: number of tokens.
       width: W, a multiple of ``heads``.
       layers: number of blocks.
-      heads: attention heads.
-      length: the longest sequence, T <= length.
-      dropout: share of values dropped from the attention weights and from each residual branch.
+      heads: number of attention heads.
+      length: largest number of tokens T in a sequence.
+      dropout: share of values dropped from the attention weights and from each residual branch, in
+        [0, 1].
 
-    Reference: Vaswani et al., "Attention Is All You Need", NeurIPS 2017; Radford et al., "Language Models are Unsupervised
-    Multitask Learners", 2019 (norms first).
+    Example:
+      >>> import fedjax_sim as fs
+      >>> import jax
+      >>> import numpy as np
+      >>> model = fs.models.transformer()
+      >>> x = np.zeros((2, 80), np.int32)
+      >>> params, state = jax.eval_shape(model.init, jax.random.key(0), x)
+      >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+      430170
+
+    Reference: Vaswani et al., "Attention Is All You Need", NeurIPS 2017; Radford et al., "Language
+    Models are Unsupervised Multitask Learners", 2019 (norms first).
     """
-    sizes = (
-        ("vocabulary", vocabulary),
-        ("width", width),
-        ("layers", layers),
-        ("heads", heads),
-        ("length", length),
-    )
-    for name, value in sizes:
+    sizes = {
+        "vocabulary": vocabulary,
+        "width": width,
+        "layers": layers,
+        "heads": heads,
+        "length": length,
+    }
+    for name, value in sizes.items():
         positive(name, value)
     fraction("dropout", dropout, zero=True)
     require(
@@ -82,15 +113,19 @@ def transformer(
         "heads must divide width",
         got=f"heads={heads}, width={width}",
         fix="choose a width that is a multiple of heads",
+        setting="heads",
     )
     return from_linen(_Transformer(vocabulary, width, layers, heads, length, dropout))
 
 
 def tokens(x: Array) -> Array:
-    """Inputs as int32 ``[B, T]``, checked."""
-    fits = x.ndim == 2 and jnp.issubdtype(x.dtype, jnp.integer)
+    """Inputs as int32 ``[B, T]``.
+
+    Raises:
+      FedError: if ``x`` does not have two axes, or is not of an integer type.
+    """
     require(
-        fits,
+        x.ndim == 2 and jnp.issubdtype(x.dtype, jnp.integer),
         "a sequence model takes integer tokens [B, T]",
         got=f"{x.dtype}{list(x.shape)}",
         fix="encode the text as token numbers",
@@ -106,17 +141,15 @@ class _CharLstm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = nn.Embed(self.vocabulary, self.embedding, name="embedding_of_tokens")(
-            tokens(x).T
-        )  # time first
+        embed = nn.Embed(self.vocabulary, self.embedding, name="embedding_of_tokens")
+        x = embed(tokens(x).T)  # [T, B, embedding]
         for layer in range(self.layers):
             x = LSTM(self.width, name=f"lstm_{layer}")(x)
-        return nn.Dense(self.vocabulary, name="head")(x).swapaxes(
-            0, 1
-        )  # last, where there is least to turn around
+        logits = nn.Dense(self.vocabulary, name="head")(x)
+        return logits.swapaxes(0, 1)
 
 
-# ------------------------------------------------------------------------------------------------------------ transformer
+# ------------------------------------------------------------------------------------ transformer
 
 
 class _Block(nn.Module):
@@ -145,16 +178,18 @@ class _Transformer(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         x = tokens(x)
-        span = x.shape[1]
+        length = x.shape[1]
         require(
-            span <= self.length,
-            "more tokens than the transformer has places for",
-            got=span,
-            fix=f"build it with length={span}, not {self.length}",
+            length <= self.length,
+            f"the transformer takes at most {self.length} tokens",
+            got=length,
+            fix=f"build it with length={length}",
+            setting="length",
         )
         mask = nn.make_causal_mask(x)
-        places = nn.Embed(self.length, self.width, name="embedding_of_places")(jnp.arange(span))
-        x = nn.Embed(self.vocabulary, self.width, name="embedding_of_tokens")(x) + places
+        embed_positions = nn.Embed(self.length, self.width, name="embedding_of_places")
+        positions = embed_positions(jnp.arange(length))
+        x = nn.Embed(self.vocabulary, self.width, name="embedding_of_tokens")(x) + positions
         for layer in range(self.layers):
             x = _Block(self.heads, self.dropout, name=f"block_{layer}")(x, mask, train)
         return nn.Dense(self.vocabulary, name="head")(nn.LayerNorm(name="norm")(x))

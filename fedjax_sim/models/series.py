@@ -1,4 +1,4 @@
-"""Models of series of readings ``[B, T, sensors]``: logits ``[B, classes]``."""
+"""Models of time series: readings ``[B, T, sensors]`` to logits ``[B, classes]``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedjax_sim.models.images import numbers
 
 
 def series_cnn(classes: int, width: int = 64, span: int = 5, dropout: float = 0.5) -> Model:
-    """Two convolutions over time, each followed by a maximum over four steps.
+    """Two convolutions over time, each followed by max-pooling over four steps.
 
     | layer | output | parameters, 128 steps of 9 sensors and 6 classes |
     |---|---|---|
@@ -26,16 +26,26 @@ def series_cnn(classes: int, width: int = 64, span: int = 5, dropout: float = 0.
     26,566 parameters. Series must have at least 16 steps.
 
     Args:
-      classes: number of labels.
+      classes: number of logits.
       width: channels of both convolutions.
-      span: steps that a convolution looks at, an odd number.
-      dropout: share of values dropped before the last layer.
+      span: steps under the kernel of each convolution, an odd number.
+      dropout: share of values dropped before the last layer, in [0, 1].
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> import jax
+      >>> import numpy as np
+      >>> model = fs.models.series_cnn(classes=6, width=8)
+      >>> x = np.zeros((2, 16, 9), np.float32)
+      >>> params, state = model.init(jax.random.key(0), x)
+      >>> model.apply(params, state, x, train=False, key=None)[0].shape
+      (2, 6)
     """
     for name, value in (("classes", classes), ("width", width), ("span", span)):
         positive(name, value)
     require(
         span % 2 == 1,
-        "span must be odd, so that it has a middle",
+        "span must be odd, so that the kernel has a middle",
         got=span,
         fix="use 5",
         setting="span",
@@ -52,22 +62,25 @@ class _SeriesCnn(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        fits = x.ndim == 3 and x.shape[1] >= 16
         require(
-            fits,
+            x.ndim == 3 and x.shape[1] >= 16,
             "a model of series takes [B, T, sensors] with T of 16 or more",
             got=list(x.shape),
             fix="reshape the examples or choose mlp",
         )
         x = numbers(x)
         for layer in range(2):
-            x = nn.relu(nn.Dense(self.width, name=f"conv_{layer}")(_around(x, self.span)))
+            x = nn.relu(nn.Dense(self.width, name=f"conv_{layer}")(_windows(x, self.span)))
             x = jnp.max(x[:, : x.shape[1] // 4 * 4].reshape(x.shape[0], -1, 4, self.width), axis=2)
         x = nn.Dropout(self.dropout, deterministic=not train)(x.reshape(x.shape[0], -1))
         return nn.Dense(self.classes, name="head")(x)
 
 
-def _around(x: Array, span: int) -> Array:
-    """``[B, T, span * C]``: what is around each step. A convolution becomes a product, which every device is good at in a loop."""
-    wide = jnp.pad(x, ((0, 0), (span // 2, span // 2), (0, 0)))
-    return jnp.concatenate([wide[:, shift : shift + x.shape[1]] for shift in range(span)], axis=-1)
+def _windows(x: Array, span: int) -> Array:
+    """Returns for each step the ``span`` steps around it, ``[B, T, C] -> [B, T, span * C]``.
+
+    With it a convolution becomes a matrix product, which is fast in a loop on every device.
+    """
+    padded = jnp.pad(x, ((0, 0), (span // 2, span // 2), (0, 0)))
+    shifted = [padded[:, shift : shift + x.shape[1]] for shift in range(span)]
+    return jnp.concatenate(shifted, axis=-1)
