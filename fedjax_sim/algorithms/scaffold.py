@@ -16,7 +16,7 @@ import optax
 from fedjax_sim.aggregators import unweighted_mean
 from fedjax_sim.clients.learner import (
     Local,
-    Sum,
+    GradientSum,
     add_batch,
     average,
     empty_sum,
@@ -113,7 +113,7 @@ class AtAnchor(NamedTuple):
     """Local state of option I: the descent, and the gradients at ``x`` seen on its way."""
 
     descent: Local
-    anchor: Sum
+    anchor: GradientSum
 
 
 def at_anchor(objective: Objective, local: Learner) -> Learner:

@@ -1,4 +1,4 @@
-"""What a client remembers, as wrappers ``Learner -> Learner``."""
+"""Learners' wrappers: what a client keeps in its memory, each as a function Learner -> Learner."""
 
 from fedjax_sim.clients.compression import Codec, error_feedback, top_k
 from fedjax_sim.clients.personalization import Private, ditto, private_state, private_statistics

@@ -1,4 +1,4 @@
-"""Upload codecs, and the wrapper that lets a client send later what a codec leaves out today."""
+"""Upload codecs, and the wrapper by which a client sends later what a codec leaves out now."""
 
 from __future__ import annotations
 
@@ -27,16 +27,39 @@ from fedjax_sim.core.types import (
 
 
 class Codec(NamedTuple):
-    """A lossy code for pseudo-gradients."""
+    """A lossy code for pseudo-gradients.
+
+    Attributes:
+      transmit: ``(key, values) -> values``: what the server decodes; same structure, shapes and
+        dtypes.
+      nbytes: ``values -> bytes``: number of bytes sent; ``values`` may be ``ShapeDtypeStruct``.
+    """
 
     transmit: Callable[[Key, PyTree], PyTree]
-    """``(key, tree) -> tree``: what the server decodes."""
     nbytes: Callable[[PyTree], int]
-    """``tree (or its shapes) -> bytes`` on the wire."""
 
 
 def top_k(fraction: float) -> Codec:
-    """Keeps the largest ``fraction`` of each leaf's entries by magnitude, at least one; sends values (4 bytes) and places (4 bytes)."""
+    """Sparsification: sends the largest entries of each leaf by magnitude, and 0 for the others.
+
+    A sent entry takes 8 bytes: 4 for its value and 4 for its index.
+
+    Args:
+      fraction: share of each leaf's entries that is sent, at least one entry, in (0, 1].
+
+    Raises:
+      FedError: if ``fraction`` lies outside (0, 1].
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> import fedjax_sim as fs
+      >>> codec = fs.clients.top_k(0.5)
+      >>> codec.transmit(jax.random.key(0), jnp.array([3.0, -5.0, 1.0, 2.0])).tolist()
+      [3.0, -5.0, 0.0, 0.0]
+      >>> codec.nbytes(jnp.zeros(4))
+      16
+    """
     check_fraction("top_k.fraction", fraction)
 
     def kept(size: int) -> int:
@@ -44,8 +67,8 @@ def top_k(fraction: float) -> Codec:
 
     def sparse(leaf: Array) -> Array:
         flat = leaf.reshape(-1)
-        _, places = lax.top_k(jnp.abs(flat), kept(flat.size))
-        return jnp.zeros_like(flat).at[places].set(flat[places]).reshape(leaf.shape)
+        _, indices = lax.top_k(jnp.abs(flat), kept(flat.size))
+        return jnp.zeros_like(flat).at[indices].set(flat[indices]).reshape(leaf.shape)
 
     def nbytes(values: PyTree) -> int:
         return sum(8 * kept(math.prod(leaf.shape)) for leaf in jax.tree.leaves(values))
@@ -54,9 +77,30 @@ def top_k(fraction: float) -> Codec:
 
 
 def error_feedback(learner: Learner, codec: Codec) -> Learner:
-    """Sends the codec's version of ``delta + residual`` and remembers the rest (Seide et al. 2014; Karimireddy et al. 2019, Algorithm 1).
+    """Sends the codec's version of ``delta + residual`` and keeps the rest in client memory.
 
-    Law: what was sent, added up, plus the residual equals what was wanted, added up.
+    Law: the sum of what was sent, plus the residual, equals the sum of the pseudo-gradients.
+    Reference: Seide et al. 2014; Karimireddy et al. 2019, Algorithm 1.
+
+    Args:
+      learner: the learner whose pseudo-gradient is compressed; its ``state`` and ``extra`` are sent
+        as they are.
+      codec: the code.
+
+    Returns:
+      A learner whose memory is ``Private(inner, own)``: the learner's memory, and the residual,
+      like the parameters. It reports the metric ``residual_norm``.
+
+    Example:
+      >>> import jax
+      >>> import optax
+      >>> import fedjax_sim as fs
+      >>> from fedjax_sim.clients.learner import gradient_learner
+      >>> task = fs.tasks.quadratic()
+      >>> inner = gradient_learner(task.objective, optax.sgd(0.1))
+      >>> learner = fs.clients.error_feedback(inner, fs.clients.top_k(0.1))
+      >>> learner.init(task.init(jax.random.key(0)))
+      Private(inner=(), own={'x': Array([0., 0., 0., 0., 0.], dtype=float32)})
     """
 
     def init(variables: Variables) -> Private:
@@ -77,8 +121,8 @@ def error_feedback(learner: Learner, codec: Codec) -> Learner:
         wanted = tree.add(upload.delta, memory.own)
         sent = codec.transmit(jax.random.fold_in(key, 1), wanted)
         residual = tree.sub(wanted, sent)
-        report = {"residual_norm": Mean(tree.norm(residual), jnp.float32(1))}
-        return upload._replace(delta=sent), Private(inner, residual), {**metrics, **report}
+        norm = {"residual_norm": Mean(tree.norm(residual), jnp.float32(1))}
+        return upload._replace(delta=sent), Private(inner, residual), {**metrics, **norm}
 
     def personal(message: Message, memory: Private) -> Variables:
         return learner.personal(message, memory.inner)

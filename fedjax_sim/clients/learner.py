@@ -1,4 +1,8 @@
-"""Learners: the client's part as a step machine. Two are enough for most algorithms, wrappers make the rest."""
+"""Learners: the client's part as a step machine.
+
+:func:`gradient_learner` and :func:`full_gradient` are enough for most algorithms; wrappers
+``Learner -> Learner`` make the others.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,13 @@ from fedjax_sim.core.types import (
 
 
 class Local(NamedTuple):
-    """Local state of :func:`gradient_learner`: the client's model, its optimizer, and the steps taken so far (int32)."""
+    """Local state of :func:`gradient_learner`.
+
+    Attributes:
+      variables: the client's model y.
+      optimizer: state of the local optimizer.
+      steps: int32 scalar, local steps taken in this round.
+    """
 
     variables: Variables
     optimizer: PyTree
@@ -33,7 +43,13 @@ class Local(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    """A gradient, and what came with it."""
+    """The gradient of one batch, with the other results of the loss function.
+
+    Attributes:
+      params: the gradient, like the parameters.
+      state: the model's new state.
+      metrics: name to :class:`Mean`.
+    """
 
     params: PyTree
     state: PyTree
@@ -41,7 +57,26 @@ class Gradient(NamedTuple):
 
 
 def gradient(objective: Objective, variables: Variables, key: Key, batch: Batch) -> Gradient:
-    """Gradient of the mean loss over a batch, in training mode."""
+    """Returns the gradient of the mean loss over a batch, in training mode.
+
+    Args:
+      objective: the function to differentiate.
+      variables: where the gradient is taken.
+      key: the step's random key, such as for dropout.
+      batch: ``[B, ...]``.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> import fedjax_sim as fs
+      >>> from fedjax_sim.clients.learner import gradient
+      >>> objective = fs.tasks.quadratic(dimension=1).objective
+      >>> x = {"A": jnp.full([2, 1, 1], 2.0), "b": jnp.ones([2, 1])}  # f(x) = (x - 1)^2
+      >>> batch = fs.Batch(x, jnp.zeros(2), jnp.array([True, True]))
+      >>> variables = fs.Variables({"x": jnp.array([4.0])})
+      >>> gradient(objective, variables, jax.random.key(0), batch).params["x"].tolist()
+      [6.0]
+    """
 
     def loss(params: PyTree) -> tuple[Array, tuple[PyTree, Metrics]]:
         return objective.loss(variables._replace(params=params), key, batch, True)
@@ -51,7 +86,7 @@ def gradient(objective: Objective, variables: Variables, key: Key, batch: Batch)
 
 
 def broadcast_model(message: Message, memory: PyTree) -> Variables:
-    """The ``personal`` slot of a learner that does not personalise."""
+    """The ``personal`` slot of a learner that does not personalise: the model of the message."""
     return Variables(message.params, message.state)
 
 
@@ -60,21 +95,41 @@ def gradient_learner(
     optimizer: optax.GradientTransformationExtraArgs,
     context: Callable[[Message, PyTree], dict[str, Any]] = lambda message, memory: {},
 ) -> Learner:
-    """Local descent from the anchor; sends the pseudo-gradient ``x - y``, remembers nothing.
+    """Local optimization from the anchor; sends the pseudo-gradient ``x - y`` and keeps no memory.
 
     Args:
-      objective: what is minimised.
-      optimizer: the local chain, from :func:`fedjax_sim.optimizers.corrections.local_optimizer`; it starts afresh in every round.
-      context: ``(message, memory) -> extra arguments`` for the chain, besides ``anchor``.
+      objective: the function to minimise.
+      optimizer: the local optimizer, such as one from
+        :func:`fedjax_sim.optimizers.corrections.local_optimizer`; its state starts again in every
+        round.
+      context: ``(message, memory) -> extra arguments`` of the optimizer, besides ``anchor`` (the
+        parameters of the message).
+
+    Returns:
+      A learner with memory ``()`` and local state :class:`Local`.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import fedjax_sim as fs
+      >>> from fedjax_sim.clients.learner import gradient_learner
+      >>> learner = gradient_learner(fs.tasks.quadratic().objective, optax.sgd(0.5))
+      >>> message = fs.Message({"x": jnp.array([4.0])})
+      >>> x = {"A": jnp.full([1, 1, 1], 1.0), "b": jnp.zeros([1, 1])}  # f(x) = x^2 / 2
+      >>> batch = fs.Batch(x, jnp.zeros(1), jnp.array([True]))
+      >>> key = jax.random.key(0)
+      >>> local = learner.start(key, message, ())
+      >>> local, metrics = learner.step(key, message, (), local, batch)
+      >>> upload, memory, metrics = learner.finish(key, message, (), local)
+      >>> local.variables.params["x"].tolist(), upload.delta["x"].tolist()
+      ([2.0], [2.0])
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
     def start(key: Key, message: Message, memory: PyTree) -> Local:
-        return Local(
-            Variables(message.params, message.state),
-            optimizer.init(message.params),
-            jnp.zeros((), jnp.int32),
-        )
+        variables = Variables(message.params, message.state)
+        return Local(variables, optimizer.init(message.params), jnp.zeros((), jnp.int32))
 
     def step(
         key: Key, message: Message, memory: PyTree, local: Local, batch: Batch
@@ -83,72 +138,130 @@ def gradient_learner(
         params = local.variables.params
         extra = {"anchor": message.params, **context(message, memory)}
         updates, state = optimizer.update(grad.params, local.optimizer, params, **extra)
-        return Local(
-            Variables(optax.apply_updates(params, updates), grad.state), state, local.steps + 1
-        ), grad.metrics
+        variables = Variables(optax.apply_updates(params, updates), grad.state)
+        return Local(variables, state, local.steps + 1), grad.metrics
 
     def finish(
         key: Key, message: Message, memory: PyTree, local: Local
     ) -> tuple[Upload, PyTree, Metrics]:
         y = local.variables
-        return (
-            Upload(tree.sub(message.params, y.params), tree.sub(message.state, y.state)),
-            memory,
-            {},
-        )
+        upload = Upload(tree.sub(message.params, y.params), tree.sub(message.state, y.state))
+        return upload, memory, {}
 
     return Learner(lambda variables: (), start, step, finish, broadcast_model)
 
 
-class Sum(NamedTuple):
-    """A running sum of gradients, in float32, batches weighted by their unmasked examples."""
+class GradientSum(NamedTuple):
+    """A running sum of gradients, batches weighted by their unmasked examples.
+
+    Attributes:
+      total: the sum, float32, like the parameters.
+      weight: float32 scalar, number of examples.
+    """
 
     total: PyTree
     weight: Array
 
 
-def empty_sum(params: PyTree) -> Sum:
-    """Nothing summed yet."""
-    return Sum(tree.widen(tree.zeros_like(params)), jnp.zeros((), jnp.float32))
+def empty_sum(params: PyTree) -> GradientSum:
+    """Returns the sum of no gradients.
+
+    >>> import jax.numpy as jnp
+    >>> from fedjax_sim.clients.learner import empty_sum
+    >>> empty_sum(jnp.ones(2)).total.tolist()
+    [0.0, 0.0]
+    """
+    return GradientSum(tree.widen(tree.zeros_like(params)), jnp.zeros((), jnp.float32))
 
 
-def add_batch(running: Sum, grad: PyTree, batch: Batch) -> Sum:
-    """The sum with one batch's mean gradient added, weighted by its examples."""
+def add_batch(running: GradientSum, grad: PyTree, batch: Batch) -> GradientSum:
+    """Adds one batch's mean gradient, weighted by its number of examples.
+
+    Args:
+      running: the sum so far.
+      grad: the mean gradient over the batch's unmasked examples, like the parameters.
+      batch: ``[B, ...]``.
+    """
     examples = jnp.sum(batch.mask, dtype=jnp.float32)
-    return Sum(tree.axpy(examples, grad, running.total), running.weight + examples)
+    return GradientSum(tree.axpy(examples, grad, running.total), running.weight + examples)
 
 
-def average(running: Sum, like: PyTree) -> PyTree:
-    """The mean gradient over all examples seen, in the dtypes of ``like``."""
+def average(running: GradientSum, like: PyTree) -> PyTree:
+    """Returns the mean gradient over all examples of the sum; 0 for an empty sum.
+
+    Args:
+      running: the sum.
+      like: pytree of the same structure whose dtypes the result takes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import fedjax_sim as fs
+      >>> from fedjax_sim.clients.learner import add_batch, average, empty_sum
+      >>> params = jnp.zeros(1)
+      >>> running = empty_sum(params)
+      >>> for grad, examples in ((1.0, 3), (5.0, 1)):
+      ...     batch = fs.Batch((), (), jnp.ones(examples, bool))
+      ...     running = add_batch(running, jnp.array([grad]), batch)
+      >>> average(running, like=params).tolist()
+      [2.0]
+    """
     return tree.cast(tree.scale(1 / jnp.maximum(running.weight, 1), running.total), like)
 
 
-class Pass(NamedTuple):
-    """Local state of :func:`full_gradient`: gradients so far, and the model's state as it moves along."""
+class GradientPass(NamedTuple):
+    """Local state of :func:`full_gradient`.
 
-    gradients: Sum
+    Attributes:
+      gradients: the sum over the batches so far.
+      state: the model's state after the batches so far.
+    """
+
+    gradients: GradientSum
     state: PyTree
 
 
 def full_gradient(objective: Objective) -> Learner:
-    """One pass over the client's data at the anchor; sends ``grad f_i(x)`` as its pseudo-gradient. Run it for one epoch."""
+    """One pass over the client's examples at the anchor; sends ``grad f_i(x)`` as ``delta``.
 
-    def start(key: Key, message: Message, memory: PyTree) -> Pass:
-        return Pass(empty_sum(message.params), message.state)
+    Run it for one epoch: each step adds one batch to the gradient.
+
+    Args:
+      objective: the function to differentiate.
+
+    Returns:
+      A learner with memory ``()`` and local state :class:`GradientPass`.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> import fedjax_sim as fs
+      >>> from fedjax_sim.clients.learner import full_gradient
+      >>> learner = full_gradient(fs.tasks.quadratic().objective)
+      >>> message = fs.Message({"x": jnp.array([4.0])})
+      >>> x = {"A": jnp.full([1, 1, 1], 0.5), "b": jnp.zeros([1, 1])}  # f(x) = x^2 / 4
+      >>> batch = fs.Batch(x, jnp.zeros(1), jnp.array([True]))
+      >>> key = jax.random.key(0)
+      >>> local = learner.start(key, message, ())
+      >>> local, metrics = learner.step(key, message, (), local, batch)
+      >>> upload, memory, metrics = learner.finish(key, message, (), local)
+      >>> upload.delta["x"].tolist()
+      [2.0]
+    """
+
+    def start(key: Key, message: Message, memory: PyTree) -> GradientPass:
+        return GradientPass(empty_sum(message.params), message.state)
 
     def step(
-        key: Key, message: Message, memory: PyTree, local: Pass, batch: Batch
-    ) -> tuple[Pass, Metrics]:
+        key: Key, message: Message, memory: PyTree, local: GradientPass, batch: Batch
+    ) -> tuple[GradientPass, Metrics]:
         grad = gradient(objective, Variables(message.params, local.state), key, batch)
-        return Pass(add_batch(local.gradients, grad.params, batch), grad.state), grad.metrics
+        gradients = add_batch(local.gradients, grad.params, batch)
+        return GradientPass(gradients, grad.state), grad.metrics
 
     def finish(
-        key: Key, message: Message, memory: PyTree, local: Pass
+        key: Key, message: Message, memory: PyTree, local: GradientPass
     ) -> tuple[Upload, PyTree, Metrics]:
-        return (
-            Upload(average(local.gradients, message.params), tree.sub(message.state, local.state)),
-            memory,
-            {},
-        )
+        delta = average(local.gradients, message.params)
+        return Upload(delta, tree.sub(message.state, local.state)), memory, {}
 
     return Learner(lambda variables: (), start, step, finish, broadcast_model)

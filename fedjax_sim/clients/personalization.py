@@ -1,4 +1,4 @@
-"""Wrappers ``Learner -> Learner`` that give a client something of its own."""
+"""Wrappers ``Learner -> Learner`` that keep a part of the model in client memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ from fedjax_sim.core.types import (
 
 
 class Private(NamedTuple):
-    """Memory or local state of a wrapped learner, beside what the wrapper adds."""
+    """Memory or local state of a wrapped learner.
+
+    Attributes:
+      inner: that of the learner inside.
+      own: what the wrapper adds; each wrapper says what it is.
+    """
 
     inner: PyTree
     own: PyTree
@@ -36,12 +41,31 @@ class Private(NamedTuple):
 def ditto(
     learner: Learner, objective: Objective, optimizer: optax.GradientTransformation
 ) -> Learner:
-    """Trains a personal model beside the learner's, on the same batches (Li et al. 2021, Algorithm 1).
+    """Trains a personal model beside the learner's, on the same batches.
+
+    Reference: Li et al. 2021, Algorithm 1.
 
     Args:
-      learner: what the server sees; it is left exactly as it is.
+      learner: the learner that the server communicates with; its results do not change.
       objective: the personal model's objective.
-      optimizer: the personal chain; ``proximal(lam)`` in it pulls towards the anchor.
+      optimizer: the personal model's optimizer, which starts again in every round. With
+        ``proximal(lam)`` in it, the personal model stays near the anchor.
+
+    Returns:
+      A learner whose memory is ``Private(inner, own)``: the learner's memory, and the personal
+      model's :class:`Variables`. Its ``personal`` slot returns the personal model. It reports the
+      objective's metrics of the personal model as ``personal_...``.
+
+    Example:
+      >>> import jax
+      >>> import optax
+      >>> import fedjax_sim as fs
+      >>> from fedjax_sim.clients.learner import gradient_learner
+      >>> task = fs.tasks.quadratic()
+      >>> inner = gradient_learner(task.objective, optax.sgd(0.1))
+      >>> learner = fs.clients.ditto(inner, task.objective, optax.sgd(0.1))
+      >>> learner.init(task.init(jax.random.key(0))).own
+      Variables(params={'x': Array([0., 0., 0., 0., 0.], dtype=float32)}, state=())
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
@@ -73,39 +97,75 @@ def ditto(
 
 
 def private_state(learner: Learner) -> Learner:
-    """Keeps each client's batch statistics at home (FedBN, Li et al. 2021): they never travel, and personal evaluation uses them."""
+    """Keeps batch statistics in client memory; they are never sent (FedBN, Li et al. 2021).
 
-    def unpack(message: Message, memory: Private) -> Message:
+    Args:
+      learner: the learner; it starts from the client's own statistics, not from the message's.
+
+    Returns:
+      A learner whose memory is ``Private(inner, own)``: the learner's memory, and the client's
+      batch statistics, like ``Variables.state``. Its upload's ``state`` is zero.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import fedjax_sim as fs
+      >>> from fedjax_sim.clients.learner import gradient_learner
+      >>> inner = gradient_learner(fs.tasks.quadratic().objective, optax.sgd(0.1))
+      >>> learner = fs.clients.private_state(inner)
+      >>> learner.init(fs.Variables({"x": jnp.zeros(5)}, {"mean": jnp.ones(2)})).own
+      {'mean': Array([1., 1.], dtype=float32)}
+    """
+
+    def with_own_state(message: Message, memory: Private) -> Message:
         return message._replace(state=memory.own)
 
     def init(variables: Variables) -> Private:
         return Private(learner.init(variables), variables.state)
 
     def start(key: Key, message: Message, memory: Private) -> PyTree:
-        return learner.start(key, unpack(message, memory), memory.inner)
+        return learner.start(key, with_own_state(message, memory), memory.inner)
 
     def step(
         key: Key, message: Message, memory: Private, local: PyTree, batch: Batch
     ) -> tuple[PyTree, Metrics]:
-        return learner.step(key, unpack(message, memory), memory.inner, local, batch)
+        return learner.step(key, with_own_state(message, memory), memory.inner, local, batch)
 
     def finish(
         key: Key, message: Message, memory: Private, local: PyTree
     ) -> tuple[Upload, Private, Metrics]:
-        upload, inner, metrics = learner.finish(key, unpack(message, memory), memory.inner, local)
-        kept = tree.sub(memory.own, upload.state)
-        return upload._replace(state=tree.zeros_like(upload.state)), Private(inner, kept), metrics
+        message = with_own_state(message, memory)
+        upload, inner, metrics = learner.finish(key, message, memory.inner, local)
+        statistics = tree.sub(memory.own, upload.state)
+        nothing = tree.zeros_like(upload.state)
+        return upload._replace(state=nothing), Private(inner, statistics), metrics
 
     def personal(message: Message, memory: Private) -> Variables:
-        return learner.personal(unpack(message, memory), memory.inner)
+        return learner.personal(with_own_state(message, memory), memory.inner)
 
     return Learner(init, start, step, finish, personal)
 
 
 def private_statistics(algorithm: Algorithm) -> Algorithm:
-    """Any algorithm with :func:`private_state` around its learners, in every trip it makes.
+    """Wraps the learner of every trip of an algorithm in :func:`private_state`.
 
-    The global model keeps the statistics it was initialised with, so with batch normalisation look at personal evaluation.
+    The global model keeps the batch statistics that it was initialised with: evaluate models with
+    batch normalisation by their personal metrics.
+
+    Args:
+      algorithm: any algorithm.
+
+    Returns:
+      An algorithm whose client memory is ``Private(inner, own)``: the algorithm's client memory,
+      and the client's batch statistics.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import fedjax_sim as fs
+      >>> algorithm = fs.fedavg(fs.tasks.quadratic().objective)
+      >>> algorithm = fs.clients.private_statistics(algorithm)
+      >>> algorithm.memory(fs.Variables({"x": jnp.zeros(5)}, {"mean": jnp.ones(2)}))
+      Private(inner=(), own={'mean': Array([1., 1.], dtype=float32)})
     """
 
     def memory(variables: Variables) -> Private:
@@ -114,8 +174,8 @@ def private_statistics(algorithm: Algorithm) -> Algorithm:
     def round(
         trip: Any, key: Key, state: PyTree, memory: Private, roster: Roster
     ) -> tuple[PyTree, Private, Outcome]:
-        def private_trip(learner: Learner, *args: Any, **more: Any) -> Trip:
-            return trip(private_state(learner), *args, **more)
+        def private_trip(learner: Learner, *args: Any, **kwargs: Any) -> Trip:
+            return trip(private_state(learner), *args, **kwargs)
 
         return algorithm.round(private_trip, key, state, memory, roster)
 
