@@ -11,7 +11,7 @@ import numpy as np
 from fedjax_sim.core.errors import require
 from fedjax_sim.data.federation import Federation, federation, from_partition, split
 from fedjax_sim.data.partition.apply import Partition, deal, is_natural
-from fedjax_sim.data.partition.parts import agreed
+from fedjax_sim.data.partition.parts import check_same_clients
 from fedjax_sim.data.population import Population
 from fedjax_sim.data.prepared.reader import is_prepared, open_prepared, read_card
 from fedjax_sim.data.tfds.federation import entry, tfds
@@ -85,7 +85,7 @@ def arranged(
 ) -> Federation:
     """A federation with test examples for its clients, or all its clients' examples dealt out anew."""
     if is_natural(partition):
-        agreed(clients, data.train.clients, "the data's own clients")
+        check_same_clients(clients, data.train.clients, "the data's own clients")
         whole = data.test is not None or test_fraction == 0
         return (
             data if whole else federation(*split(data.train, test_fraction, seed), data.global_test)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.data.federation import from_partition, hold_out, split
 from fedjax_sim.data.partition import (
-    COLUMNS,
     REGISTRY,
     dirichlet,
     generator,
@@ -46,10 +45,10 @@ def make(name, column, clients, seed, **options):
 
 
 def keywords(name):
-    hints = typing.get_type_hints(REGISTRY[name])
+    hints = typing.get_type_hints(REGISTRY[name].factory)
     return {
         key: (hints[key], p.default)
-        for key, p in inspect.signature(REGISTRY[name]).parameters.items()
+        for key, p in inspect.signature(REGISTRY[name].factory).parameters.items()
         if p.kind is p.KEYWORD_ONLY
     }
 
@@ -83,7 +82,7 @@ def assert_partition(parts, n, clients):
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_every_row_belongs_to_exactly_one_client(name):
-    column = np.arange(len(LABELS)) // 11 if COLUMNS[name] == "ids" else LABELS
+    column = np.arange(len(LABELS)) // 11 if REGISTRY[name].metadata["column"] == "ids" else LABELS
     parts = make(name, column, 20, 3)
     assert_partition(parts, len(LABELS), None if name == "natural" else 20)
     assert min(map(len, parts)) >= 1
@@ -153,9 +152,9 @@ def test_a_partition_is_one_or_refuses(name, data):
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_a_file_can_say_and_explain_every_option(name):
-    text = inspect.getdoc(REGISTRY[name])
-    assert COLUMNS[name] in ("labels", "ids", "values")
-    assert list(inspect.signature(REGISTRY[name]).parameters)[1] == "clients"
+    text = inspect.getdoc(REGISTRY[name].factory)
+    assert REGISTRY[name].metadata["column"] in ("labels", "ids", "values")
+    assert list(inspect.signature(REGISTRY[name].factory).parameters)[1] == "clients"
     assert "seed" in keywords(name)
     for key, (hint, _) in keywords(name).items():
         members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

@@ -46,7 +46,7 @@ IMPOSSIBLE = {
         (lambda: continuous(LABELS, 2000), "2000 clients"),
         (
             lambda: natural(LABELS, 9),
-            "10 ids make 10 clients: got 9; say 10, or leave clients away",
+            "10 ids make 10 clients: got 9; set clients to 10, or leave it out",
         ),
         (lambda: grouped(LABELS), "clients must be a whole number above 0: got None"),
         (lambda: grouped(LABELS, 11), "11 clients need as many ids: got 10"),

@@ -8,7 +8,7 @@ import pytest
 from shared_data import shared
 
 from fedjax_sim.core.errors import FedError
-from fedjax_sim.data.partition import COLUMNS, REGISTRY
+from fedjax_sim.data.partition import REGISTRY
 
 GOLDEN = "golden_flwr_partitions.json"
 ALPHAS = (0.1, 0.5, 1.0, 100.0)
@@ -69,7 +69,8 @@ def parts_of(name):
             "ids": arrays["writer_train"][:6000],
             "values": np.arange(6000) * 0.37 % 11,
         }
-    return REGISTRY[partition](columns[COLUMNS[partition]], clients, **options)
+    column = columns[REGISTRY[partition].metadata["column"]]
+    return REGISTRY[partition](column, clients, **options)
 
 
 def test_every_golden_case_is_here():

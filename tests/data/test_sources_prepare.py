@@ -298,7 +298,7 @@ def test_generated_sizes_and_labels_may_be_skewed(tmp_path, small_blocks):
             },
             "raise alpha, or lower",
         ),
-        ({"partition": "continuous", "clients": 3}, "goes by values"),
+        ({"partition": "continuous", "clients": 3}, "needs values"),
         ({"clients": 0}, "clients must be positive"),
         ({"min_size": 0}, "min_size must be positive"),
         ({"test_fraction": 1.0}, "test_fraction is a share"),

@@ -148,7 +148,7 @@ def test_alpha_is_what_makes_digits_skewed():
     ("wrong", "words"),
     [
         ({"partition": "dirichle"}, "did you mean 'dirichlet'"),
-        ({"partition": "natural"}, "goes by ids: got data with labels alone"),
+        ({"partition": "natural"}, "needs ids: got data with labels alone"),
         ({"partition": 0.1}, "a partition is a name or a function: got 0.1"),
         ({"partition": partial(dirichlet, alpha=-1.0)}, "alpha must be positive"),
         ({"model": "mpl"}, "did you mean 'mlp'"),

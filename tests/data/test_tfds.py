@@ -116,7 +116,7 @@ def test_examples_can_be_dealt_out_by_label_or_by_client(by_examples, by_clients
         match=r"whose an example is: got no client_key for ordinary; pass client_key=, or partition=",
     ):
         tfds(by_examples)
-    with pytest.raises(FedError, match="goes by ids"):
+    with pytest.raises(FedError, match="needs ids"):
         tfds(by_examples, partition="grouped", clients=2)
 
 

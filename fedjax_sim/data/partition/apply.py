@@ -1,19 +1,15 @@
-"""A partition as a setting: of a task, or of a data set that is read."""
+"""Partitions as settings: a name or a function, applied to the columns of a data set."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 from fedjax_sim.core.errors import lookup, require
-from fedjax_sim.data.partition import REGISTRY, Parts, natural
-
-Partition = str | Callable[..., Parts]
-"""A name of :data:`fedjax_sim.data.PARTITIONS`, or ``(column, clients, *, seed) -> parts``: one of them with options bound, as in
-``functools.partial(dirichlet, alpha=0.3)``, or a function of your own."""
+from fedjax_sim.data.partition import REGISTRY, natural
+from fedjax_sim.data.partition.parts import Partition, Parts
 
 
 def deal(
@@ -23,40 +19,53 @@ def deal(
     seed: int,
     ids: np.ndarray | None = None,
 ) -> Parts:
-    """The rows of each client.
+    """Applies a partition to the labels or the ids of a data set.
 
     Args:
-      partition: gets the labels or, if its first parameter is called ``ids``, those.
+      partition: a name of :data:`fedjax_sim.data.PARTITIONS` or a function. It gets the ids if its
+        first parameter is called ``ids``, otherwise the labels.
       labels: ``[n]``.
-      clients: N; ``None`` for a partition that knows by itself.
+      clients: N; ``None`` for a partition that determines N itself.
       seed: of the partition.
-      ids: ``[n]``, whose each example is, where the data say so.
+      ids: ``[n]``, the owner of each example; ``None`` if the data set has no owners.
+
+    Returns:
+      N arrays of row numbers, ``int64[n_i]``.
 
     Raises:
-      FedError: where the partition goes by something that is not there, and whatever the partition itself refuses.
+      FedError: if the partition needs ids or values that the data set does not have, and any error
+        of the partition itself.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> from functools import partial
+      >>> parts = fs.data.deal(partial(fs.data.iid, shuffle=False), [0, 1, 1, 0], 2, seed=0)
+      >>> [part.tolist() for part in parts]
+      [[0, 1], [2, 3]]
     """
-    made = lookup("partition", partition, REGISTRY) if isinstance(partition, str) else partition
+    function = partition
+    if isinstance(partition, str):
+        function = lookup("partition", partition, REGISTRY).factory
     require(
-        callable(made),
+        callable(function),
         "a partition is a name or a function",
-        got=repr(made),
-        fix="pass partial(dirichlet, alpha=0.3), say",
+        got=repr(function),
+        fix="pass for example partial(dirichlet, alpha=0.3)",
         setting="partition",
     )
-    goes_by = next(iter(inspect.signature(made).parameters))
-    there = goes_by not in ("ids", "values") or (goes_by == "ids" and ids is not None)
+    column = next(iter(inspect.signature(function).parameters))
     known = "labels" if ids is None else "labels and ids"
     require(
-        there,
-        f"this partition goes by {goes_by}",
+        column not in ("ids", "values") or (column == "ids" and ids is not None),
+        f"this partition needs {column}",
         got=f"data with {known} alone",
-        fix=f"choose one by {known}, such as iid",
+        fix=f"choose a partition by {known}, such as iid",
         setting="partition",
     )
-    return made(ids if goes_by == "ids" else labels, clients, seed=seed)
+    return function(ids if column == "ids" else labels, clients, seed=seed)
 
 
 def is_natural(partition: Partition) -> bool:
-    """Whether each of the data's own clients is a client."""
-    made = partition.func if isinstance(partition, partial) else partition
-    return made is natural or made == "natural"
+    """Whether a partition makes one client of each id: ``"natural"`` or :func:`natural`."""
+    function = partition.func if isinstance(partition, partial) else partition
+    return function is natural or function == "natural"

@@ -1,4 +1,4 @@
-"""Label skew by number: every client holds so many classes and no other."""
+"""Label skew by number: every client holds a given number of classes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from fedjax_sim.core.errors import lookup, not_negative, require
 from fedjax_sim.data.partition.parts import (
     Parts,
+    assign_classes,
+    check_clients,
+    check_whole,
     consecutive,
-    count,
-    dealt,
-    enough,
-    even,
+    even_sizes,
+    float_array,
     generator,
-    mixed,
-    numbers,
-    pools,
+    rows_by_value,
+    shuffled,
 )
 
 Mode = Literal["random", "deterministic", "first-deterministic"]
@@ -33,47 +33,57 @@ def pathological(
     shuffle_classes: bool = False,
     shuffle: bool = True,
 ) -> Parts:
-    """Every client holds examples of exactly so many classes; each class is shared out evenly over those that hold it.
+    """Every client holds exactly k classes; each class is divided evenly over its holders.
 
     NIID-Bench's ``noniid-#labelk`` with ``classes_per_client=k, shuffle_classes=True``.
 
     Args:
-      labels: ``[n]``, any dtype that sorts, C different ones.
+      labels: ``[n]``, any dtype that sorts, C distinct ones.
       clients: N.
       classes_per_client: k.
-      mode: which classes client i gets. ``"deterministic"``: i, i + 1, ..., i + k - 1 modulo C. ``"first-deterministic"``: i modulo C
-        and k - 1 further ones by chance. ``"random"``: k by chance. Rows of a class that nobody holds belong to nobody: in the first
-        two modes there are none with C clients or more.
+      mode: which classes client i gets. ``"deterministic"``: i, i + 1, ..., i + k - 1 modulo C.
+        ``"first-deterministic"``: i modulo C and k - 1 random other classes. ``"random"``: k random
+        classes. Rows of a class without a holder are left out; in the first two modes every class
+        has one if N is C or more.
       seed: of all draws.
-      shuffle_classes: mix a class's rows before it is shared out, instead of dealing them in the order of the data.
-      shuffle: mix each client's rows at the end, instead of class after class.
+      shuffle_classes: shuffle a class's rows before they are divided, instead of taking them in the
+        order of the data.
+      shuffle: shuffle each client's rows at the end, instead of leaving them class after class.
+
+    Returns:
+      N arrays of row numbers, ``int64[n_i]``.
 
     Raises:
-      FedError: where a class has fewer examples than clients that hold it, or there are fewer than k classes.
+      FedError: if a class has fewer examples than holders, or there are fewer than k classes.
 
     Reference: Li et al., arXiv 2102.02079, section IV (quantity-based label imbalance).
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> labels = [0, 1, 2, 3] * 6
+      >>> parts = fs.data.pathological(labels, 4, classes_per_client=2, mode="deterministic")
+      >>> [sorted({labels[row] for row in part}) for part in parts]
+      [[0, 1], [1, 2], [2, 3], [0, 3]]
     """
-    kinds, rows = pools(labels)
-    enough(len(labels), clients)
-    _classes(classes_per_client, len(kinds))
+    kinds, rows = rows_by_value(labels)
+    check_clients(len(labels), clients)
+    _check_classes(classes_per_client, len(kinds))
     rng = generator(seed)
     holds = _holds(rng, clients, len(kinds), classes_per_client, mode)
     counts = np.zeros((len(kinds), clients), np.int64)
     for k in np.flatnonzero(holds.any(axis=0)):
         holders = np.flatnonzero(holds[:, k])
-        counts[k, holders] = even(len(rows[k]), len(holders))
-        got = f"{len(rows[k])} examples of class {kinds[k]} for {len(holders)} clients"
-        what = "every client that holds a class needs an example of it"
+        counts[k, holders] = even_sizes(len(rows[k]), len(holders))
         require(
             len(rows[k]) >= len(holders),
-            what,
-            got=got,
+            "every client that holds a class needs an example of it",
+            got=f"{len(rows[k])} examples of class {kinds[k]} for {len(holders)} clients",
             fix="use fewer clients or classes_per_client",
             setting="clients",
         )
     pieces = [rng.permutation(pool) for pool in rows] if shuffle_classes else rows
     used = [pool[:k] for pool, k in zip(pieces, counts.sum(axis=1), strict=True)]
-    return mixed(rng, dealt(used, counts), shuffle)
+    return shuffled(rng, assign_classes(used, counts), shuffle)
 
 
 def distribution(
@@ -87,43 +97,54 @@ def distribution(
     seed: int = 0,
     shuffle: bool = True,
 ) -> Parts:
-    """Client i holds the classes i, i + 1, ..., i + k - 1 modulo C, each in a share that is given.
+    """Client i holds the classes i, i + 1, ..., i + k - 1 modulo C, each in a given share.
 
     Args:
-      labels: ``[n]``, any dtype that sorts, C different ones.
+      labels: ``[n]``, any dtype that sorts, C distinct ones.
       clients: N, a multiple of C.
-      shares: ``[C, k * N / C]``: the shares of a class for its holders in the order of the clients.
+      shares: ``[C, k * N / C]``, the shares of a class for its holders in the order of the clients.
       classes_per_client: k.
-      least: examples of a class that each of its holders gets first; the shares divide what is left of the class.
-      rescale: the shares are proportions, and rows lost in rounding go to one random holder of the class. Without it they are numbers
-        of examples, ``least`` is not used, and what is left of a class belongs to nobody.
-      seed: of the holders that get the rows lost in rounding, and the order of a client's rows.
-      shuffle: mix each client's rows at the end, instead of class after class.
+      least: examples of a class that each of its holders gets first; the shares divide the
+        remaining examples of the class.
+      rescale: the shares are proportions, and rows lost in rounding go to one random holder of the
+        class. Without it they are numbers of examples, ``least`` is not used, and the remaining
+        rows of a class are left out.
+      seed: of the holders that get the rows lost in rounding, and of the order of a client's rows.
+      shuffle: shuffle each client's rows at the end, instead of leaving them class after class.
+
+    Returns:
+      N arrays of row numbers, ``int64[n_i]``.
 
     Raises:
-      FedError: where the clients are no multiple of C, the shares have another shape, or a class has too few examples.
+      FedError: if N is no multiple of C, the shares have another shape, or a class has too few
+        examples.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> labels = [0, 1] * 20
+      >>> parts = fs.data.distribution(
+      ...     labels, 4, shares=((3, 1), (1, 1)), classes_per_client=1, least=0
+      ... )
+      >>> [len(part) for part in parts]
+      [15, 10, 5, 10]
     """
-    kinds, rows = pools(labels)
-    columns = _columns(len(labels), clients, len(kinds), classes_per_client)
-    given = numbers("shares", shares)
-    good = given.shape == (len(kinds), columns) and bool(
-        np.all(given >= 0) and np.all(np.isfinite(given))
-    )
-    what = (
-        f"shares must be [{len(kinds)}, {columns}] numbers from 0 on, one for each class and holder"
-    )
+    kinds, rows = rows_by_value(labels)
+    columns = _holders_per_class(len(labels), clients, len(kinds), classes_per_client)
+    table = float_array("shares", shares)
     require(
-        good,
-        what,
-        got=f"{given.shape} from {given.min(initial=np.inf)} on",
+        table.shape == (len(kinds), columns)
+        and bool(np.all(table >= 0) and np.all(np.isfinite(table))),
+        f"shares must be [{len(kinds)}, {columns}] numbers from 0 on, "
+        "one for each class and holder",
+        got=f"{table.shape} from {table.min(initial=np.inf)} on",
         fix="change shares, clients or classes_per_client",
         setting="shares",
     )
-    return _distributed(
+    return _by_shares(
         generator(seed),
         rows,
         clients,
-        given,
+        table,
         classes_per_client,
         least if rescale else None,
         shuffle,
@@ -140,43 +161,54 @@ def power_law(
     seed: int = 0,
     shuffle: bool = True,
 ) -> Parts:
-    """FedProx's MNIST: client i holds the classes i, ..., i + k - 1 modulo C, in shares with a heavy tail: lognormal(0, sigma).
+    """FedProx's MNIST: client i holds the classes i, ..., i + k - 1 modulo C, in lognormal shares.
 
-    Rows lost in rounding go to one random holder of their class, where FedProx's script drops them.
+    The shares are drawn from lognormal(0, sigma), which has a heavy tail. Rows lost in rounding go
+    to one random holder of their class, where FedProx's script drops them.
 
     Args:
-      labels: ``[n]``, any dtype that sorts, C different ones.
+      labels: ``[n]``, any dtype that sorts, C distinct ones.
       clients: N, a multiple of C; 1,000 in the paper.
       classes_per_client: k.
-      least: examples of a class that each of its holders gets first; the shares divide what is left of the class.
-      sigma: standard deviation of the logarithm of the shares; 0 for equal ones.
+      least: examples of a class that each of its holders gets first; the shares divide the
+        remaining examples of the class.
+      sigma: standard deviation of the logarithm of the shares; 0 for equal shares.
       seed: of all draws.
-      shuffle: mix each client's rows at the end, instead of class after class.
+      shuffle: shuffle each client's rows at the end, instead of leaving them class after class.
+
+    Returns:
+      N arrays of row numbers, ``int64[n_i]``; every row is in one of them.
 
     Raises:
-      FedError: where the clients are no multiple of C, or a class has too few examples.
+      FedError: if N is no multiple of C, or a class has too few examples.
 
-    Reference: Li et al., "Federated Optimization in Heterogeneous Networks", arXiv 1812.06127, appendix C.1.
+    Reference: Li et al., "Federated Optimization in Heterogeneous Networks", arXiv 1812.06127,
+    appendix C.1.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> parts = fs.data.power_law([0, 1, 2] * 40, 6, classes_per_client=1, least=5)
+      >>> sum(map(len, parts)), min(map(len, parts)) >= 5
+      (120, True)
     """
     not_negative("sigma", sigma)
-    kinds, rows = pools(labels)
-    columns = _columns(len(labels), clients, len(kinds), classes_per_client)
+    kinds, rows = rows_by_value(labels)
+    columns = _holders_per_class(len(labels), clients, len(kinds), classes_per_client)
     rng = generator(seed)
     logs = rng.normal(size=(len(kinds), columns))
-    shares = np.exp(
-        sigma * (logs - logs.max(axis=1, keepdims=True))
-    )  # lognormal up to a factor of its row, and finite for any sigma
-    return _distributed(rng, rows, clients, shares, classes_per_client, least, shuffle)
+    # Lognormal up to a factor of its row, which _share_counts divides out; finite for any sigma.
+    shares = np.exp(sigma * (logs - logs.max(axis=1, keepdims=True)))
+    return _by_shares(rng, rows, clients, shares, classes_per_client, least, shuffle)
 
 
 def _holds(
-    rng: np.random.Generator, clients: int, classes: int, each: int, mode: Mode
+    rng: np.random.Generator, clients: int, classes: int, per_client: int, mode: Mode
 ) -> np.ndarray:
-    """``bool[N, C]``: who holds what."""
+    """Returns ``bool[N, C]``, whether a client holds a class."""
     draws = {
-        "deterministic": lambda i: (i + np.arange(each)) % classes,
-        "first-deterministic": lambda i: _first(rng, i % classes, classes, each),
-        "random": lambda i: rng.choice(classes, each, replace=False),
+        "deterministic": lambda i: (i + np.arange(per_client)) % classes,
+        "first-deterministic": lambda i: _with_others(rng, i % classes, classes, per_client),
+        "random": lambda i: rng.choice(classes, per_client, replace=False),
     }
     draw = lookup("mode", mode, draws)
     holds = np.zeros((clients, classes), bool)
@@ -185,29 +217,31 @@ def _holds(
     return holds
 
 
-def _first(rng: np.random.Generator, first: int, classes: int, each: int) -> list[int]:
-    """A class and further ones, drawn until ``each`` are distinct. A draw is a new one with chance 1 / C or more, so there are few."""
+def _with_others(rng: np.random.Generator, first: int, classes: int, per_client: int) -> list[int]:
+    """Draws classes until there are ``per_client`` distinct ones, the first one included.
+
+    A draw gives a new class with probability 1 / C or more, so few draws are needed.
+    """
     chosen = {first: None}
-    while len(chosen) < each:
+    while len(chosen) < per_client:
         chosen[int(rng.integers(classes))] = None
     return list(chosen)
 
 
-def _classes(each: Any, classes: int) -> None:
-    count("classes_per_client", each)
+def _check_classes(per_client: Any, classes: int) -> None:
+    check_whole("classes_per_client", per_client)
     require(
-        each <= classes,
-        f"a client cannot hold {each} classes",
+        per_client <= classes,
+        f"a client cannot hold {per_client} classes",
         got=f"{classes} in the labels",
-        fix="lower it",
+        fix="lower classes_per_client",
         setting="classes_per_client",
     )
 
 
-def _columns(n: int, clients: int, classes: int, each: int) -> int:
-    """Holders of each class."""
-    enough(n, clients)
-    _classes(each, classes)
+def _holders_per_class(n: int, clients: int, classes: int, per_client: int) -> int:
+    check_clients(n, clients)
+    _check_classes(per_client, classes)
     require(
         clients % classes == 0,
         f"clients must be a multiple of the {classes} classes",
@@ -215,19 +249,31 @@ def _columns(n: int, clients: int, classes: int, each: int) -> int:
         fix=f"use {classes * 10}",
         setting="clients",
     )
-    return each * clients // classes
+    return per_client * clients // classes
 
 
-def _distributed(
+def _by_shares(
     rng: np.random.Generator,
     rows: Parts,
     clients: int,
     shares: np.ndarray,
-    each: int,
+    per_client: int,
     least: int | None,
     shuffle: bool,
 ) -> Parts:
-    counts = shares.astype(np.int64) if least is None else _counts(rows, shares, least)
+    """Divides each class over its holders.
+
+    Args:
+      rng: source of all draws.
+      rows: the rows of each class.
+      clients: N.
+      shares: ``float64[C, holders]``.
+      per_client: k, classes of each client.
+      least: examples of a class that each of its holders gets first; ``None`` if the shares are
+        numbers of examples.
+      shuffle: shuffle each client's rows at the end.
+    """
+    counts = shares.astype(np.int64) if least is None else _share_counts(rows, shares, least)
     short = [k for k, pool in enumerate(rows) if counts[k].sum() > len(pool)]
     require(
         not short,
@@ -236,14 +282,14 @@ def _distributed(
         fix="lower the numbers",
         setting="shares",
     )
-    hands = [consecutive(pool, sizes) for pool, sizes in zip(rows, counts, strict=True)]
+    holdings = [consecutive(pool, sizes) for pool, sizes in zip(rows, counts, strict=True)]
     if least is not None:
-        for hand, pool, sizes in zip(hands, rows, counts, strict=True):
-            lucky = rng.integers(len(sizes))
-            hand[lucky] = np.append(hand[lucky], pool[sizes.sum() :])
-    turns = [iter(hand) for hand in hands]
+        for holding, pool, sizes in zip(holdings, rows, counts, strict=True):
+            holder = rng.integers(len(sizes))
+            holding[holder] = np.append(holding[holder], pool[sizes.sum() :])
+    turns = [iter(holding) for holding in holdings]
     parts = [
-        np.concatenate([next(turns[(i + j) % len(rows)]) for j in range(each)])
+        np.concatenate([next(turns[(i + j) % len(rows)]) for j in range(per_client)])
         for i in range(clients)
     ]
     bare = [i for i, part in enumerate(parts) if not len(part)]
@@ -254,18 +300,18 @@ def _distributed(
         fix="raise least, or the shares",
         setting="least",
     )
-    return mixed(rng, parts, shuffle)
+    return shuffled(rng, parts, shuffle)
 
 
-def _counts(rows: Parts, shares: np.ndarray, least: int) -> np.ndarray:
-    """``int64[C, holders]``: the least, and each one's share of what is left, rounded down."""
-    count("least", least, zero=True)
+def _share_counts(rows: Parts, shares: np.ndarray, least: int) -> np.ndarray:
+    """Returns ``int64[C, holders]``: least plus the share of the remaining rows, rounded down."""
+    check_whole("least", least, zero=True)
     sizes = np.array([len(pool) for pool in rows])
-    needed = least * shares.shape[1]
-    what = f"{least} examples of each class for each of its {shares.shape[1]} holders need {needed}"
+    holders = shares.shape[1]
+    needed = least * holders
     require(
         sizes.min() >= needed,
-        what,
+        f"{least} examples of each class for each of its {holders} holders need {needed}",
         got=f"a class of {sizes.min()}",
         fix="use fewer clients, or lower least",
         setting="least",

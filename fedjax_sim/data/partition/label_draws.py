@@ -1,4 +1,4 @@
-"""Label skew by client: every client has shares of the classes, and draws its examples one by one until it has its number."""
+"""Label skew by client: every client has shares of the classes and draws examples one by one."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import numpy as np
 
 from fedjax_sim.data.partition.parts import (
     Parts,
-    collected,
-    concentration,
-    count,
-    enough,
+    check_clients,
+    check_whole,
+    dirichlet_alphas,
     generator,
-    mixed,
-    pools,
+    rows_by_owner,
+    rows_by_value,
+    shuffled,
 )
-from fedjax_sim.data.partition.quantity import fitted
+from fedjax_sim.data.partition.quantity import checked_sizes
 
-FEWEST, MOST = 256, 65_536
-"""Draws that are made at once, in :func:`hsu_dirichlet`."""
+MIN_BLOCK = 256
+"""Fewest draws that :func:`hsu_dirichlet` makes at once."""
+MAX_BLOCK = 65_536
+"""Most draws that :func:`hsu_dirichlet` makes at once."""
 
 
 def inner_dirichlet(
@@ -32,30 +34,43 @@ def inner_dirichlet(
     seed: int = 0,
     shuffle: bool = True,
 ) -> Parts:
-    """Label skew with known sizes: a client's shares of the classes are drawn from Dirichlet(alpha) over the classes.
+    """Label skew with given sizes: a client's class shares are drawn from Dirichlet(alpha).
 
-    Then random clients that are not full draw one example each, of a class by their shares. A class found used up is taken from
-    all shares, which are renormalised.
+    Then random clients that do not yet have their size draw one example each, of a class drawn by
+    their shares. A class without remaining examples is removed from all shares, which are
+    renormalised.
 
     Args:
       labels: ``[n]``, any dtype that sorts.
-      clients: N; may be left away where sizes are given.
-      alpha: concentration, the same for all classes or one each.
-      sizes: examples of each client, and what is left belongs to nobody. Without them, all examples in sizes that differ by one at
-        most; then the last draws have little choice.
+      clients: N; may be left out where sizes are given.
+      alpha: concentration, one number for all classes or ``[classes]``.
+      sizes: examples of each client, ``[N]``; remaining rows are left out. Without it, all examples
+        in sizes that differ by at most one; then the last draws have few classes left.
       seed: of all draws.
-      shuffle: mix each client's rows at the end, instead of leaving the first one drawn at the end.
+      shuffle: shuffle each client's rows at the end, instead of leaving the first row drawn last.
+
+    Returns:
+      N arrays of row numbers, ``int64[n_i]``.
 
     Raises:
-      FedError: where the sizes need more examples than there are.
+      FedError: if the sizes need more examples than there are.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> parts = fs.data.inner_dirichlet([0, 1, 2] * 10, alpha=0.5, sizes=(12, 6, 3))
+      >>> [len(part) for part in parts]
+      [12, 6, 3]
     """
-    kinds, rows = pools(labels)
-    wanted = fitted(len(labels), clients, sizes)
-    alphas, rng = concentration(alpha, len(kinds), "class"), generator(seed)
-    shares = rng.dirichlet(alphas, size=len(wanted))
-    who, what = _one_by_one(rng, shares, alphas, wanted.tolist(), [len(pool) for pool in rows])
-    drawn = _taken([pool[::-1] for pool in rows], what)
-    return mixed(rng, collected(drawn[::-1], who[::-1], len(wanted)), shuffle)
+    kinds, rows = rows_by_value(labels)
+    client_sizes = checked_sizes(len(labels), clients, sizes)
+    alphas = dirichlet_alphas(alpha, len(kinds), "class")
+    rng = generator(seed)
+    shares = rng.dirichlet(alphas, size=len(client_sizes))
+    drawers, classes = _draw_one_by_one(
+        rng, shares, alphas, client_sizes.tolist(), [len(pool) for pool in rows]
+    )
+    drawn = _rows_of_draws([pool[::-1] for pool in rows], classes)
+    return shuffled(rng, rows_by_owner(drawn[::-1], drawers[::-1], len(client_sizes)), shuffle)
 
 
 def hsu_dirichlet(
@@ -67,71 +82,100 @@ def hsu_dirichlet(
     seed: int = 0,
     shuffle: bool = True,
 ) -> Parts:
-    """Label skew with equal sizes: a client's shares of the classes are drawn from Dirichlet(alpha * prior).
+    """Label skew with equal sizes: a client's class shares are drawn from Dirichlet(alpha * prior).
 
-    The prior is the classes' frequencies in the data: it is multiplied by alpha, so that with 10 balanced classes alpha = 1 is a
-    concentration of 0.1 for each class. The clients draw one example each in turn, every round in a new order; a class that is used up
-    is taken from all shares at once, which are renormalised. The rows that are left belong to nobody.
+    The prior is the frequency of each class in the data, so that with 10 balanced classes alpha = 1
+    is a concentration of 0.1 for each class. The clients draw one example each in turn, in a new
+    order in each pass; a class without remaining examples is removed from all shares, which are
+    renormalised. Remaining rows are left out.
 
     Args:
       labels: ``[n]``, any dtype that sorts.
       clients: N.
-      alpha: concentration in all; the published ones run from 0 (here a tiny number) to 1000.
-      size: examples of each client; n / N rounded down if not given.
+      alpha: total concentration; the published values run from 0 (here a tiny number) to 1000.
+      size: examples of each client; n / N rounded down by default.
       seed: of all draws.
-      shuffle: mix each client's rows at the end, instead of leaving them as drawn.
+      shuffle: shuffle each client's rows at the end, instead of leaving them in the order drawn.
+
+    Returns:
+      N arrays of row numbers, ``int64[size]``.
 
     Raises:
-      FedError: where the clients need more examples than there are.
+      FedError: if the clients need more examples than there are.
 
-    Reference: Hsu, Qi and Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification",
-    arXiv 1909.06335, section 3; in turns as in google-research/federated.
+    Reference: Hsu, Qi and Brown, "Measuring the Effects of Non-Identical Data Distribution for
+    Federated Visual Classification", arXiv 1909.06335, section 3; in turns as in
+    google-research/federated.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> parts = fs.data.hsu_dirichlet([0, 1, 2] * 10, 4, alpha=1.0)
+      >>> [len(part) for part in parts]
+      [7, 7, 7, 7]
     """
-    (kinds, rows), n = pools(labels), len(labels)
+    kinds, rows = rows_by_value(labels)
+    n = len(labels)
     if size is not None:
-        count("size", size)
-    enough(n, clients, size or 1)
+        check_whole("size", size)
+    check_clients(n, clients, size or 1)
     size = size or n // clients
     counts = np.array([len(pool) for pool in rows])
     rng = generator(seed)
-    alphas = np.maximum(
-        concentration(alpha, len(kinds), "class") * counts / n, np.finfo(np.float64).tiny
-    )
+    alphas = dirichlet_alphas(alpha, len(kinds), "class") * counts / n
+    alphas = np.maximum(alphas, np.finfo(np.float64).tiny)
     shares = rng.dirichlet(alphas, size=clients)
-    who = rng.permuted(np.tile(np.arange(clients), (size, 1)), axis=1).ravel()
-    what = _in_turns(rng, shares, alphas, who, counts)
-    drawn = _taken([rng.permutation(pool) for pool in rows], what)
-    return mixed(rng, collected(drawn, who, clients), shuffle)
+    drawers = rng.permuted(np.tile(np.arange(clients), (size, 1)), axis=1).ravel()
+    classes = _draw_in_turns(rng, shares, alphas, drawers, counts)
+    drawn = _rows_of_draws([rng.permutation(pool) for pool in rows], classes)
+    return shuffled(rng, rows_by_owner(drawn, drawers, clients), shuffle)
 
 
-def _taken(rows: Parts, what: np.ndarray) -> np.ndarray:
-    """The row of each draw of a class: the first one not taken yet."""
-    counts = np.bincount(what, minlength=len(rows))
-    drawn = np.empty(len(what), np.int64)
-    drawn[np.argsort(what, kind="stable")] = np.concatenate(
+def _rows_of_draws(rows: Parts, classes: np.ndarray) -> np.ndarray:
+    """Returns the row of each draw: the first row of its class that no earlier draw has.
+
+    Args:
+      rows: the rows of each class.
+      classes: ``int64[draws]``, the class of each draw.
+    """
+    counts = np.bincount(classes, minlength=len(rows))
+    drawn = np.empty(len(classes), np.int64)
+    drawn[np.argsort(classes, kind="stable")] = np.concatenate(
         [pool[:k] for pool, k in zip(rows, counts, strict=True)]
     )
     return drawn
 
 
-def _one_by_one(
+def _draw_one_by_one(
     rng: np.random.Generator,
     shares: np.ndarray,
     alphas: np.ndarray,
-    need: list[int],
+    needed: list[int],
     left: list[int],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Who drew, and a row of which class. Scalar draws, because each one's range hangs on those before."""
-    total, unfilled = sum(need), list(range(len(need)))
-    who, what = [], []
+    """Draws until every client has its size; scalar draws, as each depends on the draws before.
+
+    Args:
+      rng: source of all draws.
+      shares: ``float64[N, classes]``.
+      alphas: ``float64[classes]``.
+      needed: examples that each client still needs; changed in place.
+      left: remaining examples of each class; changed in place.
+
+    Returns:
+      The client of each draw, and its class, both ``int64[draws]``.
+    """
+    total = sum(needed)
+    unfilled = list(range(len(needed)))
+    drawers: list[int] = []
+    classes: list[int] = []
     ladders: dict[int, list[float]] = {}
-    while len(who) < total:
+    while len(drawers) < total:
         slot = int(rng.integers(len(unfilled)))
         client = unfilled[slot]
-        if not need[client]:  # noticed only when it is drawn again, as in flwr-datasets
+        if not needed[client]:  # removed when it is drawn again, as in flwr-datasets
             del unfilled[slot]
             continue
-        need[client] -= 1
+        needed[client] -= 1
         while True:
             if client not in ladders:
                 ladders[client] = _ladder(shares[client]).tolist()
@@ -141,51 +185,66 @@ def _one_by_one(
             shares = _without(rng, shares, alphas, kind, np.array(left) > 0)
             ladders.clear()
         left[kind] -= 1
-        who.append(client)
-        what.append(kind)
-    return np.array(who), np.array(what)
+        drawers.append(client)
+        classes.append(kind)
+    return np.array(drawers), np.array(classes)
 
 
-def _in_turns(
+def _draw_in_turns(
     rng: np.random.Generator,
     shares: np.ndarray,
     alphas: np.ndarray,
-    who: np.ndarray,
+    drawers: np.ndarray,
     counts: np.ndarray,
 ) -> np.ndarray:
-    """The class that each one draws. Many draw at once; what they drew after a class was used up is drawn again without it."""
-    what, left, at, block = np.empty(len(who), np.int64), counts.copy(), 0, MOST
+    """Draws in blocks; draws after a class is used up are repeated without that class.
+
+    Args:
+      rng: source of all draws.
+      shares: ``float64[N, classes]``.
+      alphas: ``float64[classes]``.
+      drawers: ``int64[draws]``, the client of each draw.
+      counts: ``int64[classes]``, examples of each class.
+
+    Returns:
+      The class of each draw, ``int64[draws]``.
+    """
+    classes = np.empty(len(drawers), np.int64)
+    left = counts.copy()
+    start = 0
+    block = MAX_BLOCK
     ladders = _ladder(shares)
-    while at < len(who):
-        drawn = _by_share(rng, ladders, who[at : at + block])
+    while start < len(drawers):
+        drawn = _draw_by_share(rng, ladders, drawers[start : start + block])
         used = _until_used_up(drawn, left)
-        what[at : at + used] = drawn[:used]
+        classes[start : start + used] = drawn[:used]
         left -= np.bincount(drawn[:used], minlength=len(left))
-        at += used
+        start += used
         last = drawn[used - 1]
-        if not left[last] and at < len(who):
+        if not left[last] and start < len(drawers):
             shares = _without(rng, shares, alphas, last, left > 0)
             ladders = _ladder(shares)
-        block = min(max(2 * used, FEWEST), MOST)
-    return what
+        block = min(max(2 * used, MIN_BLOCK), MAX_BLOCK)
+    return classes
 
 
-def _by_share(rng: np.random.Generator, ladders: np.ndarray, who: np.ndarray) -> np.ndarray:
-    """A class for each of ``who``, by its shares: bisection in its ladder."""
-    height = rng.random(len(who))
-    low, high = np.zeros(len(who), np.int64), np.full(len(who), ladders.shape[1] - 1)
+def _draw_by_share(
+    rng: np.random.Generator, ladders: np.ndarray, drawers: np.ndarray
+) -> np.ndarray:
+    """Draws a class for each drawer by bisection in its cumulated shares."""
+    height = rng.random(len(drawers))
+    low = np.zeros(len(drawers), np.int64)
+    high = np.full(len(drawers), ladders.shape[1] - 1)
     for _ in range(int(ladders.shape[1]).bit_length()):
         middle = (low + high) // 2
-        above = ladders[who, middle] <= height
-        low, high = (
-            np.where(above, np.minimum(middle + 1, high), low),
-            np.where(above, high, middle),
-        )
+        above = ladders[drawers, middle] <= height
+        low = np.where(above, np.minimum(middle + 1, high), low)
+        high = np.where(above, high, middle)
     return low
 
 
 def _until_used_up(drawn: np.ndarray, left: np.ndarray) -> int:
-    """How many draws there are up to the first one that takes the last row of a class."""
+    """Counts the draws up to the first one that takes the last row of a class."""
     order = np.argsort(drawn, kind="stable")
     counts = np.bincount(drawn, minlength=len(left))
     emptied = np.flatnonzero(counts >= left)
@@ -195,7 +254,7 @@ def _until_used_up(drawn: np.ndarray, left: np.ndarray) -> int:
 
 
 def _ladder(shares: np.ndarray) -> np.ndarray:
-    """Cumulated shares that end at exactly 1."""
+    """Cumulates shares so that they end at exactly 1."""
     steps = np.cumsum(shares, axis=-1)
     return steps / steps[..., -1:]
 
@@ -203,15 +262,23 @@ def _ladder(shares: np.ndarray) -> np.ndarray:
 def _without(
     rng: np.random.Generator, shares: np.ndarray, alphas: np.ndarray, kind: int, left: np.ndarray
 ) -> np.ndarray:
-    """Renormalised shares without a class that is used up."""
+    """Returns renormalised shares without one class.
+
+    Args:
+      rng: source of new shares, for clients whose share of all remaining classes is 0.
+      shares: ``float64[N, classes]``.
+      alphas: ``float64[classes]``.
+      kind: the class to remove.
+      left: ``bool[classes]``, the classes with remaining examples.
+    """
     shares = shares.copy()
     shares[:, kind] = 0
     total = shares.sum(axis=1, keepdims=True)
     lost = np.flatnonzero(total[:, 0] <= 0)
     shares = shares / np.where(total > 0, total, 1.0)
-    if len(
-        lost
-    ):  # tiny alpha: they had nothing else. Renormalised shares have the law of new ones over what is left
+    if len(lost):
+        # At a tiny alpha these clients had shares of this class alone. Renormalised Dirichlet
+        # shares are distributed as a new draw over the remaining classes.
         shares[lost] = 0
         shares[np.ix_(lost, left)] = rng.dirichlet(alphas[left], size=len(lost))
     return shares

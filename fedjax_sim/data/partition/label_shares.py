@@ -1,4 +1,4 @@
-"""Label skew by class: every class is shared out over all clients."""
+"""Label skew by class: every class is divided over all clients."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from fedjax_sim.core.errors import fail, lookup
 from fedjax_sim.data.partition.parts import (
     Parts,
+    assign_classes,
     brief,
-    concentration,
-    count,
-    dealt,
-    enough,
+    check_clients,
+    check_whole,
+    dirichlet_alphas,
     generator,
-    mixed,
-    pools,
+    rows_by_value,
+    shuffled,
 )
 
 Balance = Literal["never", "above", "at"]
@@ -27,7 +27,8 @@ MAY_GET = {
     "above": lambda held, fair: held <= fair,
     "at": lambda held, fair: held < fair,
 }
-"""Who may get more; somebody always may, for before the last row is dealt not everybody can hold a fair part."""
+"""Clients that may get more rows. At least one client always may: until the last row is assigned,
+some client holds fewer than n / N."""
 
 
 def dirichlet(
@@ -42,44 +43,62 @@ def dirichlet(
     shuffle_classes: bool = False,
     shuffle: bool = True,
 ) -> Parts:
-    """Label skew: each class is cut over the clients in proportions drawn from Dirichlet(alpha).
+    """Label skew: each class is divided in proportions drawn from Dirichlet(alpha).
 
-    NIID-Bench's ``noniid-labeldir`` (and FedML's and PFNM's) with ``min_size=10, balance="at", shuffle_classes=True``; flwr-datasets'
-    with ``min_size=10, tries=11`` and, where self-balancing, ``balance="above"``.
+    NIID-Bench's ``noniid-labeldir`` (and FedML's and PFNM's) with ``min_size=10, balance="at",
+    shuffle_classes=True``; flwr-datasets' with ``min_size=10, tries=11`` and, where self-balancing,
+    ``balance="above"``.
 
     Args:
       labels: ``[n]``, any dtype that sorts.
       clients: N.
-      alpha: concentration, the same for all clients or one each. Small is skewed: at 0.1 most clients hold two or three classes.
+      alpha: concentration, one number for all clients or ``[N]``. Small is skewed: at 0.1 most
+        clients hold two or three classes.
       min_size: the fewest examples a client may have.
-      balance: who gets no further class, and leaves it to the others in proportion to their shares: clients that hold more
-        than n / N examples (``"above"``), clients that hold n / N or more (``"at"``), or nobody (``"never"``). A row lost in rounding
-        goes to the last client all the same.
-      tries: draws before giving up.
-      seed: of all draws; a draw that leaves somebody under ``min_size`` is thrown away and the stream goes on.
-      shuffle_classes: mix a class's rows before it is cut, instead of dealing them in the order of the data.
-      shuffle: mix each client's rows at the end, instead of class after class.
+      balance: clients that get no share of further classes, which the other clients divide in
+        proportion to their shares: clients with more than n / N examples (``"above"``), clients
+        with n / N or more (``"at"``), or none (``"never"``). A row lost in rounding goes to the
+        last client in all cases.
+      tries: draws before the partition fails.
+      seed: of all draws; a draw that leaves a client with fewer than ``min_size`` examples is
+        discarded, and the next draw continues the same random stream.
+      shuffle_classes: shuffle a class's rows before they are divided, instead of taking them in the
+        order of the data.
+      shuffle: shuffle each client's rows at the end, instead of leaving them class after class.
+
+    Returns:
+      N arrays of row numbers, ``int64[n_i]``; every row is in one of them.
 
     Raises:
-      FedError: where no draw gave every client ``min_size`` examples.
+      FedError: if no draw gave every client ``min_size`` examples.
 
-    Reference: Yurochkin et al., arXiv 1905.12022, section 4; Li et al., arXiv 2102.02079, section IV.
+    Reference: Yurochkin et al., arXiv 1905.12022, section 4; Li et al., arXiv 2102.02079, section
+    IV.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> labels = [0, 1, 2, 3] * 25
+      >>> parts = fs.data.dirichlet(labels, 5, alpha=0.3, min_size=5)
+      >>> len(parts), sum(map(len, parts)), min(map(len, parts)) >= 5
+      (5, 100, True)
     """
-    (_, rows), n = pools(labels), len(labels)
-    count("min_size", min_size, zero=True)
-    enough(n, clients, min_size)
-    count("tries", tries)
+    _, rows = rows_by_value(labels)
+    n = len(labels)
+    check_whole("min_size", min_size, zero=True)
+    check_clients(n, clients, min_size)
+    check_whole("tries", tries)
     may_get = lookup("balance", balance, MAY_GET)
-    alphas, rng = concentration(alpha, clients, "client"), generator(seed)
+    alphas = dirichlet_alphas(alpha, clients, "client")
+    rng = generator(seed)
     for _ in range(tries):
         pieces, counts = _draw(
             rng, rows, alphas, lambda held: may_get(held, n / clients), shuffle_classes
         )
         if counts.sum(axis=0).min() >= min_size:
-            return mixed(rng, dealt(pieces, counts), shuffle)
-    what = f"no Dirichlet({brief(alpha)}) partition of {n} examples left every client {min_size} or more"
+            return shuffled(rng, assign_classes(pieces, counts), shuffle)
     fail(
-        what,
+        f"no Dirichlet({brief(alpha)}) partition of {n} examples left every client "
+        f"{min_size} or more",
         got=f"{tries} draws for {clients} clients",
         fix="raise alpha, or lower clients or min_size",
         setting="alpha",
@@ -93,28 +112,38 @@ def _draw(
     may_get: Callable[[np.ndarray], np.ndarray],
     shuffle_classes: bool,
 ) -> tuple[Parts, np.ndarray]:
-    """One draw: each class's rows, and ``int64[classes, N]`` how many of them go to whom."""
+    """Draws once.
+
+    Args:
+      rng: source of all draws.
+      rows: the rows of each class.
+      alphas: ``float64[N]``.
+      may_get: ``int64[N] -> bool[N]``, from the examples that clients hold to whether they may get
+        more.
+      shuffle_classes: shuffle each class's rows first.
+
+    Returns:
+      The rows of each class, and ``int64[classes, N]``, how many of them each client gets.
+    """
     counts = np.zeros((len(rows), len(alphas)), np.int64)
     held = np.zeros(len(alphas), np.int64)
     pieces = []
-    for k, pool in enumerate(rows):
-        pieces.append(rng.permutation(pool) if shuffle_classes else pool)
+    for k, class_rows in enumerate(rows):
+        pieces.append(rng.permutation(class_rows) if shuffle_classes else class_rows)
         share = _shares(rng, alphas, may_get(held))
-        cuts = (np.cumsum(share) * len(pool)).astype(np.int64)[:-1]
-        counts[k] = np.diff(cuts, prepend=0, append=len(pool))
+        cuts = (np.cumsum(share) * len(class_rows)).astype(np.int64)[:-1]
+        counts[k] = np.diff(cuts, prepend=0, append=len(class_rows))
         held += counts[k]
     return pieces, counts
 
 
-def _shares(rng: np.random.Generator, alphas: np.ndarray, may: np.ndarray) -> np.ndarray:
-    """Dirichlet proportions of those who may get some."""
-    share = np.where(may, rng.dirichlet(alphas), 0.0)
-    total = np.cumsum(share)[
-        -1
-    ]  # left to right: a pairwise or compensated sum moves a cut by one now and then
+def _shares(rng: np.random.Generator, alphas: np.ndarray, may_get: np.ndarray) -> np.ndarray:
+    share = np.where(may_get, rng.dirichlet(alphas), 0.0)
+    # Summed left to right: a pairwise or compensated sum sometimes moves a cut by one row.
+    total = np.cumsum(share)[-1]
     if total > 0:
         return share / total
-    share[may] = rng.dirichlet(
-        alphas[may]
-    )  # tiny alpha: all went to those who may not. Renormalised shares have this very law
+    # At a tiny alpha all of the draw can fall on clients that may not get more. Renormalised
+    # Dirichlet shares are distributed as a new draw over the remaining clients.
+    share[may_get] = rng.dirichlet(alphas[may_get])
     return share

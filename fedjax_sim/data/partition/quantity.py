@@ -1,4 +1,4 @@
-"""Partitions that look at no label: clients differ in how much they hold, and not in what."""
+"""Partitions that do not depend on labels: clients differ in how many examples they hold."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from fedjax_sim.core.errors import fail, lookup, require
 from fedjax_sim.data.partition.parts import (
     Parts,
-    agreed,
     brief,
-    concentration,
+    check_clients,
+    check_same_clients,
+    check_whole,
     consecutive,
-    count,
-    enough,
-    even,
+    dirichlet_alphas,
+    even_sizes,
     generator,
 )
 
@@ -24,23 +24,32 @@ GROWTHS = {
     "square": np.square,
     "exponential": lambda i: np.exp(np.minimum(i, 600)),
 }
-"""Where the bound keeps the numbers finite, the first client gets nothing with it or without it."""
+"""Sizes in proportion to these values of i = 1..N. The bound of 600 keeps them finite; at such an N
+the first client gets no example in any case."""
 
 
 def iid(labels: Any, clients: int, *, seed: int = 0, shuffle: bool = True) -> Parts:
-    """Equal parts of a random permutation; sizes differ by one at most.
+    """Equal parts of a random permutation; sizes differ by at most one.
 
     Args:
-      labels: anything with one entry per example; only its length matters.
+      labels: ``[n]``; only its length matters.
       clients: N.
       seed: of the permutation.
-      shuffle: without it, N contiguous blocks in the order of the data.
+      shuffle: permute; without it, N contiguous blocks in the order of the data.
+
+    Returns:
+      N arrays of row numbers, ``int64[n_i]``; every row is in one of them.
 
     Raises:
-      FedError: where there are more clients than examples.
+      FedError: if there are more clients than examples.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> [part.tolist() for part in fs.data.iid([0] * 7, 3, shuffle=False)]
+      [[0, 1, 2], [3, 4], [5, 6]]
     """
-    enough(len(labels), clients)
-    return _cut(len(labels), even(len(labels), clients), generator(seed), shuffle)
+    check_clients(len(labels), clients)
+    return _cut(len(labels), even_sizes(len(labels), clients), generator(seed), shuffle)
 
 
 def sized(
@@ -51,19 +60,27 @@ def sized(
     seed: int = 0,
     shuffle: bool = True,
 ) -> Parts:
-    """Parts of given sizes of a random permutation; the rows that are left belong to nobody.
+    """Parts of given sizes of a random permutation; remaining rows are left out.
 
     Args:
-      labels: anything with one entry per example; only its length matters.
-      clients: the number of sizes, or nothing.
-      sizes: examples of each client.
+      labels: ``[n]``; only its length matters.
+      clients: N, the number of sizes; may be left out.
+      sizes: examples of each client, ``[N]``.
       seed: of the permutation.
-      shuffle: without it, contiguous blocks in the order of the data.
+      shuffle: permute; without it, contiguous blocks in the order of the data.
+
+    Returns:
+      N arrays of row numbers, ``int64[sizes[i]]``.
 
     Raises:
-      FedError: where a size is below 1, or the sizes need more examples than there are.
+      FedError: if a size is below 1, or the sizes need more examples than there are.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> [part.tolist() for part in fs.data.sized([0] * 7, sizes=(3, 1), shuffle=False)]
+      [[0, 1, 2], [3]]
     """
-    _fit(len(labels), clients, sizes)
+    _check_sizes(len(labels), clients, sizes)
     return _cut(len(labels), sizes, generator(seed), shuffle)
 
 
@@ -75,27 +92,35 @@ def growing(
     seed: int = 0,
     shuffle: bool = True,
 ) -> Parts:
-    """Sizes that grow with the client's number i = 1..N, of a random permutation.
+    """Parts of a random permutation, of sizes that grow with the client's number i = 1..N.
 
     Args:
-      labels: anything with one entry per example; only its length matters.
+      labels: ``[n]``; only its length matters.
       clients: N.
-      growth: sizes in proportion to i, i squared or e to the i, rounded down; the last client gets what is left.
+      growth: sizes in proportion to i, i squared or e to the i, rounded down; the last client also
+        gets the rows lost in rounding.
       seed: of the permutation.
-      shuffle: without it, contiguous blocks in the order of the data.
+      shuffle: permute; without it, contiguous blocks in the order of the data.
+
+    Returns:
+      N arrays of row numbers, ``int64[n_i]``; every row is in one of them.
 
     Raises:
-      FedError: where the first client would get nothing.
+      FedError: if the first client would get no example.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> [len(part) for part in fs.data.growing([0] * 60, 3, growth="linear")]
+      [10, 20, 30]
     """
     n = len(labels)
-    enough(n, clients)
+    check_clients(n, clients)
     units = lookup("growth", growth, GROWTHS)(np.arange(1, clients + 1))
     sizes = (units / units.sum() * n).astype(np.int64)
     sizes[-1] += n - sizes.sum()
-    what = f"with {growth} growth over {clients} clients the first one gets no example"
     require(
         sizes.min() > 0,
-        what,
+        f"with {growth} growth over {clients} clients the first one gets no example",
         got=f"{n} examples",
         fix="use fewer clients, more data or slower growth",
         setting="clients",
@@ -114,76 +139,94 @@ def quantity_dirichlet(
     seed: int = 0,
     shuffle: bool = True,
 ) -> Parts:
-    """Quantity skew: sizes in proportions drawn from Dirichlet(alpha), of a random permutation.
+    """Quantity skew: parts of a random permutation, of sizes drawn from Dirichlet(alpha).
 
     NIID-Bench's ``iid-diff-quantity`` with ``least=0, min_size=10``.
 
     Args:
-      labels: anything with one entry per example; only its length matters.
+      labels: ``[n]``; only its length matters.
       clients: N.
-      alpha: concentration, the same for all clients or one each; smaller is more unequal.
-      least: examples that each client gets first; the proportions divide what is left. Among many clients somebody's proportion is
-        almost nothing.
-      min_size: the fewest examples a client may have; a draw that leaves somebody fewer is thrown away and the stream goes on.
-      tries: draws before giving up.
+      alpha: concentration, one number for all clients or ``[N]``; smaller is more unequal.
+      least: examples that each client gets first; the proportions divide the remaining examples.
+        With many clients the smallest proportion is almost 0.
+      min_size: the fewest examples a client may have; a draw that leaves a client with fewer is
+        discarded, and the next draw continues the same random stream.
+      tries: draws before the partition fails.
       seed: of the permutation and the proportions.
-      shuffle: without it, contiguous blocks in the order of the data.
+      shuffle: permute; without it, contiguous blocks in the order of the data.
+
+    Returns:
+      N arrays of row numbers, ``int64[n_i]``; every row is in one of them.
 
     Raises:
-      FedError: where no draw gave every client ``min_size`` examples.
+      FedError: if no draw gave every client ``min_size`` examples.
 
-    Reference: Li et al., "Federated Learning on Non-IID Data Silos", arXiv 2102.02079, section IV (quantity skew).
+    Reference: Li et al., "Federated Learning on Non-IID Data Silos", arXiv 2102.02079, section IV
+    (quantity skew).
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> parts = fs.data.quantity_dirichlet([0] * 100, 4, alpha=0.5, least=5)
+      >>> sum(map(len, parts)), min(map(len, parts)) >= 5
+      (100, True)
     """
     n = len(labels)
-    for name, value in (("least", least), ("min_size", min_size)):
-        count(name, value, zero=True)
-    enough(n, clients, max(least, min_size))
-    count("tries", tries)
-    alphas, rng = concentration(alpha, clients, "client"), generator(seed)
+    check_whole("least", least, zero=True)
+    check_whole("min_size", min_size, zero=True)
+    check_clients(n, clients, max(least, min_size))
+    check_whole("tries", tries)
+    alphas = dirichlet_alphas(alpha, clients, "client")
+    rng = generator(seed)
     rows = rng.permutation(n) if shuffle else np.arange(n)
+    free = n - least * clients
     for _ in range(tries):
-        shares, free = rng.dirichlet(alphas), n - least * clients
+        shares = rng.dirichlet(alphas)
         if least + shares.min() * free >= min_size:
             ends = (np.cumsum(shares) * free).astype(np.int64) + least * np.arange(1, clients + 1)
             return np.split(rows, ends[:-1])
-    what = (
-        f"no Dirichlet({brief(alpha)}) sizes of {n} examples left every client {min_size} or more"
-    )
     fail(
-        what,
+        f"no Dirichlet({brief(alpha)}) sizes of {n} examples left every client {min_size} or more",
         got=f"{tries} draws for {clients} clients",
         fix="raise alpha, or lower clients or min_size",
         setting="alpha",
     )
 
 
-def fitted(n: int, clients: int | None, sizes: tuple[int, ...] | None) -> np.ndarray:
-    """The given sizes, checked; or all examples shared out evenly."""
+def checked_sizes(n: int, clients: int | None, sizes: tuple[int, ...] | None) -> np.ndarray:
+    """Returns the sizes of all clients, ``int64[N]``.
+
+    Args:
+      n: number of examples.
+      clients: N; ``None`` if sizes are given.
+      sizes: examples of each client; ``None`` divides all examples evenly.
+
+    Raises:
+      FedError: if a size is below 1, or the sizes need more examples than there are.
+    """
     if sizes is None:
-        return even(n, enough(n, clients))
-    _fit(n, clients, sizes)
+        return even_sizes(n, check_clients(n, clients))
+    _check_sizes(n, clients, sizes)
     return np.asarray(sizes, np.int64)
 
 
-def _fit(n: int, clients: int | None, sizes: tuple[int, ...]) -> None:
-    given = np.asarray(sizes)
-    whole = (
-        given.ndim == 1
-        and given.size > 0
-        and np.issubdtype(given.dtype, np.integer)
-        and bool(np.all(given > 0))
-    )
-    got = brief(given) if given.size and given.dtype.kind in "if" else "none"
+def _check_sizes(n: int, clients: int | None, sizes: tuple[int, ...]) -> None:
+    array = np.asarray(sizes)
+    whole = array.ndim == 1 and array.size > 0 and np.issubdtype(array.dtype, np.integer)
     require(
-        whole,
+        whole and bool(np.all(array > 0)),
         "sizes must be whole numbers above 0, one for each client",
-        got=got,
+        got=brief(array) if array.size and array.dtype.kind in "if" else "none",
         fix="give sizes a value such as [100, 200]",
         setting="sizes",
     )
-    agreed(clients, len(given), f"{len(given)} sizes")
-    what = f"{len(given)} sizes that add up to {given.sum()} need as many examples"
-    require(given.sum() <= n, what, got=n, fix="lower the sizes or use more data", setting="sizes")
+    check_same_clients(clients, len(array), f"{len(array)} sizes")
+    require(
+        array.sum() <= n,
+        f"{len(array)} sizes that add up to {array.sum()} need as many examples",
+        got=n,
+        fix="lower the sizes or use more data",
+        setting="sizes",
+    )
 
 
 def _cut(n: int, sizes: Any, rng: np.random.Generator, shuffle: bool) -> Parts:

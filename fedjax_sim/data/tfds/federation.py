@@ -16,7 +16,7 @@ from fedjax_sim.core.errors import require
 from fedjax_sim.data.federation import Federation, federation, from_partition
 from fedjax_sim.data.federation import split as split_clients
 from fedjax_sim.data.partition.apply import Partition, deal, is_natural
-from fedjax_sim.data.partition.parts import agreed
+from fedjax_sim.data.partition.parts import check_same_clients
 from fedjax_sim.data.population import Examples, Population, by_client, population
 from fedjax_sim.data.tfds.catalogue import CATALOGUE, Convert, Entry
 from fedjax_sim.data.tfds.reader import Key, TfdsSet, open_tfds, read_columns
@@ -97,7 +97,7 @@ def tfds(
         setting="partition",
     )
     mine = by_client(train.x, train.y, train.client)
-    agreed(clients, mine.clients, "the data's own clients")
+    check_same_clients(clients, mine.clients, "the data's own clients")
     matched = (
         None
         if held is None or test_fraction
