@@ -250,10 +250,13 @@ class Objective(NamedTuple):
       statistics: policy for batch statistics. ``"average"``: the server averages them.
         ``"frozen"``: they keep their initial values. ``"local"``: each client keeps its own, which
         needs an algorithm wrapped in :func:`fedjax_sim.clients.private_statistics`.
+      lower_is_better: names of the metrics whose lowest value is the best one. The statistics over
+        clients report the worst clients accordingly.
     """
 
     loss: Callable[..., tuple[Array, tuple[PyTree, Metrics]]]
     statistics: Literal["average", "frozen", "local"] = "average"
+    lower_is_better: tuple[str, ...] = ("loss",)
 
 
 class Learner(NamedTuple):

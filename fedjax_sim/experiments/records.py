@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from fedjax_sim.core import files
 
 if TYPE_CHECKING:
-    from fedjax_sim.simulation.history import History, Writer
+    from fedjax_sim.simulation.history import History
+    from fedjax_sim.simulation.writers import Writer
 
 ROWS, TABLE, BOARDS, SUMMARY = "metrics.jsonl", "metrics.csv", "tensorboard", "summary.json"
 
@@ -55,7 +56,8 @@ def gaps(rows: History | None, step: int | None) -> tuple[str, ...]:
 
 def writers(folder: Path, after: int | None, rows: History | None) -> list[Writer]:
     """The table is made of the record where there is one: it may lack what the record has."""
-    from fedjax_sim.simulation.history import csv_writer, jsonl_writer, tensorboard_writer, to_csv
+    from fedjax_sim.simulation.history import to_csv
+    from fedjax_sim.simulation.writers import csv_writer, jsonl_writer, tensorboard_writer
 
     if rows:
         to_csv(rows, folder / TABLE)

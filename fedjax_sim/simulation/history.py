@@ -1,8 +1,9 @@
 """The record of a run: one row of numbers per round, in memory and in whole files.
 
-A row is a flat ``dict[str, float]``. The results of an evaluation are part of the row of their round,
-under names such as ``test/accuracy`` or ``clients/accuracy_worst10``; the rows of rounds without an
-evaluation lack them. Files that grow with the run are written by :mod:`fedjax_sim.simulation.writers`.
+A row is a flat ``dict[str, float]``. The results of an evaluation are part of the row of their
+round, under names such as ``test/accuracy`` or ``clients/accuracy_worst10``; the rows of rounds
+without an evaluation lack them. Files that grow with the run are written by
+:mod:`fedjax_sim.simulation.writers`.
 """
 
 from __future__ import annotations
@@ -216,7 +217,7 @@ def from_jsonl(path: str | Path, upto: int | None = None) -> History:
 
 
 def _parse_line(line: str) -> tuple[int, Row]:
-    row = files.parsed(line)
+    row = files.parse_json(line)
     round_ = int(row.pop("round"))
     values = {name: math.nan if value is None else float(value) for name, value in row.items()}
     return round_, values

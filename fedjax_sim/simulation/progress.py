@@ -1,171 +1,246 @@
-"""How a run shows that it goes: a live bar on a terminal, a line now and then elsewhere."""
+"""The progress display of a run: a live bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Self
 
+from rich import progress as rich_progress
 from rich.console import Console
 
 from fedjax_sim.simulation.history import Row
 
 ACCURACIES = ("test/accuracy", "clients/accuracy_mean", "accuracy")
-"""The first of these that a run reports is shown."""
-QUIET = 10.0
-"""Seconds without a line, at most, where there is no terminal."""
-HASTE = 1.0
-"""Seconds between two lines, at least."""
+"""The first of these metrics that a run reports is shown."""
+LINE_INTERVAL = 10.0
+"""Seconds after which the next round is shown where there is no terminal."""
+EVALUATION_INTERVAL = 1.0
+"""Seconds after which the next evaluated round is shown where there is no terminal."""
 
 
-class Progress(NamedTuple):
-    """The display of one run."""
+class Progress:
+    """A display that prints messages, but no rounds. A context manager that closes itself.
 
-    advance: Callable[[int, Row], None]
-    """``(round, row) -> None``: this many rounds are done."""
-    say: Callable[[str], None]
-    """``text -> None``: a line for the user, above the bar."""
-    close: Callable[[], None]
+    A display that cannot be written to (a closed terminal, a log on a full disk) is ignored, so
+    that it does not end the run.
+
+    Args:
+      console: where to print.
+
+    Example:
+
+        >>> import sys
+        >>> from rich.console import Console
+        >>> from fedjax_sim.simulation.progress import Progress
+        >>> with Progress(Console(file=sys.stdout)) as progress:
+        ...     progress.advance(1, {"loss": 2.0})
+        ...     progress.say("a checkpoint could not be written")
+        a checkpoint could not be written
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def advance(self, round_: int, row: Row) -> None:
+        """Shows that a round is complete.
+
+        Args:
+          round_: the number of complete rounds.
+          row: the numbers of the last one.
+        """
+
+    def say(self, text: str) -> None:
+        """Prints a message to the user, above the bar."""
+        with contextlib.suppress(OSError):
+            self._console.print(text, highlight=False, markup=False)
+
+    def close(self) -> None:
+        """Ends the display."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
-class Pace(NamedTuple):
-    """Speed since the first call came back, for that one compiled the program."""
+class ProgressBar(Progress):
+    """A bar on a terminal that is updated after every round.
 
-    since: float
-    start: int
+    Args:
+      total: rounds of the whole run.
+      done: rounds that are complete already.
+      console: the terminal.
+    """
 
-    def rate(self, round_: int, now: float) -> float | None:
-        """Rounds per second, or ``None`` when there is nothing to measure yet."""
-        done, spent = round_ - self.start, now - self.since
-        return done / spent if done > 0 and spent > 0 else None
+    def __init__(self, total: int, done: int, console: Console) -> None:
+        super().__init__(console)
+        self._status = Status(total)
+        self._bar = rich_progress.Progress(
+            rich_progress.TextColumn("round"),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.BarColumn(bar_width=None),
+            rich_progress.TextColumn("{task.fields[text]}"),
+            console=console,
+            expand=True,
+        )
+        self._task = self._bar.add_task("rounds", total=total, completed=done, text="compiling")
+        self._bar.start()
+
+    def advance(self, round_: int, row: Row) -> None:
+        """Moves the bar, and shows loss, accuracy and speed beside it."""
+        with contextlib.suppress(OSError):
+            self._bar.update(self._task, completed=round_, text=self._status.update(round_, row))
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        with contextlib.suppress(OSError):
+            self._bar.stop()
+
+
+class ProgressLines(Progress):
+    """Lines for a log: after the first call, after evaluations, every ten seconds, and at the end.
+
+    Args:
+      total: rounds of the whole run.
+      done: rounds that are complete already.
+      console: where to print.
+    """
+
+    def __init__(self, total: int, done: int, console: Console) -> None:
+        super().__init__(console)
+        self._total = total
+        self._status = Status(total)
+        self._text = ""
+        self._round = done
+        self._shown_round = done
+        self._shown_at = float("-inf")
+
+    def advance(self, round_: int, row: Row) -> None:
+        """Prints a line if one is due."""
+        self._round = round_
+        self._text = self._status.update(round_, row)
+        elapsed = time.monotonic() - self._shown_at
+        if elapsed > LINE_INTERVAL or (elapsed > EVALUATION_INTERVAL and has_evaluation(row)):
+            self._print_line()
+
+    def say(self, text: str) -> None:
+        """Prints a message to the user, on one line."""
+        with contextlib.suppress(OSError):
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Prints a line for the last round, unless it has one."""
+        if self._shown_round != self._round:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        self._shown_round = self._round
+        self._shown_at = time.monotonic()
+        self.say(f"round {self._round:>{len(str(self._total))}}/{self._total}  {self._text}")
 
 
 def open_progress(
     total: int, done: int = 0, console: Console | None = None, show: bool = True
 ) -> Progress:
-    """The display that fits the console: a bar on a terminal, else lines; nothing but ``say`` where ``show`` is false.
+    """Opens the display that fits a console: a bar on a terminal, else lines.
 
     Args:
-      total: rounds the run will have.
-      done: rounds it already has.
-      console: standard error if none is given.
-      show: whether rounds are shown at all.
+      total: rounds of the whole run.
+      done: rounds that are complete already.
+      console: where to show them; standard error if none is given.
+      show: whether to show rounds; if false, only messages are printed.
+
+    Example:
+
+        >>> import sys
+        >>> from rich.console import Console
+        >>> from fedjax_sim.simulation.progress import open_progress
+        >>> with open_progress(total=10, console=Console(file=sys.stdout)) as progress:
+        ...     progress.advance(1, {"loss": 2.0, "test/accuracy": 0.5})
+        round  1/10  loss 2.0000  test/accuracy 50.0 %
     """
     console = console or Console(stderr=True)
     live = console.is_terminal and not console.is_jupyter and not console.is_dumb_terminal
-    return Progress(
-        *map(
-            _calm,
-            (
-                _mute(console)
-                if not show
-                else _bar(total, done, console)
-                if live
-                else _lines(total, done, console)
-            ),
-        )
-    )
+    if not show:
+        return Progress(console)
+    if live:
+        return ProgressBar(total, done, console)
+    return ProgressLines(total, done, console)
 
 
-def _calm(show: Callable[..., None]) -> Callable[..., None]:
-    """Shows what can be shown: a terminal that is gone, or a log on a full disk, is no reason to end a run."""
+class Pace(NamedTuple):
+    """The speed since the first call ended. The first call is left out, because it compiles."""
 
-    def calm(*what: Any) -> None:
-        with contextlib.suppress(OSError):
-            show(*what)
+    since: float
+    """Time at which the first call ended, in seconds."""
+    start: int
+    """Rounds that were complete then."""
 
-    return calm
-
-
-def _mute(console: Console) -> Progress:
-    """Says things, and shows no rounds."""
-    return Progress(
-        lambda round_, row: None,
-        lambda text: console.print(text, highlight=False, markup=False),
-        lambda: None,
-    )
+    def rate(self, round_: int, now: float) -> float | None:
+        """Rounds per second up to a round, or ``None`` if no round was measured yet."""
+        rounds = round_ - self.start
+        seconds = now - self.since
+        return rounds / seconds if rounds > 0 and seconds > 0 else None
 
 
-def _bar(total: int, done: int, console: Console) -> Progress:
-    from rich import progress as rich
+class Status:
+    """The text beside the bar: loss, accuracy, rounds per second and remaining time.
 
-    columns = (
-        rich.TextColumn("round"),
-        rich.MofNCompleteColumn(),
-        rich.BarColumn(bar_width=None),
-        rich.TextColumn("{task.fields[text]}"),
-    )
-    bar = rich.Progress(*columns, console=console, expand=True)
-    task = bar.add_task("rounds", total=total, completed=done, text="compiling")
-    words = _words(total)
+    A metric that a row lacks is shown with its last value.
 
-    def advance(round_: int, row: Row) -> None:
-        bar.update(task, completed=round_, text=words(round_, row))
+    Args:
+      total: rounds of the whole run.
+    """
 
-    bar.start()
-    return Progress(
-        advance, lambda text: bar.console.print(text, highlight=False, markup=False), bar.stop
-    )
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._latest: Row = {}
+        self._pace: Pace | None = None
 
+    def update(self, round_: int, row: Row) -> str:
+        """Returns the text after a round.
 
-def _lines(total: int, done: int, console: Console) -> Progress:
-    """A line after the first call, after evaluations and every ten seconds, never two within a second, and one at the end."""
-    words = _words(total)
-    last: dict[str, Any] = {"time": float("-inf"), "round": done, "text": "", "shown": done}
-
-    def show() -> None:
-        last.update(shown=last["round"], time=time.monotonic())
-        console.print(
-            f"round {last['round']:>{len(str(total))}}/{total}  {last['text']}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-
-    def advance(round_: int, row: Row) -> None:
-        last.update(round=round_, text=words(round_, row))
-        silence = time.monotonic() - last["time"]
-        if silence > QUIET or (silence > HASTE and _evaluated(row)):
-            show()
-
-    def close() -> None:
-        if last["shown"] != last["round"]:
-            show()
-
-    return Progress(
-        advance,
-        lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True),
-        close,
-    )
+        Args:
+          round_: the number of complete rounds.
+          row: the numbers of the last one.
+        """
+        now = time.monotonic()
+        self._latest.update(row)
+        self._pace = self._pace or Pace(now, round_)
+        rate = self._pace.rate(round_, now)
+        speed = [] if rate is None else speed_text(rate, self._total - round_)
+        return "  ".join([*metrics_text(self._latest), *speed])
 
 
-def _evaluated(row: Row) -> bool:
+def has_evaluation(row: Row) -> bool:
+    """True if a row holds results of an evaluation, whose names have a slash."""
     return any("/" in name for name in row)
 
 
-def _words(total: int) -> Callable[[int, Row], str]:
-    """``(round, row) -> text``: loss, accuracy, rounds per second and time to go, remembering what a row does not repeat."""
-    seen: Row = {}
-    pace: list[Pace] = []
-
-    def words(round_: int, row: Row) -> str:
-        now = time.monotonic()
-        seen.update(row)
-        pace[:] = pace or [Pace(now, round_)]
-        rate = pace[0].rate(round_, now)
-        return "  ".join([*_metrics(seen), *([] if rate is None else _speed(rate, total - round_))])
-
-    return words
+def metrics_text(row: Row) -> list[str]:
+    """Returns the loss and the accuracy of a row as text, as far as it has them."""
+    loss = [f"loss {row['loss']:.4f}"] if "loss" in row else []
+    accuracy = next((name for name in ACCURACIES if name in row), None)
+    return loss if accuracy is None else [*loss, f"{accuracy} {100 * row[accuracy]:.1f} %"]
 
 
-def _metrics(seen: Row) -> list[str]:
-    loss = [f"loss {seen['loss']:.4f}"] if "loss" in seen else []
-    accuracy = next((name for name in ACCURACIES if name in seen), None)
-    return loss if accuracy is None else [*loss, f"{accuracy} {100 * seen[accuracy]:.1f} %"]
+def speed_text(rate: float, remaining: int) -> list[str]:
+    """Returns the speed and the remaining time as text.
 
-
-def _speed(rate: float, left: int) -> list[str]:
+    Args:
+      rate: rounds per second.
+      remaining: rounds until the end of the run.
+    """
     speed = f"{rate:.1f} rounds/s" if rate >= 1 else f"{1 / rate:.1f} s/round"
-    return [speed, f"ETA {timedelta(seconds=round(left / rate))}"] if left > 0 else [speed]
+    if remaining <= 0:
+        return [speed]
+    return [speed, f"ETA {timedelta(seconds=round(remaining / rate))}"]

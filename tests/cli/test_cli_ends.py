@@ -249,9 +249,9 @@ def test_statuses_are_those_of_shells():
 def test_the_demo_ends_with_the_run_that_was_asked_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from fedjax_sim.simulation import simulate
+    from fedjax_sim.simulation import loop
 
-    monkeypatch.setattr(simulate, "agreed", lambda wish: "terminated")
+    monkeypatch.setattr(loop, "any_process", lambda wish: "terminated")
     assert main(["demo", "rounds=2", "--out", str(tmp_path / "demo")]) == 143
     assert len(list((tmp_path / "demo").iterdir())) == 1
 

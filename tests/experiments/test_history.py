@@ -7,14 +7,12 @@ import pytest
 
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.simulation.history import (
-    csv_writer,
     from_jsonl,
     history,
-    jsonl_writer,
     record,
-    tensorboard_writer,
     to_jsonl,
 )
+from fedjax_sim.simulation.writers import csv_writer, jsonl_writer, tensorboard_writer
 
 ROWS = {
     1: {"loss": 2.5},
@@ -122,7 +120,7 @@ def test_a_line_cut_off_by_a_crash_is_dropped_on_resume(tmp_path, make):
 
 def test_a_spoilt_line_is_named(tmp_path):
     (tmp_path / "m.jsonl").write_text('{"round": 1, "loss": 2}\n{"loss": 2}\n{"round": 3}\n')
-    with pytest.raises(FedError, match=r"m.jsonl:2 is not a round's row"):
+    with pytest.raises(FedError, match=r"m.jsonl:2 is not the row of a round"):
         from_jsonl(tmp_path / "m.jsonl")
     with pytest.raises(FedError, match="no record of a run"):
         from_jsonl(tmp_path / "absent.jsonl")

@@ -9,19 +9,18 @@ import tiny
 from disks import file_limit
 from rich.console import Console
 from test_history import ROWS, events, fill
-from tiny_runs import accuracy, go
+from tiny_runs import FakeWriter, accuracy, go
 
 from fedjax_sim.persistence.checkpoint import open_store, state_hash
 from fedjax_sim.simulation.callbacks import callback
-from fedjax_sim.simulation.history import (
+from fedjax_sim.simulation.history import from_jsonl
+from fedjax_sim.simulation.progress import open_progress
+from fedjax_sim.simulation.writers import (
     WriteError,
-    Writer,
     csv_writer,
-    from_jsonl,
     jsonl_writer,
     tensorboard_writer,
 )
-from fedjax_sim.simulation.progress import open_progress
 
 MAKERS = {"m.jsonl": jsonl_writer, "m.csv": csv_writer}
 
@@ -38,7 +37,7 @@ def test_rows_wait_for_room(tmp_path, name, room):
         for round_ in (2, 3):
             with pytest.raises(
                 WriteError,
-                match=rf"{name} could not be written from round 2 on, .*: got File too large; make room",
+                match=rf"{name} could not be written from round 2 on; .*: got File too large; free",
             ):
                 writer.write(round_, ROWS[round_])
         assert path.read_bytes() == before
@@ -110,9 +109,7 @@ def test_a_run_goes_on_says_it_once_and_has_all_rows(tmp_path):
 
 
 def test_rows_that_never_found_room_are_told_of_and_no_error(tmp_path):
-    writer = Writer(
-        lambda *_: None, lambda: (_ for _ in ()).throw(WriteError("lacks rounds 1 to 2"))
-    )
+    writer = FakeWriter(WriteError("lacks rounds 1 to 2"))
     result = go(rounds=2, writers=[writer], evaluate=accuracy)
     assert result.notes == ("lacks rounds 1 to 2",)
 

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import tiny
 from rich.console import Console
-from tiny_runs import accuracy, go
+from tiny_runs import FakeWriter, accuracy, go
 
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.core.types import Mean
 from fedjax_sim.persistence.checkpoint import open_store, state_hash
 from fedjax_sim.simulation.callbacks import Stop, callback, until_above, until_below
-from fedjax_sim.simulation.history import Writer
-from fedjax_sim.simulation.simulate import chunk_end, rows_of
+from fedjax_sim.simulation.loop import call_end, metric_rows
 
-# ------------------------------------------------------------------------------------------------------------ rows, calls
+# -------------------------------------------------------------------------------------- rows, calls
 
 
 def test_a_run_is_its_rounds_and_a_row_for_each():
@@ -34,7 +33,7 @@ def test_rows_leave_out_what_was_not_weighed_and_what_is_no_number():
 
 
 def test_rows_keep_nan_and_divide_by_the_weight():
-    rows = rows_of(
+    rows = metric_rows(
         {"m": Mean(np.array([6.0, np.nan]), np.array([4.0, 1.0])), "s": np.array([2, 3])}, 2
     )
     assert rows[0] == {"m": 1.5, "s": 2.0}
@@ -62,11 +61,11 @@ def test_grouping_rounds_changes_nothing(per_call):
 
 
 def test_calls_end_where_something_is_due():
-    assert chunk_end(0, 100, 10, None, None) == 10
-    assert chunk_end(0, 100, 10, 4, None) == 4
-    assert chunk_end(4, 100, 10, 4, 6) == 6
-    assert chunk_end(8, 100, 3, 50) == 11
-    assert chunk_end(95, 100, 10, 60) == 100
+    assert call_end(0, 100, 10, None, None) == 10
+    assert call_end(0, 100, 10, 4, None) == 4
+    assert call_end(4, 100, 10, 4, 6) == 6
+    assert call_end(8, 100, 3, 50) == 11
+    assert call_end(95, 100, 10, 60) == 100
 
 
 def test_the_last_round_is_always_evaluated():
@@ -86,7 +85,7 @@ def test_numbers_are_checked_before_anything_runs(wrong):
     assert program.calls == []
 
 
-# ---------------------------------------------------------------------------------------------------- callbacks, stopping
+# ------------------------------------------------------------------------------ callbacks, stopping
 
 
 def test_callbacks_are_told_in_order(tmp_path):
@@ -173,7 +172,7 @@ def test_the_first_reason_counts_and_all_callbacks_are_told():
 
 
 def test_a_slot_returns_nothing_or_stop():
-    with pytest.raises(FedError, match=r"on_round_end returns nothing or Stop: got \[True\]"):
+    with pytest.raises(FedError, match=r"on_round_end returns None or Stop: got \[True\]"):
         go(callbacks=[callback(on_round_end=lambda _: True)])
 
 
@@ -201,8 +200,7 @@ def test_a_target_that_nobody_reports_is_an_error():
 
 
 def test_an_error_in_a_callback_passes_and_writers_are_closed():
-    closed = []
-    writer = Writer(lambda *_: None, lambda: closed.append(True))
+    writer = FakeWriter()
 
     def fail(event):
         raise ZeroDivisionError("the caller's")
@@ -210,11 +208,11 @@ def test_an_error_in_a_callback_passes_and_writers_are_closed():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(ZeroDivisionError):
         go(callbacks=[callback(on_round_end=fail)], writers=[writer])
-    assert closed == [True]
+    assert writer.closed
     assert signal.getsignal(signal.SIGINT) is before
 
 
-# --------------------------------------------------------------------------------------------------------------- progress
+# ----------------------------------------------------------------------------------------- progress
 
 
 def shown(terminal, rounds=6, **settings):
@@ -253,9 +251,9 @@ def test_eta_is_rounds_left_over_the_rate(monkeypatch):
 
     clock = iter([100.0, 102.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    words = progress._words(21)
-    assert "ETA" not in words(1, {"loss": 1.0})
-    assert words(5, {}) == "loss 1.0000  2.0 rounds/s  ETA 0:00:08"
+    status = progress.Status(21)
+    assert "ETA" not in status.update(1, {"loss": 1.0})
+    assert status.update(5, {}) == "loss 1.0000  2.0 rounds/s  ETA 0:00:08"
 
 
 def test_no_progress_shows_nothing(capsys):

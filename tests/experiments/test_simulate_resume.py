@@ -6,15 +6,16 @@ import threading
 import pytest
 import tiny
 from rich.console import Console
-from tiny_runs import accuracy, blank, go
+from tiny_runs import FakeWriter, accuracy, blank, go
 
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.persistence.checkpoint import SaveError, open_store, state_hash
 from fedjax_sim.runtime.signals import graceful_stop
 from fedjax_sim.simulation.callbacks import callback
-from fedjax_sim.simulation.history import Writer, from_jsonl, jsonl_writer
+from fedjax_sim.simulation.history import from_jsonl
+from fedjax_sim.simulation.writers import jsonl_writer
 
-# ----------------------------------------------------------------------------------------------------- writers, resuming
+# -------------------------------------------------------------------------------- writers, resuming
 
 
 def without_seconds(history):
@@ -73,7 +74,7 @@ def test_resuming_a_finished_run_runs_nothing():
     assert result.stopped == "finished"
 
 
-# ------------------------------------------------------------------------------------------------------------ checkpoints
+# -------------------------------------------------------------------------------------- checkpoints
 
 
 def test_checkpoints_at_their_rounds_and_at_the_end(tmp_path):
@@ -99,25 +100,34 @@ def test_a_store_with_another_run_is_refused_before_anything_runs(tmp_path):
     assert program.calls == []
 
 
+class FailingStore:
+    """A store whose first save fails."""
+
+    def __init__(self, store):
+        self.store = store
+        self.failed = False
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    def save(self, state, metadata):
+        if not self.failed:
+            self.failed = True
+            raise SaveError("no room")
+        self.store.save(state, metadata)
+
+
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(tmp_path):
     store, shown = open_store(tmp_path), io.StringIO()
-    fails = iter([True, False, False, False, False, False])
-
-    def save(state, metadata):
-        if next(fails):
-            raise SaveError("no room")
-        store.save(state, metadata)
-
-    result = go(
-        rounds=4, store=store._replace(save=save), checkpoint_every=2, console=Console(file=shown)
-    )
+    failing = FailingStore(store)
+    result = go(rounds=4, store=failing, checkpoint_every=2, console=Console(file=shown))
     assert result.stopped == "finished"
     assert result.notes == ("no room",)
     assert "no room" in shown.getvalue()
     assert store.steps() == (2, 4)
 
 
-# ---------------------------------------------------------------------------------------------------------------- signals
+# ------------------------------------------------------------------------------------------ signals
 
 
 def send(number, at):
@@ -144,13 +154,14 @@ def test_the_second_ctrl_c_stops_at_once():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
-    closed, before = [], signal.getsignal(signal.SIGINT)
+    writer = FakeWriter()
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         go(
             callbacks=[callback(on_round_end=twice)],
-            writers=[Writer(lambda *_: None, lambda: closed.append(True))],
+            writers=[writer],
         )
-    assert closed == [True]
+    assert writer.closed
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -25,8 +25,9 @@ from fedjax_sim.core.files import DEPTH, parse_json
 from fedjax_sim.engine.host.rows import open_vault
 from fedjax_sim.persistence import manifest
 from fedjax_sim.persistence.checkpoint import open_store, state_hash
-from fedjax_sim.simulation.history import csv_writer, from_jsonl, jsonl_writer
+from fedjax_sim.simulation.history import from_jsonl
 from fedjax_sim.simulation.nonfinite_report import read
+from fedjax_sim.simulation.writers import csv_writer, jsonl_writer
 
 COUNTS = [pytest.param(0, 40, id="drawn-40")]
 COUNTS += [

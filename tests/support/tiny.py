@@ -18,7 +18,7 @@ class Program(NamedTuple):
     place: Any
     calls: list
     """Lengths of the calls of ``run``."""
-    keeping: Any = None
+    host_memory: Any = None
 
 
 def variables() -> Variables:

@@ -7,6 +7,7 @@ import tiny
 from rich.console import Console
 
 from fedjax_sim.simulation.simulate import simulate
+from fedjax_sim.simulation.writers import Writer
 
 
 def go(program=None, rounds=6, **settings):
@@ -21,3 +22,19 @@ def accuracy(state):
 
 def blank():
     return jax.eval_shape(lambda: tiny.first(tiny.variables()))
+
+
+class FakeWriter(Writer):
+    """A writer without a file: it notes that it was closed, and then raises its error, if any."""
+
+    def __init__(self, error=None):
+        self.error = error
+        self.closed = False
+
+    def write(self, round_, row):
+        pass
+
+    def close(self):
+        self.closed = True
+        if self.error is not None:
+            raise self.error
