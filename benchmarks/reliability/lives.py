@@ -32,14 +32,14 @@ PATIENCE = 120.0
 
 def prepare() -> None:
     """Imports what every life needs. Nothing here may start JAX, whose threads a fork would not have."""
-    from fedjax_sim.experiments.config import registries
+    from fedjax_sim.experiments.config import entries_by_kind
 
     warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
     for name in IMPORTS:
         importlib.import_module(name)
     with contextlib.suppress(ImportError):
         importlib.import_module("tensorboardX.proto.event_pb2")
-    registries()
+    entries_by_kind()
 
 
 def keep_programs(folder: Path) -> None:

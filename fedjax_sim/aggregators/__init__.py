@@ -9,14 +9,22 @@ from fedjax_sim.aggregators.stages import (
     stage,
     unweighted_mean,
 )
+from fedjax_sim.core import registry
+from fedjax_sim.core.types import Aggregator
 
-REGISTRY = {
-    "mean": mean,
-    "unweighted_mean": unweighted_mean,
-    "scaled_sum": scaled_sum,
-    "clip": clip,
-    "median": median,
-}
-"""Stages by the name that a configuration gives them."""
+registry.declare(
+    registry.Kind(
+        "aggregator",
+        "aggregators",
+        "how uploads are combined; several in a list are chained",
+        stands_for=(Aggregator,),
+        join=chain,
+    )
+)
+for factory in (mean, unweighted_mean, scaled_sum, clip, median):
+    registry.register("aggregator", factory)
+
+REGISTRY = registry.entries("aggregator")
+"""Aggregators and stages by the name that a configuration file uses."""
 
 __all__ = ["REGISTRY", "chain", "clip", "mean", "median", "scaled_sum", "stage", "unweighted_mean"]

@@ -1,11 +1,10 @@
-"""Algorithms: one file each, one line each in the registry; documentation, command line, tests and benchmarks iterate over it."""
+"""Algorithms, one file each. To add one: write its file, import it here, and add it to the list that is registered."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from fedjax_sim.algorithms import (
     ditto,
@@ -21,11 +20,19 @@ from fedjax_sim.algorithms import (
     scaffold,
 )
 from fedjax_sim.clients import private_statistics
-from fedjax_sim.core.types import Algorithm, Law, Objective
+from fedjax_sim.core import registry
+from fedjax_sim.core.types import Algorithm, Objective
 
 
-def with_policy(factory: Callable[..., Algorithm]) -> Callable[..., Algorithm]:
-    """The factory, minding what the objective says about batch statistics: where they are local, clients keep them."""
+def with_local_statistics(factory: Callable[..., Algorithm]) -> Callable[..., Algorithm]:
+    """Makes a factory respect ``Objective.statistics``.
+
+    Args:
+      factory: ``(objective, *, settings) -> algorithm``.
+
+    Returns:
+      The same factory, whose algorithms keep batch statistics in client memory if the objective says ``"local"``.
+    """
 
     @wraps(factory)
     def make(objective: Objective, **settings: Any) -> Algorithm:
@@ -35,35 +42,33 @@ def with_policy(factory: Callable[..., Algorithm]) -> Callable[..., Algorithm]:
     return make
 
 
-class Entry(NamedTuple):
-    """A registered algorithm."""
-
-    factory: Callable[..., Algorithm]
-    """``(objective, *, settings) -> algorithm``."""
-    law: Law
-    card: str
-    """The docstring card: memory, upload, server, law, reference."""
-
-
-def entry(module: ModuleType) -> Entry:
-    """What an algorithm's file brings: a factory of the file's own name, ``LAW``, and the card."""
-    return Entry(
-        with_policy(getattr(module, module.__name__.rpartition(".")[2])),
-        module.LAW,
-        (module.__doc__ or "").strip(),
+registry.declare(
+    registry.Kind(
+        "algorithm",
+        "algorithms",
+        "how clients and server learn",
+        key="name",
+        section="algorithm",
+        provided=1,
+        adapt=with_local_statistics,
     )
+)
+for module in (
+    fedavg,
+    fedsgd,
+    fedprox,
+    fedavgm,
+    fedadagrad,
+    fedadam,
+    fedyogi,
+    scaffold,
+    mime,
+    ditto,
+    error_feedback,
+):
+    registry.register("algorithm", module)
 
+REGISTRY = registry.entries("algorithm")
+"""Algorithms by name."""
 
-REGISTRY: dict[str, Entry] = {
-    "fedavg": entry(fedavg),
-    "fedsgd": entry(fedsgd),
-    "fedprox": entry(fedprox),
-    "fedavgm": entry(fedavgm),
-    "fedadagrad": entry(fedadagrad),
-    "fedadam": entry(fedadam),
-    "fedyogi": entry(fedyogi),
-    "scaffold": entry(scaffold),
-    "mime": entry(mime),
-    "ditto": entry(ditto),
-    "error_feedback": entry(error_feedback),
-}
+__all__ = ["REGISTRY", "with_local_statistics"]

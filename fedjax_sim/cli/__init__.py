@@ -9,17 +9,6 @@ from collections.abc import Sequence
 
 from fedjax_sim.core.errors import FedError, sentence
 
-KINDS = (
-    "algorithms",
-    "aggregators",
-    "tasks",
-    "partitions",
-    "models",
-    "samplers",
-    "optimizers",
-    "schedules",
-    "datasets",
-)
 FORMATS = ("safetensors", "stablehlo", "msgpack", "npz")
 
 
@@ -127,8 +116,8 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
     _config(check)
     check.set_defaults(call="inspect:check")
     known = verbs.add_parser("list", help="what can be named in a configuration")
-    known.add_argument("kind", nargs="?", choices=KINDS, help="only these")
-    known.set_defaults(call="inspect:list_known")
+    known.add_argument("kind", nargs="?", metavar="KIND", help="only these, such as samplers")
+    known.set_defaults(call="inspect:list_entries")
     describe = verbs.add_parser(
         "describe", help="the card of an algorithm, task, model, ... and its settings"
     )

@@ -1,9 +1,10 @@
-"""Verbs that only look: nothing is trained."""
+"""Verbs that show what there is, and train nothing: check, list, describe, schema and the versions."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,21 @@ from rich.table import Table
 from rich.text import Text
 
 from fedjax_sim.cli.run import experiment, say
+from fedjax_sim.core import registry
 from fedjax_sim.core.errors import fail, suggest
-from fedjax_sim.experiments.config import registries
-from fedjax_sim.experiments.config.fields import Family, fields_of, summary
-from fedjax_sim.experiments.config.model import MODEL, PARTITION, parts_of
+from fedjax_sim.core.registry import Entry, Kind
+from fedjax_sim.experiments.config import entries_by_kind
+from fedjax_sim.experiments.config.fields import fields_of, summary
+from fedjax_sim.experiments.config.model import parts_of
+from fedjax_sim.experiments.config.reference import Section, section_names, sections
+from fedjax_sim.experiments.plugins import load_plugins
 
 
 def check(asked: argparse.Namespace) -> None:
     """``check CONFIG [key=value ...]``."""
     from fedjax_sim.experiments.estimate import estimate, lines
 
-    ready = experiment(asked.config, asked.overrides)
+    ready = experiment(asked.config, asked.overrides, asked)
     table = Table(show_header=False)
     for name, text in lines(ready, estimate(ready)):
         table.add_row(name, text)
@@ -31,63 +36,41 @@ def check(asked: argparse.Namespace) -> None:
     console.print(table)
 
 
-def list_known(asked: argparse.Namespace) -> None:
+def list_entries(asked: argparse.Namespace) -> None:
     """``list [KIND]``."""
-    console, known = Console(), kinds()
-    for kind in [asked.kind] if asked.kind else known:
-        table = Table(show_header=False, box=None, padding=(0, 2))
-        for name, entry in known[kind].items():
-            table.add_row(Text(name, style="bold"), Text(_says(entry)))
-        console.print(kind, style="bold underline", highlight=False)
-        console.print(table)
+    load_plugins(asked.plugin)
+    entries = entries_by_kind()
+    console = Console()
+    for kind in _asked_kinds(asked.kind):
+        console.print(kind.plural, style="bold underline", highlight=False)
+        console.print(_summaries(entries[kind.name]))
         console.print()
 
 
 def describe(asked: argparse.Namespace) -> None:
-    """``describe NAME``: everything of that name."""
-    found = [
-        (kind, registry[asked.name]) for kind, registry in kinds().items() if asked.name in registry
-    ]
-    if not found:
+    """``describe NAME``: every entry, and every section of a configuration file, of that name."""
+    load_plugins(asked.plugin)
+    entries = entries_by_kind()
+    found = [each[asked.name] for each in entries.values() if asked.name in each]
+    if not found and asked.name not in section_names():
+        known = {name for each in entries.values() for name in each} | set(section_names())
         fail(
             "nothing is registered under this name",
             got=repr(asked.name),
-            fix=suggest(asked.name, {n for r in kinds().values() for n in r}),
+            fix=suggest(asked.name, known),
         )
     console = Console()
-    for kind, entry in found:
-        console.print(f"{kind[:-1]} {asked.name}", style="bold", highlight=False)
-        data = kind == "datasets"
-        for text in _data_card(asked.name, entry) if data else _card(entry):
-            say(console, f"{text}\n")
-        settings = None if data else _settings(kind, getattr(entry, "factory", entry))
-        if settings is not None and settings.row_count:
-            console.print(settings)
-        console.print()
-
-
-def kinds() -> dict[str, dict[str, Any]]:
-    """All registries by the plural that `list` takes; wrappers stand among the samplers, where a file names them."""
-    from fedjax_sim.data import CATALOGUE
-
-    known = registries()
-    return {
-        "algorithms": known.algorithms,
-        "aggregators": known.aggregators,
-        "tasks": known.tasks,
-        "partitions": known.partitions,
-        "models": known.models,
-        "samplers": {**known.samplers, **known.wrappers},
-        "optimizers": known.optimizers,
-        "schedules": known.schedules,
-        "datasets": CATALOGUE,
-    }
+    if asked.name in section_names():
+        _describe_section(console, sections()[asked.name])
+    for entry in found:
+        _describe_entry(console, entry, entries)
 
 
 def print_schema(asked: argparse.Namespace) -> None:
     """``schema [--out FILE]``."""
     from fedjax_sim.experiments.config import schema_text
 
+    load_plugins(asked.plugin)
     if asked.out is None:
         print(schema_text(), end="")
     else:
@@ -103,55 +86,66 @@ def print_versions(asked: argparse.Namespace) -> None:
         print(f"{name:18} {version}")
 
 
-def _says(entry: Any) -> str:
-    """A line about something registered."""
-    return getattr(entry, "says", "") or summary(getattr(entry, "factory", entry)).replace(
-        "``", "`"
-    )
+def _asked_kinds(plural: str | None) -> list[Kind]:
+    kinds = {kind.plural: kind for kind in registry.kinds().values()}
+    if plural is None:
+        return list(kinds.values())
+    if plural not in kinds:
+        fail("unknown kind", got=repr(plural), fix=suggest(plural, kinds))
+    return [kinds[plural]]
 
 
-def _card(entry: Any) -> list[str]:
-    return [
-        text
-        for text in (
-            getattr(entry, "card", ""),
-            inspect.getdoc(getattr(entry, "factory", entry)) or "",
-        )
-        if text
-    ]
+def _summaries(entries: Mapping[str, Entry]) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for name, entry in entries.items():
+        table.add_row(Text(name, style="bold"), Text(line_of(entry)))
+    return table
 
 
-def _data_card(name: str, entry: Any) -> list[str]:
-    """How a data set of TFDS is read, and made."""
-    from fedjax_sim.data.tfds.catalogue import command
-
-    deal = "" if entry.client else ", partition='dirichlet', clients=100"
-    clients = f"clients by {entry.client}" if entry.client else "without clients of its own"
-    features = f"x from {entry.x if isinstance(entry.x, str) else ', '.join(entry.x)}, y from {entry.y}, {clients}"
-    return [
-        entry.says,
-        features,
-        f"read: fedjax_sim.data.tfds({name!r}{deal})",
-        f"prepare, once: {command(name)}",
-    ]
+def line_of(entry: Entry) -> str:
+    """One line about an entry: the first paragraph of its factory's docstring, or the first line of its card."""
+    is_factory = registry.kind(entry.kind).is_factory
+    text = summary(entry.factory) if is_factory else entry.card.partition("\n")[0]
+    return text.replace("``", "`")
 
 
-def _settings(kind: str, factory: Any) -> Table:
-    """What a file can set; the rest is wired by the program."""
-    family = {"models": MODEL, "partitions": PARTITION}.get(kind, Family("", ""))
+def _describe_section(console: Console, section: Section) -> None:
+    console.print(f"section [{section.name}]", style="bold", highlight=False)
+    say(console, f"{section.meaning}\n")
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for heading in ("key", "type", "default", "meaning"):
+        table.add_column(heading)
+    for key in section.keys:
+        table.add_row(*map(Text, key))
+    console.print(table)
+    if section.entries:
+        say(console, f"\n{section.keys[0].name} is one of: {', '.join(section.entries)}")
+    console.print()
+
+
+def _describe_entry(console: Console, entry: Entry, entries: Mapping[str, Any]) -> None:
+    kind = registry.kind(entry.kind)
+    console.print(f"{kind.name} {entry.name}", style="bold", highlight=False)
+    docstring = inspect.getdoc(entry.factory) if kind.is_factory else None
+    for text in (entry.card, docstring):
+        if text:
+            say(console, f"{text}\n")
+    settings = _settings(kind, entry.factory, entries) if kind.is_factory else None
+    if settings is not None and settings.row_count:
+        console.print(settings)
+    console.print()
+
+
+def _settings(kind: Kind, factory: Any, entries: Mapping[str, Any]) -> Table:
+    """What a file can set; the rest is passed by the program."""
     table = Table(box=None, padding=(0, 2), header_style="bold")
     for heading in ("setting", "type", "default"):
         table.add_column(heading)
-    written, fields = (
-        inspect.signature(factory).parameters,
-        fields_of(factory, parts_of(registries()), family.skip, family.wired),
-    )
-    for name in fields:
-        hint, default = written[name].annotation, written[name].default
-        words = "required" if default is inspect.Parameter.empty else repr(default)
-        table.add_row(
-            name,
-            Text(hint if isinstance(hint, str) else getattr(hint, "__name__", str(hint))),
-            Text(words),
-        )
+    written = inspect.signature(factory).parameters
+    for name in fields_of(factory, parts_of(entries), kind.provided, kind.wired):
+        hint = written[name].annotation
+        default = written[name].default
+        type_text = hint if isinstance(hint, str) else getattr(hint, "__name__", str(hint))
+        required = default is inspect.Parameter.empty
+        table.add_row(name, Text(type_text), Text("required" if required else repr(default)))
     return table

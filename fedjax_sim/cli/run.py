@@ -19,7 +19,7 @@ from rich.text import Text
 from fedjax_sim.core import files
 from fedjax_sim.core.errors import printable
 from fedjax_sim.experiments import Experiment, build
-from fedjax_sim.experiments.config import read, registries, resolve
+from fedjax_sim.experiments.config import entries_by_kind, read, resolve
 from fedjax_sim.experiments.config.toml import Document
 from fedjax_sim.experiments.run import (
     Summary,
@@ -54,7 +54,7 @@ def experiment(
         or (asked.coordinator, asked.processes, asked.process_id) != (None, None, None)
     ):
         join(asked.coordinator, asked.processes, asked.process_id)
-    return build(resolve(document, registries()))
+    return build(resolve(document, entries_by_kind()))
 
 
 def devices(document: Document, processes: int = 1) -> int:

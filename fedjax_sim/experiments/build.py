@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.experiments.config.assemble import assemble
 from fedjax_sim.experiments.config.construct import Log
@@ -45,7 +43,9 @@ def build(config: Config) -> Experiment:
             parts.algorithm, parts.sampler, train, parts.local_work, parts.engine, parts.guard
         )
     except FedError as error:
-        raise ConfigErrors(line(config.document, blame_any(run, error), str(error))) from error
+        raise ConfigErrors(
+            line(config.document, _key_in_any_table(run, error), str(error))
+        ) from error
     made = Experiment(config, *parts, program)
     problem = stop_problem(made)
     if problem:
@@ -53,16 +53,13 @@ def build(config: Config) -> Experiment:
     return made
 
 
-def blame_any(run: Settings, error: FedError) -> str:
-    """The key of a complaint that may be about any table: the setting that it blames, else the first ``table.setting`` or
-    ``tag.setting`` in its words."""
-    for text in (error.setting or "", str(error)):
-        for section in type(run).model_fields:
-            settings = getattr(run, section)
-            for name in type(settings).model_fields if isinstance(settings, Settings) else ():
-                prefix = f"({section}|{tag_of(type(settings))[1] or section})"
-                if re.search(rf"\b{prefix}\.{name}\b", text):
-                    return f"{section}.{name}"
+def _key_in_any_table(run: Settings, error: FedError) -> str:
+    """The dotted key of an error that may be about any table: its setting is ``table.setting`` or ``entry.setting``."""
+    owner, _, name = (error.setting or "").rpartition(".")
+    for section in type(run).model_fields:
+        settings = getattr(run, section)
+        if isinstance(settings, Settings) and owner in (section, tag_of(type(settings))[1]):
+            return f"{section}.{name}" if name in type(settings).model_fields else section
     return "algorithm"
 
 

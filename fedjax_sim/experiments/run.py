@@ -14,7 +14,7 @@ from fedjax_sim.experiments import Experiment, records
 from fedjax_sim.experiments.config import Config, dumps
 from fedjax_sim.experiments.config.load import tables
 from fedjax_sim.experiments.config.messages import variant_tag
-from fedjax_sim.experiments.config.resume import changed_rates
+from fedjax_sim.experiments.config.resume import changed_settings
 from fedjax_sim.experiments.records import BOARDS, ROWS, SUMMARY
 from fedjax_sim.runtime.processes import is_main_process, run_on_main
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from fedjax_sim.persistence.checkpoint import Restored, Store
     from fedjax_sim.simulation.callbacks import Callback
-    from fedjax_sim.simulation.history import History, Writer
+    from fedjax_sim.simulation.history import History
     from fedjax_sim.simulation.simulate import Result
+    from fedjax_sim.simulation.writers import Writer
 
 CONFIG, CHECKPOINTS = "config.toml", "checkpoints"
 REMEMBERED = "memory"
@@ -122,7 +123,9 @@ def run_experiment(
         store = open_checkpoints(experiment, folder)
         stack.callback(_close, store)
         turned = (
-            changed_rates(experiment.config.run, store.metadata().get("config")) if resume else ()
+            changed_settings(experiment.config.run, store.metadata().get("config"))
+            if resume
+            else ()
         )
         restored = (
             restore(experiment, store) if resume and not _fresh(experiment, folder, store) else None
@@ -260,7 +263,7 @@ def restore(experiment: Experiment, store: Store) -> Restored:
       FedError: where there is none, or it does not fit the configuration.
     """
     from fedjax_sim.persistence.manifest import changed, order
-    from fedjax_sim.simulation.simulate import MEMORY
+    from fedjax_sim.simulation.loop import MEMORY
 
     program = experiment.program
     like = program.logical(program.init(starting_variables(experiment), experiment.config.run.seed))

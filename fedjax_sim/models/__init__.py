@@ -1,9 +1,11 @@
-"""Models behind one interface, :class:`Model`; adapters for neural-network libraries; a small zoo in flax.linen."""
+"""Models with one interface, :class:`Model`: adapters of neural-network libraries, and models.
+
+The models are written in flax.linen.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from fedjax_sim.core import registry
 from fedjax_sim.models.adapters import (
     from_equinox,
     from_functions,
@@ -20,18 +22,31 @@ from fedjax_sim.models.sequences import char_lstm, transformer
 from fedjax_sim.models.series import series_cnn
 from fedjax_sim.models.texts import word_mean
 
-REGISTRY: dict[str, Callable[..., Model]] = {
-    "logistic": logistic,
-    "mlp": mlp,
-    "cnn": cnn,
-    "emnist_cnn": emnist_cnn,
-    "resnet": resnet,
-    "char_lstm": char_lstm,
-    "transformer": transformer,
-    "series_cnn": series_cnn,
-    "word_mean": word_mean,
-}
-"""Factories by name; their keyword arguments are the settings that a configuration may give."""
+registry.declare(
+    registry.Kind(
+        "model",
+        "models",
+        "what is trained; the task says how many outputs it has",
+        key="name",
+        section="model",
+        provided=1,
+    )
+)
+for factory in (
+    logistic,
+    mlp,
+    cnn,
+    emnist_cnn,
+    resnet,
+    char_lstm,
+    transformer,
+    series_cnn,
+    word_mean,
+):
+    registry.register("model", factory)
+
+REGISTRY = registry.entries("model")
+"""Models by name; their keyword arguments are the settings that a configuration file may give."""
 
 __all__ = [
     "LSTM",

@@ -6,7 +6,6 @@ where a step is a round and the gradient is the pseudo-gradient, and a client, w
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import optax
@@ -145,20 +144,6 @@ def chain(*parts: Optimizer) -> Optimizer:
     return parts[0] if len(parts) == 1 else optax.chain(*parts)
 
 
-REGISTRY: dict[str, Callable[..., Optimizer]] = {
-    "sgd": sgd,
-    "adam": adam,
-    "adamw": adamw,
-    "yogi": yogi,
-    "adagrad": adagrad,
-    "rmsprop": rmsprop,
-    "lion": lion,
-    "clip": clip,
-    "weight_decay": weight_decay,
-    "momentum": momentum,
-}
-
-
 # -------------------------------------------------------------------------------------------------------------- schedules
 
 
@@ -200,11 +185,3 @@ def warmup(peak: float, warmup_steps: int, steps: int, end: float = 0.0) -> opta
         fix="give steps a value above warmup_steps",
     )
     return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, steps, end)
-
-
-SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
-    "cosine": cosine,
-    "linear": linear,
-    "exponential": exponential,
-    "warmup": warmup,
-}

@@ -1,7 +1,6 @@
 """Tasks: data, a model and an objective, by name. Data sets and the libraries that hold them load when a factory is called."""
 
-from collections.abc import Callable
-
+from fedjax_sim.core import registry
 from fedjax_sim.tasks.base import Task, classify
 from fedjax_sim.tasks.cifar import cifar10, cifar100
 from fedjax_sim.tasks.digits import digits
@@ -14,20 +13,26 @@ from fedjax_sim.tasks.quadratic import quadratic
 from fedjax_sim.tasks.shakespeare import shakespeare
 from fedjax_sim.tasks.synthetic import synthetic
 
-REGISTRY: dict[str, Callable[..., Task]] = {
-    "digits": digits,
-    "synthetic": synthetic,
-    "quadratic": quadratic,
-    "mnist": mnist,
-    "har": har,
-    "shakespeare": shakespeare,
-    "emnist": emnist,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "imdb": imdb,
-    "prepared": prepared,
-}
-"""Name to factory. A factory takes keyword settings only, all with defaults."""
+registry.declare(
+    registry.Kind("task", "tasks", "data, a model and an objective", key="name", section="task")
+)
+for factory in (
+    digits,
+    synthetic,
+    quadratic,
+    mnist,
+    har,
+    shakespeare,
+    emnist,
+    cifar10,
+    cifar100,
+    imdb,
+    prepared,
+):
+    registry.register("task", factory)
+
+REGISTRY = registry.entries("task")
+"""Tasks by name. A factory takes keyword settings only, all with defaults."""
 
 __all__ = [
     "REGISTRY",

@@ -7,14 +7,17 @@ import jax
 import pytest
 from commands import CONFIGS, SMALL, python
 
-from fedjax_sim.cli import KINDS, main
-from fedjax_sim.cli.inspect import kinds
+from fedjax_sim.cli import main
 from fedjax_sim.cli.run import devices
+from fedjax_sim.core import registry
 from fedjax_sim.experiments import build
-from fedjax_sim.experiments.config import load, registries
+from fedjax_sim.experiments.config import entries_by_kind, load
 from fedjax_sim.experiments.config.toml import Document
 from fedjax_sim.experiments.estimate import estimate, lines, size
 from fedjax_sim.runtime.devices import cores
+
+ENTRIES = entries_by_kind()
+PLURALS = [kind.plural for kind in registry.kinds().values()]
 
 
 @pytest.fixture
@@ -135,13 +138,12 @@ def test_wrong_words_are_refused(words, small: str):
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert tuple(kinds()) == KINDS
-    for kind, registry in kinds().items():
-        assert kind in out
-        assert all(name in out for name in registry)
+    for kind in registry.kinds().values():
+        assert kind.plural in out
+        assert all(name in out for name in ENTRIES[kind.name])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PLURALS)
 def test_list_of_one_kind_names_only_that(kind: str, capsys: pytest.CaptureFixture[str]):
     assert main(["list", kind]) == 0
     headings = [
@@ -152,19 +154,17 @@ def test_list_of_one_kind_names_only_that(kind: str, capsys: pytest.CaptureFixtu
     assert headings == [kind]
 
 
-@pytest.mark.parametrize(
-    "name", sorted({name for registry in kinds().values() for name in registry})
-)
+@pytest.mark.parametrize("name", sorted({name for entries in ENTRIES.values() for name in entries}))
 def test_describe_shows_the_card_and_the_settings(name: str, capsys: pytest.CaptureFixture[str]):
     assert main(["describe", name]) == 0
     out = capsys.readouterr().out
-    for kind, registry in kinds().items():
-        assert (f"{kind[:-1]} {name}\n" in out) == (name in registry)
-    if name in registries().algorithms:
-        assert registries().algorithms[name].card in out
+    for kind, entries in ENTRIES.items():
+        assert (f"{kind} {name}\n" in out) == (name in entries)
+    if name in ENTRIES["algorithm"]:
+        assert ENTRIES["algorithm"][name].card in out
 
 
-@pytest.mark.parametrize("name", registries().algorithms)
+@pytest.mark.parametrize("name", ENTRIES["algorithm"])
 def test_check_tells_costs_of_every_algorithm(
     name: str, small: str, capsys: pytest.CaptureFixture[str]
 ):

@@ -9,7 +9,7 @@ from configurations import GOOD
 from fedjax_sim.core import errors
 from fedjax_sim.experiments import build
 from fedjax_sim.experiments.build import blame_any
-from fedjax_sim.experiments.config import ConfigErrors, load, registries
+from fedjax_sim.experiments.config import ConfigErrors, entries_by_kind, load
 from fedjax_sim.experiments.config.construct import blame
 from fedjax_sim.experiments.config.preflight import evaluated, of_round, reported
 from fedjax_sim.models import Model
@@ -91,7 +91,7 @@ def foreign(classes: int, wide: bool = False) -> Model:
 
 
 def test_what_another_library_says_is_told_in_words_and_kept_as_the_cause(good: Path):
-    known = registries()._replace(models={"foreign": foreign, "mlp": registries().models["mlp"]})
+    known = entries_by_kind() | {"model": {"foreign": foreign, "mlp": entries_by_kind()["model"]["mlp"]}}
     with pytest.raises(ConfigErrors) as caught:
         build(load(good, ["model.name=foreign"], known))
     (line,) = caught.value.problems

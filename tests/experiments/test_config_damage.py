@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from fedjax_sim.core import errors
 from fedjax_sim.experiments import build
-from fedjax_sim.experiments.config import load, registries
+from fedjax_sim.experiments.config import entries_by_kind, load
 from fedjax_sim.experiments.config.toml import DEPTH, SIZE
 
 SMALL = """rounds = 2
@@ -295,7 +295,7 @@ def test_a_part_that_needs_more_memory_than_there_is_is_told(good: Path):
     def hungry(*, size: int = 3):
         raise MemoryError("Unable to allocate 16.0 GiB")
 
-    known = registries()._replace(tasks={"hungry": hungry, "digits": registries().tasks["digits"]})
+    known = entries_by_kind() | {"task": {"hungry": hungry, "digits": entries_by_kind()["task"]["digits"]}}
     config = load(good, ["task={name='hungry'}"], known)
     with pytest.raises(
         errors.FedError,

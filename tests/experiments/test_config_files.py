@@ -11,7 +11,14 @@ from configurations import CONFIGS, GOOD
 from fedjax_sim.core import errors
 from fedjax_sim.core.types import Aggregator, Algorithm, Objective
 from fedjax_sim.experiments import build
-from fedjax_sim.experiments.config import ConfigErrors, dumps, load, registries, schema, schema_text
+from fedjax_sim.experiments.config import (
+    ConfigErrors,
+    dumps,
+    entries_by_kind,
+    load,
+    schema,
+    schema_text,
+)
 from fedjax_sim.experiments.config.fields import arguments, settings_of
 from fedjax_sim.experiments.config.messages import dotted
 from fedjax_sim.optimizers import named
@@ -46,9 +53,9 @@ def test_only_what_was_written_reaches_the_factory(good: Path):
         server: optax.GradientTransformation = plain,
     ) -> Algorithm:
         seen.update(lr=lr, b=b, server=server)
-        return registries().algorithms["fedavg"].factory(objective, lr=lr)
+        return entries_by_kind()["algorithm"]["fedavg"].factory(objective, lr=lr)
 
-    known = registries()._replace(algorithms={"mine": factory, "other": factory})
+    known = entries_by_kind() | {"algorithm": {"mine": factory, "other": factory}}
     config = load(good, ["algorithm={name='mine', lr=2}"], known)
     assert seen["lr"] == 2.0
     assert seen["b"] == 2
@@ -73,8 +80,8 @@ def test_a_partition_is_made_with_its_settings_and_called_by_the_task(good: Path
         errors.require(share < 0.9, "too much", got=share, fix="lower it", setting="share")
         return np.array_split(np.arange(len(labels)), clients)
 
-    known = registries()
-    known = known._replace(partitions={**known.partitions, "mine": mine})
+    known = entries_by_kind()
+    known = known | {"partition": {**known["partition"], "mine": mine}}
     said = ["task.seed=7", "task.partition={kind='mine', share=0.25, tags=['a']}"]
     assert build(load(good, said, known)).task.data.train.clients == 12
     assert seen == {"clients": 12, "seed": 7, "share": 0.25, "tags": ("a",)}
@@ -97,14 +104,14 @@ def test_a_setting_that_hides_the_tag_is_refused(good: Path):
         pass
 
     with pytest.raises(errors.FedError, match="rename it"):
-        load(good, [], registries()._replace(tasks={"mine": factory}))
+        load(good, [], entries_by_kind() | {"task": {"mine": factory}})
 
 
 def test_every_registered_setting_can_be_said_or_is_wired():
     """A new kind of annotation would silently be no setting; this list says which ones are meant."""
     wired = {"objective", "sampler", "server_optimizer"}
     of_partitions = {"labels", "ids", "values", "clients", "seed"}
-    known = registries()
+    known = entries_by_kind()
     properties = schema()["$defs"]
     for kind in ("algorithm", "task", "sampler", "aggregator", "optimizer", "partition"):
         for name, entry in getattr(known, f"{kind}s").items():
@@ -117,7 +124,7 @@ def test_every_registered_setting_can_be_said_or_is_wired():
 
 
 def test_wrappers_apply_to_every_sampler(good: Path):
-    for kind in registries().samplers:
+    for kind in entries_by_kind()["sampler"]:
         plain = build(load(good, [f"sampler={{kind='{kind}'}}"])).sampler
         wrapped = build(
             load(good, [f"sampler={{kind='{kind}', dropout=0.5}}", "sampler.stragglers.share=0.5"])
@@ -138,7 +145,7 @@ def test_the_schema_tells_variants_apart_and_refuses_other_keys():
     whole = json.loads(
         schema_text(), parse_constant=lambda text: pytest.fail(f"{text} is not JSON")
     )
-    for name in registries().algorithms:
+    for name in entries_by_kind()["algorithm"]:
         variant = whole["$defs"][f"algorithm_{name}"]
         assert variant["properties"]["name"]["const"] == name
         assert variant["additionalProperties"] is False
@@ -224,5 +231,5 @@ def test_schedules_are_functions_of_the_step():
 
 
 def test_an_aggregator_is_a_setting_by_its_annotation():
-    hint = settings_of(registries().algorithms["fedavg"].factory)["aggregator"].hint
+    hint = settings_of(entries_by_kind()["algorithm"]["fedavg"].factory)["aggregator"].hint
     assert Aggregator in hint.__args__

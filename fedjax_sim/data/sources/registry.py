@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from fedjax_sim.core import registry
 from fedjax_sim.core.errors import fail, lookup, suggest
 from fedjax_sim.data.sources import existing, generated, h5, images, leaf, npz, sqlite, table
 from fedjax_sim.data.sources.base import Found
@@ -22,7 +23,8 @@ class Reader(NamedTuple):
     """``(path, *, ...) -> Found``."""
 
 
-REGISTRY: dict[str, Reader] = {
+registry.declare(registry.Kind("source", "sources", "a format of federated data", is_factory=False))
+for name, reader in {
     "generated": Reader(
         "clients that are made up; the source is the word generated",
         generated.matches,
@@ -49,8 +51,11 @@ REGISTRY: dict[str, Reader] = {
         images.matches,
         images.read,
     ),
-}
-"""Name to reader. The first that matches is taken."""
+}.items():
+    registry.register("source", name, reader, card=reader.says)
+
+REGISTRY = registry.records("source")
+"""Readers by name. The first that matches a path reads it."""
 
 
 def choose(source: str | Path, form: str | None = None) -> tuple[str, Reader]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedjax_sim.core import registry
 from fedjax_sim.data.text import hashed_words, next_characters
 
 Convert = Callable[[Any, Any], tuple[Any, Any]]
@@ -62,7 +63,33 @@ def readings(x: Any, y: Any) -> tuple[Any, Any]:
 
 _AXES = ("features/accel_x", "features/accel_y", "features/accel_z")
 
-CATALOGUE: dict[str, Entry] = {
+
+def card(name: str, record: Entry) -> str:
+    """The text that ``fedjax-sim describe`` shows of a data set: what it is, how it is read, how it is prepared."""
+    features = record.x if isinstance(record.x, str) else ", ".join(record.x)
+    clients = f"clients by {record.client}" if record.client else "without clients of its own"
+    partition = "" if record.client else ", partition='dirichlet', clients=100"
+    return "\n\n".join(
+        (
+            record.says,
+            f"x from {features}, y from {record.y}, {clients}",
+            f"read: fedjax_sim.data.tfds({name!r}{partition})",
+            f"prepare, once: {command(name)}",
+        )
+    )
+
+
+def command(name: str, data_dir: str | None = None) -> str:
+    """The command that prepares a data set so that it can be read without TensorFlow: on any machine, once, with it."""
+    where = f", data_dir={data_dir!r}" if data_dir else ""
+    builder = f"tfds.builder({name!r}{where}, file_format='array_record').download_and_prepare()"
+    return f'pip install tensorflow tensorflow-datasets && python -c "import tensorflow_datasets as tfds; {builder}"'
+
+
+registry.declare(
+    registry.Kind("dataset", "datasets", "a data set of TensorFlow Datasets", is_factory=False)
+)
+for name, record in {
     "emnist": Entry(
         "Handwritten characters, 28x28 bytes; emnist/byclass has 62 classes.",
         "image",
@@ -112,12 +139,8 @@ CATALOGUE: dict[str, Entry] = {
     "smartwatch_gestures": Entry(
         "Accelerations by participant, 50x3, 20 classes.", _AXES, "gesture", "participant", readings
     ),
-}
-"""TFDS name, without configuration and version, to how it is read."""
+}.items():
+    registry.register("dataset", name, record, card=card(name, record))
 
-
-def command(name: str, data_dir: str | None = None) -> str:
-    """The command that prepares a data set so that it can be read without TensorFlow: on any machine, once, with it."""
-    where = f", data_dir={data_dir!r}" if data_dir else ""
-    builder = f"tfds.builder({name!r}{where}, file_format='array_record').download_and_prepare()"
-    return f'pip install tensorflow tensorflow-datasets && python -c "import tensorflow_datasets as tfds; {builder}"'
+CATALOGUE = registry.records("dataset")
+"""Data sets by name: how each is read."""

@@ -2,17 +2,17 @@
 
 from fedjax_sim.experiments.config.json_schema import schema, schema_text
 from fedjax_sim.experiments.config.load import Config, dumps, load, resolve
-from fedjax_sim.experiments.config.model import Registries, registries
+from fedjax_sim.experiments.config.model import Entries, entries_by_kind
 from fedjax_sim.experiments.config.toml import ConfigErrors, read
 
 __all__ = [
     "Config",
     "ConfigErrors",
-    "Registries",
+    "Entries",
     "dumps",
+    "entries_by_kind",
     "load",
     "read",
-    "registries",
     "resolve",
     "schema",
     "schema_text",

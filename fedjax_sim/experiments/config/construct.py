@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
@@ -27,7 +26,7 @@ class Log(NamedTuple):
         try:
             return call()
         except FedError as error:
-            self.entries.append((blame(key, fields, error, inner), str(error)))
+            self.entries.append((key_of(key, fields, error, inner), str(error)))
         except (MemoryError, OverflowError) as error:
             self.entries.append(
                 (
@@ -42,25 +41,24 @@ class Log(NamedTuple):
         return FAILED
 
 
-def blame(
+def key_of(
     key: str, fields: Any, error: FedError, inner: Mapping[str, str] = MappingProxyType({})
 ) -> str:
-    """The dotted key that a complaint is about: the field that it blames or, where it blames none, that its first words name.
+    """The dotted key that an error is about.
 
-    ``inner`` says of further settings where they stand: those of the fields' own tables, of things that are called by what is built.
+    Args:
+      key: of the table whose factory raised it.
+      fields: names of the table's settings.
+      error: with the setting that caused it, if the factory named one.
+      inner: where further settings stand: those of the fields' own tables, of things that are called by what is built.
+
+    Returns:
+      The key of the setting; that of the table if the error names no setting of it.
     """
     field = (error.setting or "").rpartition(".")[2]
     if field in fields:
         return f"{key}.{field}"
-    if field in inner:
-        return f"{key}.{inner[field]}"
-    what = str(error).partition(": got ")[0]
-    found = [
-        (match.start(), name)
-        for name in fields
-        if (match := re.search(rf"\b{re.escape(name)}\b", what))
-    ]
-    return f"{key}.{min(found)[1]}" if found else key
+    return f"{key}.{inner[field]}" if field in inner else key
 
 
 def make(value: Any, key: str, log: Log, *wired: Any, **more: Any) -> Any:

@@ -12,7 +12,7 @@ import operator
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union
 
@@ -30,6 +30,10 @@ from pydantic import (
 )
 
 from fedjax_sim.core.errors import require
+from fedjax_sim.core.registry import Kind
+
+Fields = dict[str, Any]
+"""Name to ``(type, pydantic field)``."""
 
 NONE = "none"
 """How a file writes Python's ``None``, which TOML lacks."""
@@ -76,20 +80,64 @@ class Setting(NamedTuple):
     hint: Any
     default: Any
     """``inspect.Parameter.empty`` where there is none."""
+    marks: tuple[Any, ...] = ()
+    """What ``Annotated`` says of it, such as ``MAY_CHANGE_ON_RESUME``."""
 
 
-Parts = dict[Any, Any]
-"""Annotations that stand for a table (an optimizer, an aggregator, a schedule, a partition), and the pydantic type of that table."""
+class Parts:
+    """The tables that may stand for one parameter of a factory: an optimizer, an aggregator, a schedule, a partition.
+
+    ``parts[hint]`` is the pydantic type of the table that may be written where a parameter has the annotation ``hint``. Types are
+    built when they are first asked for. A kind's own tables are not parts of each other.
+    """
+
+    def __init__(self, kinds: Iterable[Kind], entries: Mapping[str, Mapping[str, Any]]) -> None:
+        self._entries = entries
+        self._kinds = {hint: kind for kind in kinds for hint in kind.stands_for}
+        self._types: dict[str, Any] = {}
+
+    def __contains__(self, hint: Any) -> bool:
+        return isinstance(hint, collections.abc.Hashable) and hint in self._kinds
+
+    def __getitem__(self, hint: Any) -> Any:
+        kind = self._kinds[hint]
+        if kind.name not in self._types:
+            self._types[kind.name] = self._without(kind)._type(kind)
+        return self._types[kind.name]
+
+    def _without(self, kind: Kind) -> Parts:
+        others = [other for other in self._kinds.values() if other.name != kind.name]
+        return Parts(others, self._entries)
+
+    def _type(self, kind: Kind) -> Any:
+        entries = self._entries[kind.name]
+        if kind.shorthand == "number":
+            return number_or_table(
+                [variant(kind, name, entries[name], self, {}) for name in entries]
+            )
+        tables = tagged(kind, entries, self)
+        if kind.shorthand == "name":
+            return nameable(tables, entries)
+        return listable(tables) if kind.join else tables
 
 
 def settings_of(factory: Callable[..., Any]) -> dict[str, Setting]:
     """The named parameters of a factory with resolved annotations."""
-    hints = typing.get_type_hints(factory)
+    hints = typing.get_type_hints(factory, include_extras=True)
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    named = {
-        name: p for name, p in inspect.signature(factory).parameters.items() if p.kind in kinds
+    parameters = inspect.signature(factory).parameters.values()
+    return {
+        parameter.name: _setting(hints.get(parameter.name, Any), parameter.default)
+        for parameter in parameters
+        if parameter.kind in kinds
     }
-    return {name: Setting(hints.get(name, Any), p.default) for name, p in named.items()}
+
+
+def _setting(hint: Any, default: Any) -> Setting:
+    if typing.get_origin(hint) is not Annotated:
+        return Setting(hint, default)
+    plain, *marks = typing.get_args(hint)
+    return Setting(plain, default, tuple(marks))
 
 
 # ------------------------------------------------------------------------------------------------------------------ types
@@ -97,7 +145,7 @@ def settings_of(factory: Callable[..., Any]) -> dict[str, Setting]:
 
 def to_type(hint: Any, parts: Parts) -> Any:
     """The pydantic type of an annotation; ``None`` where a file cannot say it, and something else has to provide it."""
-    if isinstance(hint, collections.abc.Hashable) and hint in parts:
+    if hint in parts:
         return parts[hint]
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint in SCALARS or origin is Literal:
@@ -147,20 +195,14 @@ def optional(kind: Any) -> Any:
     return Annotated[kind | None, said]
 
 
-def schedulable(schedules: dict[str, Any]) -> Any:
-    """A number, or a table whose ``kind`` names a schedule."""
-    variants = [
-        variant(Family("schedule", "kind"), name, factory, {})
-        for name, factory in schedules.items()
-    ]
+def number_or_table(variants: list[type[Settings]]) -> Any:
+    """A number, or one of these tables."""
 
     def pick(value: Any) -> str | None:
         return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", "number")
 
-    members = [
-        Annotated[float, Tag("number")],
-        *(Annotated[v, Tag(tag_of(v)[1])] for v in variants),
-    ]
+    members = [Annotated[float, Tag("number")]]
+    members += [Annotated[variant, Tag(tag_of(variant)[1])] for variant in variants]
     return Annotated[either(members), Discriminator(pick)]
 
 
@@ -189,42 +231,31 @@ def nameable(kind: Any, names: Iterable[str]) -> Any:
 # --------------------------------------------------------------------------------------------------------------- variants
 
 
-class Family(NamedTuple):
-    """How the tables of one registry are told apart, and what they have in common."""
+def variant(kind: Kind, entry_name: str, entry: Any, parts: Parts, extra: Fields) -> type[Settings]:
+    """The table that names one registered factory: ``key = "name"`` and the factory's settings.
 
-    section: str
-    """Used in the schema's names."""
-    key: str
-    """``name`` or ``kind``."""
-    extra: dict[str, Any] = {}
-    """Fields of every variant; they give way to a factory's own."""
-    skip: int = 0
-    """How many of the first parameters somebody else provides."""
-    wired: tuple[str, ...] = ()
-    """The same, by keyword."""
-    join: Callable[..., Any] | None = None
-    """See :class:`Settings`."""
-    later: bool = False
-    """See :class:`Settings`."""
-
-
-def variant(family: Family, tag: str, entry: Any, parts: Parts) -> type[Settings]:
-    """The table that names one registered factory: ``key = "tag"`` and the factory's settings.
+    Args:
+      kind: of the entry.
+      entry_name: the value of the table's key.
+      entry: a registered entry, or a factory.
+      parts: pydantic types of the tables that may stand for a parameter.
+      extra: fields of every table of this kind; a factory's own take precedence.
 
     Raises:
-      FedError: where a setting of the factory has the name of the key.
+      FedError: if a setting of the factory has the name of the key.
     """
     factory = getattr(entry, "factory", entry)
-    fields = fields_of(factory, parts, family.skip, family.wired)
+    fields = fields_of(factory, parts, kind.provided, kind.wired)
     require(
-        family.key not in fields,
-        f"a {family.section} has no setting of this name",
-        got=repr(family.key),
-        fix=f"rename it in {tag!r}",
+        kind.key not in fields,
+        f"a {kind.name} has no setting of this name",
+        got=repr(kind.key),
+        fix=f"rename it in {entry_name!r}",
     )
-    fixed = {family.key: (Literal[tag], Field(description=f"which {family.section}"))}
-    model = table(f"{family.section}_{tag}", factory, fixed | family.extra | fields)
-    model.join, model.later = family.join and staticmethod(family.join), family.later
+    fixed = {kind.key: (Literal[entry_name], Field(description=f"which {kind.name}"))}
+    model = table(f"{kind.name}_{entry_name}", factory, fixed | extra | fields)
+    model.join = kind.join and staticmethod(kind.join)
+    model.later = kind.deferred
     return model
 
 
@@ -237,14 +268,17 @@ def table(title: str, factory: Any, fields: dict[str, Any]) -> type[Settings]:
 
 def fields_of(
     factory: Callable[..., Any], parts: Parts, skip: int = 0, wired: tuple[str, ...] = ()
-) -> dict[str, Any]:
+) -> Fields:
     """Pydantic fields of the settings that a file can say. Others are wired, or keep their defaults."""
     described = arguments(factory)
     fields = {}
     for name, setting in list(settings_of(factory).items())[skip:]:
         kind = to_type(setting.hint, parts)
-        if kind is not None and name not in wired:
-            fields[name] = (kind, _field(setting.default, described.get(name)))
+        if kind is None or name in wired:
+            continue
+        for mark in setting.marks:
+            kind = Annotated[kind, mark]
+        fields[name] = (kind, _field(setting.default, described.get(name)))
     return fields
 
 
@@ -255,13 +289,15 @@ def _field(default: Any, description: str | None) -> Any:
     return Field(default if plain else None, validate_default=plain, description=description)
 
 
-def tagged(family: Family, registry: dict[str, Any], parts: Parts) -> Any:
-    """The union of all entries of a registry, told apart by the family's key."""
-    variants = [variant(family, tag, entry, parts) for tag, entry in registry.items()]
+def tagged(
+    kind: Kind, entries: Mapping[str, Any], parts: Parts, extra: Fields | None = None
+) -> Any:
+    """The union of the tables of all entries of a kind, told apart by the kind's key."""
+    variants = [variant(kind, name, entry, parts, extra or {}) for name, entry in entries.items()]
     return (
         variants[0]
         if len(variants) == 1
-        else Annotated[either(variants), Field(discriminator=family.key)]
+        else Annotated[either(variants), Field(discriminator=kind.key)]
     )
 
 

@@ -6,12 +6,12 @@ import json
 import math
 from typing import Any
 
-from fedjax_sim.experiments.config.model import Registries, registries, run_model
+from fedjax_sim.experiments.config.model import Entries, entries_by_kind, run_model
 
 
-def schema(known: Registries | None = None) -> dict[str, Any]:
-    """The schema of everything that :func:`fedjax_sim.experiments.config.load` accepts, from the registries."""
-    made = _tidy(run_model(known or registries()).model_json_schema())
+def schema(known: Entries | None = None) -> dict[str, Any]:
+    """The schema of everything that :func:`fedjax_sim.experiments.config.load` accepts."""
+    made = _tidy(run_model(known or entries_by_kind()).model_json_schema())
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "fedjax_sim run",
@@ -19,8 +19,8 @@ def schema(known: Registries | None = None) -> dict[str, Any]:
     }
 
 
-def schema_text(known: Registries | None = None) -> str:
-    """The schema as text, the same for equal registries."""
+def schema_text(known: Entries | None = None) -> str:
+    """The schema as text, the same for equal entries."""
     return json.dumps(schema(known), indent=1, allow_nan=False) + "\n"
 
 

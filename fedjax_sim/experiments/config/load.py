@@ -11,7 +11,7 @@ from pydantic import ValidationError, create_model
 from fedjax_sim.experiments.config import construct, messages
 from fedjax_sim.experiments.config.assemble import assemble
 from fedjax_sim.experiments.config.fields import NONE, Settings
-from fedjax_sim.experiments.config.model import Registries, registries, run_model
+from fedjax_sim.experiments.config.model import Entries, entries_by_kind, run_model
 from fedjax_sim.experiments.config.toml import ConfigErrors, Document, read
 
 
@@ -22,23 +22,21 @@ class Config(NamedTuple):
     run: Any
 
 
-def load(
-    path: str | Path, overrides: Sequence[str] = (), known: Registries | None = None
-) -> Config:
+def load(path: str | Path, overrides: Sequence[str] = (), known: Entries | None = None) -> Config:
     """Reads and checks a configuration file; no data are loaded where nothing is wrong.
 
     Args:
       path: a TOML file.
       overrides: ``key.sub=value``, in order.
-      known: what can be named in the file; the package's registries by default.
+      known: what can be named in the file; everything registered by default.
 
     Raises:
       ConfigErrors: with all problems, one per line.
     """
-    return resolve(read(path, overrides), known or registries())
+    return resolve(read(path, overrides), known or entries_by_kind())
 
 
-def resolve(document: Document, known: Registries) -> Config:
+def resolve(document: Document, known: Entries) -> Config:
     """The second half of :func:`load`, for a document that was read before."""
     model = run_model(known)
     try:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from fedjax_sim.core.errors import sentence, shorten, suggest
 from fedjax_sim.experiments.config.fields import NONE, Settings, tag_of
+from fedjax_sim.experiments.config.renamed import new_entry, new_key
 from fedjax_sim.experiments.config.toml import Document, located
 
 MOST = 100
@@ -176,6 +177,11 @@ _LIMITS = {
 
 
 def _unknown(place: Place, document: Document, known: list[str]) -> str:
+    renamed = new_key(place.key)
+    if renamed is not None:
+        return sentence(
+            "this key has a new name", got=show(place.raw), fix=f"write {renamed} instead"
+        )
     table, name = place.table, place.key.split(".")[-1]
     siblings = list(table.model_fields) if table else []
     key, tag = tag_of(table) if table else ("", "")
@@ -210,6 +216,11 @@ def _tag(place: Place) -> str:
     """A missing or unknown ``name`` or ``kind``. Pydantic reports it at the table."""
     options, key = [tag_of(t)[1] for t in tables(place.hint)], _tag_key(place)
     tag = place.raw.get(key) if isinstance(place.raw, dict) else place.raw
+    renamed = new_entry(place.key.removesuffix(f".{key}"), tag)
+    if renamed is not None:
+        return sentence(
+            "this name has changed", got=show(tag), fix=f'write {key} = "{renamed}" instead'
+        )
     what = f"unknown {key}" if tag is not None else f"missing {key}"
     return sentence(
         what,

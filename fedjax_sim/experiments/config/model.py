@@ -1,68 +1,60 @@
-"""The whole configuration of a run as one pydantic model, generated from the registries."""
+"""The whole configuration of a run as one pydantic model, generated from the registry."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+import importlib
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from fedjax_sim.core import registry
 from fedjax_sim.core.errors import require
+from fedjax_sim.core.types import MAY_CHANGE_ON_RESUME
 from fedjax_sim.experiments.config.fields import (
     NONE,
-    Family,
+    Fields,
     Parts,
     Settings,
     fields_of,
-    listable,
-    nameable,
     optional,
-    schedulable,
     table,
     tagged,
 )
+from fedjax_sim.experiments.plugins import load_plugins
+
+ROOMS = (
+    "data",
+    "data.sources",
+    "models",
+    "optimizers",
+    "aggregators",
+    "samplers",
+    "tasks",
+    "algorithms",
+)
+"""The packages that declare kinds and register this package's own entries."""
 
 
-class Registries(NamedTuple):
-    """What can be named in a file. Each maps a name to a factory, or to an entry that has it as ``.factory``."""
-
-    tasks: dict[str, Any]
-    partitions: dict[str, Any]
-    """``(labels, clients, *, seed, ...) -> parts``; the first two and the seed come from the task."""
-    models: dict[str, Any]
-    algorithms: dict[str, Any]
-    samplers: dict[str, Any]
-    wrappers: dict[str, Any]
-    """Samplers' wrappers: ``(sampler, ...) -> sampler``."""
-    aggregators: dict[str, Any]
-    optimizers: dict[str, Any]
-    schedules: dict[str, Any]
+Entries = Mapping[str, Mapping[str, Any]]
+"""Name of a kind to its entries by name: what a configuration file can name."""
 
 
-def registries() -> Registries:
-    """All registries of the package. Imports JAX."""
-    from fedjax_sim import aggregators, algorithms, data, models, optimizers, samplers, tasks
-
-    return Registries(
-        tasks.REGISTRY,
-        data.PARTITIONS,
-        models.REGISTRY,
-        algorithms.REGISTRY,
-        samplers.REGISTRY,
-        samplers.WRAPPERS,
-        aggregators.REGISTRY,
-        optimizers.REGISTRY,
-        optimizers.SCHEDULES,
-    )
+def entries_by_kind() -> dict[str, Mapping[str, Any]]:
+    """Everything that is registered, by installed plug-ins too. Imports JAX and every room that declares a kind."""
+    for room in ROOMS:
+        importlib.import_module(f"fedjax_sim.{room}")
+    load_plugins()
+    return {name: registry.entries(name) for name in registry.kinds()}
 
 
-MODEL = Family("model", "name", skip=1)
-"""The task says how many outputs a model needs."""
-PARTITION = Family("partition", "kind", skip=2, wired=("seed",), later=True)
+SEED = "of the first model and of all rounds; the data follow from task.seed"
+SHARDS = "a fixed number gives the same bits on any number of devices that divides it"
+DEVICES_PER_CLIENT = "devices that one client's model is spread over; it divides them"
+STOP = "early stopping; absent: all rounds"
 
 Count = Annotated[int, Field(ge=1)]
 """How many of something there must be."""
-OptionalCount: Any = optional(Count)
-OptionalBound: Any = optional(float)
 
 
 class Evaluation(Settings):
@@ -80,7 +72,7 @@ class Checkpoint(Settings):
         default=50, ge=1, description="rounds between checkpoints; the last round is always saved"
     )
     keep: int = Field(default=3, ge=1, description="how many of the newest checkpoints stay")
-    keep_every: OptionalCount = Field(
+    keep_every: optional(Count) = Field(  # type: ignore[valid-type]
         default=None, description="besides these, checkpoints of each so many rounds stay"
     )
 
@@ -89,10 +81,10 @@ class Stop(Settings):
     """When the run may end early."""
 
     metric: str = Field(default="test/accuracy", description="a number that metrics.jsonl records")
-    at_least: OptionalBound = Field(
+    at_least: optional(float) = Field(  # type: ignore[valid-type]
         default=None, description="the run ends once the metric has reached this"
     )
-    at_most: OptionalBound = Field(
+    at_most: optional(float) = Field(  # type: ignore[valid-type]
         default=None, description="the run ends once the metric has come down to this"
     )
 
@@ -108,87 +100,61 @@ class Stop(Settings):
         return self
 
 
-def run_model(known: Registries) -> type[Settings]:
+def run_model(entries: Entries) -> type[Settings]:
     """The model of a whole file."""
     from fedjax_sim.data.batching import local_work
     from fedjax_sim.engine.nonfinite import guard
 
-    parts = parts_of(known)
-    engine = fields_of(_engine(), parts) | {
-        "devices": (optional(Count), Field(None, description="how many; by default all")),
-        "shards": (
-            optional(Count),
-            Field(
-                None,
-                description="a fixed number gives the same bits on any number of devices that divides it",
-            ),
-        ),
-        "devices_per_client": (
-            Count,
-            Field(1, description="devices that one client's model is spread over; it divides them"),
-        ),
-        "rounds_per_call": (Count, Field(1, description="rounds in one compiled program")),
-    }
-    models = tagged(MODEL._replace(extra=_precision()), known.models, parts)
-    samplers = Family("sampler", "kind", extra=_wrappers(known.wrappers, parts))
+    parts = parts_of(entries)
     fields = {
-        "seed": (
-            int,
-            Field(
-                0,
-                ge=0,
-                lt=2**32,
-                description="of the first model and of all rounds; the data follow from task.seed",
-            ),
-        ),
-        "rounds": (int, Field(100, ge=1, description="communication rounds")),
-        "task": (
-            tagged(Family("task", "name"), known.tasks, parts),
-            Field(description="the data, and what is learned from it"),
-        ),
-        "model": (optional(models), Field(None, description="instead of the task's own")),
-        "algorithm": (
-            tagged(Family("algorithm", "name"), known.algorithms, parts),
-            Field(description="how clients and server learn"),
-        ),
-        "sampler": (
-            tagged(samplers, known.samplers, parts),
-            Field(description="who takes part in a round"),
-        ),
+        "seed": (int, Field(0, ge=0, lt=2**32, description=SEED)),
+        "rounds": _may_change(int, Field(100, ge=1, description="communication rounds")),
+        "task": _named("task", entries, parts),
+        "model": _named("model", entries, parts, _precision(), required=False),
+        "algorithm": _named("algorithm", entries, parts),
+        "sampler": _named("sampler", entries, parts, _wrappers(entries, parts)),
         "local_work": _section("local_work", local_work, fields_of(local_work, parts)),
-        "engine": _section("engine", _engine(), engine),
-        "guard": _section("guard", guard, fields_of(guard, parts)),
-        "evaluation": (Evaluation, Field(default_factory=lambda: Evaluation())),
-        "checkpoint": (Checkpoint, Field(default_factory=lambda: Checkpoint())),
-        "stop": (optional(Stop), Field(None, description="early stopping; absent: all rounds")),
+        "engine": _may_change(*_section("engine", _engine(), _engine_fields(parts))),
+        "guard": _may_change(*_section("guard", guard, fields_of(guard, parts))),
+        "evaluation": _may_change(Evaluation, Field(default_factory=Evaluation)),
+        "checkpoint": _may_change(Checkpoint, Field(default_factory=Checkpoint)),
+        "stop": _may_change(optional(Stop), Field(None, description=STOP)),
     }
     return table("Run", run_model, fields)
 
 
-def parts_of(known: Registries) -> Parts:
-    """Tables that stand for one argument of a factory: schedules, optimizers, aggregators and partitions."""
-    import optax
+def parts_of(entries: Entries) -> Parts:
+    """The tables that may stand for one parameter of a factory."""
+    return Parts(registry.kinds().values(), entries)
 
-    from fedjax_sim import aggregators, optimizers
-    from fedjax_sim.core.types import Aggregator
-    from fedjax_sim.data import Partition
 
-    parts: Parts = {"schedule": schedulable(known.schedules)}
-    optimizer = listable(
-        tagged(Family("optimizer", "kind", join=optimizers.chain), known.optimizers, dict(parts))
-    )
-    parts |= {
-        optax.GradientTransformation: optimizer,
-        optax.GradientTransformationExtraArgs: optimizer,
+def _named(
+    kind_name: str,
+    entries: Entries,
+    parts: Parts,
+    extra: Fields | None = None,
+    required: bool = True,
+) -> tuple[Any, Any]:
+    """The section that holds one entry of a kind."""
+    kind = registry.kind(kind_name)
+    tables = tagged(kind, entries[kind_name], parts, extra)
+    if required:
+        return tables, Field(description=kind.meaning)
+    return optional(tables), Field(None, description=kind.meaning)
+
+
+def _may_change(hint: Any, field: Any) -> tuple[Any, Any]:
+    """A section, or a setting, that does not decide what the rounds compute."""
+    return Annotated[hint, MAY_CHANGE_ON_RESUME], field
+
+
+def _engine_fields(parts: Parts) -> Fields:
+    return fields_of(_engine(), parts) | {
+        "devices": (optional(Count), Field(None, description="how many; by default all")),
+        "shards": (optional(Count), Field(None, description=SHARDS)),
+        "devices_per_client": (Count, Field(1, description=DEVICES_PER_CLIENT)),
+        "rounds_per_call": (Count, Field(1, description="rounds in one compiled program")),
     }
-    parts |= {
-        Aggregator: listable(
-            tagged(
-                Family("aggregator", "kind", join=aggregators.chain), known.aggregators, dict(parts)
-            )
-        )
-    }
-    return parts | {Partition: nameable(tagged(PARTITION, known.partitions, {}), known.partitions)}
 
 
 def _engine() -> Any:
@@ -215,22 +181,24 @@ def _precision() -> dict[str, Any]:
     }
 
 
-def _wrappers(wrappers: dict[str, Any], parts: Parts) -> dict[str, Any]:
-    """One optional field for each wrapper: a table of its settings, or its first setting alone."""
-    fields = {}
-    for name, factory in wrappers.items():
-        own = fields_of(factory, parts)
-        model, first = table(f"sampler_{name}", factory, own), next(iter(own))
+def _wrappers(entries: Entries, parts: Parts) -> Fields:
+    """One optional field for each wrapper of samplers: a table of its settings, or its first setting alone."""
+    kinds = [kind for kind in registry.kinds().values() if kind.wraps == "sampler"]
+    return {
+        name: _wrapper(kind, name, getattr(entry, "factory", entry), parts)
+        for kind in kinds
+        for name, entry in entries[kind.name].items()
+    }
 
-        def short(value: Any, first: str = first) -> Any:
-            return (
-                value
-                if isinstance(value, dict | Settings) or value in (None, NONE)
-                else {first: value}
-            )
 
-        kind = Annotated[
-            model, BeforeValidator(short, json_schema_input_type=own[first][0] | model)
-        ]
-        fields[name] = (optional(kind), Field(None, description=model.__doc__))
-    return fields
+def _wrapper(kind: registry.Kind, name: str, factory: Any, parts: Parts) -> tuple[Any, Any]:
+    fields = fields_of(factory, parts, kind.provided, kind.wired)
+    model = table(f"{kind.wraps}_{name}", factory, fields)
+    first = next(iter(fields))
+
+    def expand(value: Any) -> Any:
+        is_table = isinstance(value, dict | Settings)
+        return value if is_table or value in (None, NONE) else {first: value}
+
+    expanded = BeforeValidator(expand, json_schema_input_type=fields[first][0] | model)
+    return optional(Annotated[model, expanded]), Field(None, description=model.__doc__)
