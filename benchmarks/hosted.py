@@ -239,18 +239,20 @@ def supplying(waited: list[float], ahead: bool) -> Iterator[None]:
     make = program.make_cohort_loader
 
     def watched(*given: Any) -> Any:
-        supplier = make(*given)
+        loader = make(*given)
+        take_now = loader.take
 
         def take(state: Any) -> Any:
             jax.block_until_ready(state)
             begun = time.perf_counter()
-            parcel = supplier.take(state)
+            loaded = take_now(state)
             waited.append(time.perf_counter() - begun)
-            return parcel
+            return loaded
 
-        return supplier._replace(
-            take=take, prepare=supplier.prepare if ahead else lambda state: None
-        )
+        loader.take = take
+        if not ahead:
+            loader.prepare = lambda state: None
+        return loader
 
     program.make_cohort_loader = watched
     try:

@@ -117,7 +117,8 @@ def test_a_state_of_another_round_is_refused():
     first = made.logical(made.init(START))
     made.run(made.place(first))
     with pytest.raises(
-        FedError, match=r"another round: got that of round 1 for a state of round 0; "
+        FedError,
+        match=r"the same round: got client memory from round 1, but a state from round 0; ",
     ):
         made.run(made.place(first))
 

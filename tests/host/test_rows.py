@@ -7,7 +7,8 @@ import pytest
 from vaults import BLANK, CLIENTS, LIKE, filled, holds, put, row, rows, some
 
 from fedjax_sim.core.errors import FedError
-from fedjax_sim.engine.host.rows import open_vault, slots
+from fedjax_sim.engine.host.rows import open_vault
+from fedjax_sim.engine.host.rows.slots import PAGE, SlotTable
 
 # --------------------------------------------------------------------------------------------------------------- the model
 
@@ -133,13 +134,11 @@ def test_a_hundred_million_clients_cost_what_takes_part(tmp_path):
 
 
 def test_neighbours_share_a_page_of_the_directory():
-    ledger = slots.open_ledger(10**8)
-    slots.grow(ledger, 160)
-    slots.commit(
-        ledger, np.arange(320, 480)[::-1], slots.take(ledger, 160), np.zeros(160, np.uint32)
-    )
-    assert ledger.used == 1 + 160 // slots.PAGE
-    assert slots.find(ledger, np.array([479, 320, 319, 480])).tolist() == [0, 159, -1, -1]
+    table = SlotTable(10**8)
+    table.grow(160)
+    table.commit(np.arange(320, 480)[::-1], table.take(160), np.zeros(160, np.uint32))
+    assert table.used == 1 + 160 // PAGE
+    assert table.find(np.array([479, 320, 319, 480])).tolist() == [0, 159, -1, -1]
 
 
 def test_calls_of_several_threads_take_turns(tmp_path):
@@ -246,11 +245,11 @@ def test_mistakes_change_nothing(tmp_path):
     mistakes = {
         "twice at once": ([3, 3], new),
         "must not be negative": ([3, -1], new),
-        "by their numbers": ([3.0, 4.0], new),
+        "by their ids": ([3.0, 4.0], new),
         "at c: got float64": ([3, 4], {**new, "c": new["c"].astype(np.float64)}),
         "at c: got float32.2, 6.": ([3, 4], {**new, "c": new["c"][:, 1:]}),
         r"give float32\[3, 7\]": ([3, 4, 5], new),
-        "not of the vault's tree": ([3, 4], {"c": new["c"]}),
+        "do not have the tree structure of the row store": ([3, 4], {"c": new["c"]}),
     }
     for words, given in mistakes.items():
         with pytest.raises(FedError, match=words):

@@ -2,6 +2,7 @@ import threading
 import time
 from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +76,11 @@ def vault(tmp_path):
     vault.close()
 
 
+def altered(vault, **methods):
+    """The vault with another ``read`` or ``write``."""
+    return SimpleNamespace(**{"read": vault.read, "write": vault.write, **methods})
+
+
 def rows(count, value=1):
     return {"a": np.full((count, 3), float(value)), "b": np.full(count, value, np.int32)}
 
@@ -87,7 +93,7 @@ def test_rows_that_are_out_are_not_read_and_calls_do_not_wait(vault):
         assert gate.wait(20)
         return vault.read(ids)
 
-    line = open_pipeline(vault._replace(read=slow), CLIENTS)
+    line = open_pipeline(altered(vault, read=slow), CLIENTS)
     line.prefetch([1, 2, 3])
     gate.set()
     line.take()
@@ -110,7 +116,7 @@ def test_rows_that_are_still_out_are_not_given(vault):
     line.take()
     line.prefetch([2, 3])
     for _ in range(2):
-        with pytest.raises(FedError, match=r"rows are out: got \[2\]; deliver"):
+        with pytest.raises(FedError, match=r"still in use: got \[2\]; deliver"):
             line.take()
     line.deliver([2], rows(1))
     assert line.take()["b"].tolist() == [1, 0]
@@ -129,7 +135,7 @@ def test_what_could_not_be_read_is_told_once(vault):
     def failing(ids):
         raise FedError("the row is damaged")
 
-    line = open_pipeline(vault._replace(read=failing), CLIENTS)
+    line = open_pipeline(altered(vault, read=failing), CLIENTS)
     line.prefetch([1])
     with pytest.raises(FedError, match="the row is damaged"):
         line.take()
@@ -149,7 +155,7 @@ def test_what_could_not_be_read_harms_nothing_that_is_delivered(vault):
         assert gate.wait(20)
         raise FedError("the row is damaged")
 
-    line = open_pipeline(vault._replace(read=failing), CLIENTS)
+    line = open_pipeline(altered(vault, read=failing), CLIENTS)
     line.prefetch([1, 2])
     line.deliver([2, 3], rows(2))
     gate.set()
@@ -167,7 +173,7 @@ def test_what_could_not_be_written_is_refused_until_it_is_delivered_again(vault)
             raise FedError("the disk is full")
         vault.write(ids, new)
 
-    line = open_pipeline(vault._replace(write=write), CLIENTS)
+    line = open_pipeline(altered(vault, write=write), CLIENTS)
     line.prefetch([1, 2, CLIENTS])
     line.take()
     line.prefetch([2, 3])
@@ -193,7 +199,7 @@ def test_a_round_waits_for_reading_and_not_for_writing(vault):
         assert gate.wait(20)
         vault.write(ids, new)
 
-    line = open_pipeline(vault._replace(write=write), CLIENTS)
+    line = open_pipeline(altered(vault, write=write), CLIENTS)
     line.prefetch([1, 2])
     line.take()
     line.prefetch([2, 3])
@@ -231,7 +237,7 @@ def test_wait_leaves_nothing_in_the_air_and_close_tells_what_nobody_heard(vault)
         time.sleep(0.05)
         vault.write(ids, new)
 
-    line = open_pipeline(vault._replace(write=slow), CLIENTS)
+    line = open_pipeline(altered(vault, write=slow), CLIENTS)
     for value in range(1, 4):
         line.deliver([5], rows(1, value))
     line.wait()

@@ -1,7 +1,8 @@
-"""Client memory that stays on the host: the rows of a round's clients are lent to the devices, and put away behind the next round.
+"""Client memory that stays on the host: a round's rows are copied to the devices, and written back
+while the next round runs.
 
-The state of such a program has no memory of its own: the vault is where it is, and a vault is at one round at a time. Checkpoints hold a
-description of the vault's snapshot in its place.
+The state of such a program has no memory of its own: the row store holds it, and it is of one round
+at a time. Checkpoints hold a description of the row store's snapshot in its place.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,258 +23,307 @@ from fedjax_sim.core.errors import FedError, fail, require
 from fedjax_sim.core.types import Outcome, PyTree, RoundState
 from fedjax_sim.engine.devices.backends import Backend
 from fedjax_sim.engine.host.examples import CohortLoader, LoadedCohort, SampledCohort
-from fedjax_sim.engine.host.rows import Description, Pipeline, Vault, open_pipeline, open_vault
+from fedjax_sim.engine.host.rows import (
+    Description,
+    RowPrefetcher,
+    RowStore,
+    open_pipeline,
+    open_vault,
+)
 from fedjax_sim.engine.nonfinite import NonFinitePolicy
 from fedjax_sim.engine.plan import Plan
 
 
-class HostMemory(NamedTuple):
-    """A program's client memory on the host. Made by :func:`make_host_memory`."""
-
-    use: Callable[[str | Path], None]
-    """``folder -> None``: where it is kept; a temporary folder otherwise. To be called before a first state is made."""
-    begin: Callable[[PyTree], None]
-    """``row -> None``: nobody remembers more than this row, that of a client before its first round."""
-    fetch: Callable[[RoundState, SampledCohort], PyTree]
-    """``(state, order) -> memory``: the rows of the clients of the round after this state, on the devices."""
-    prefetch: Callable[[SampledCohort | None], None]
-    """``next order -> None``: whose rows are wanted next, if known, while a round has begun; reading them need not wait for it."""
-    store: Callable[[SampledCohort, PyTree], None]
-    """``(order, memory) -> None``: what a round that has begun will leave."""
-    cancel: Callable[[], None]
-    """``() -> None``: the round that rows were lent to did not come about."""
-    fetch_to_devices: Callable[[Any], PyTree]
-    """``ids int64[D * k] -> memory``: their rows, up to date, on the devices in turn, to be looked at."""
-    read: Callable[[Any], PyTree]
-    """``ids int64[k] -> memory [k, ...]``: the same, on the host."""
-    snapshot: Callable[[], Description]
-    """``() -> description`` of what everybody remembers now, safe on disk; to be kept with the checkpoint of this round."""
-    restore: Callable[[Description], None]
-    """``description -> None``: everybody remembers what they did then."""
-    retain: Callable[[Iterable[int]], None]
-    """``rounds -> None``: snapshots of other rounds are dropped."""
-
-
-@dataclasses.dataclass
-class _Shelf:
-    """The one mutable thing here."""
-
-    plan: Plan
-    backend: Backend
-    clients: int
-    folder: Path | None = None
-    """Where it was asked to be."""
-    vault: Vault | None = None
-    pipeline: Pipeline | None = None
-    held: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
-    """Lets go of all that is open."""
-    round: int = 0
-    """Rounds whose results are in the vault or on their way there."""
-    asked: np.ndarray | None = None
-    """The clients whose rows are being read ahead."""
-
-
 def make_host_memory(plan: Plan, backend: Backend, clients: int) -> HostMemory:
-    """Memory of so many clients (N), for a program on these devices."""
+    """Creates the client memory of a program. It is not initialised: see :meth:`HostMemory.begin`.
+
+    Args:
+      plan: whose devices train the clients.
+      backend: of that plan.
+      clients: N.
+
+    Raises:
+      FedError: if the program runs on several processes.
+    """
     require(
         len(plan.local_devices) == len(plan.devices),
         "client memory on the host needs a single process",
         got="several",
         fix="use engine.client_memory = 'device'",
+        setting="engine.client_memory",
     )
-    shelf = _Shelf(plan, backend, clients)
-    weakref.finalize(shelf, shelf.held.close)
-    actions: tuple[Any, ...] = (
-        _use,
-        _begin,
-        _lend,
-        _expect,
-        _put_away,
-        _forget,
-        _show,
-        _read,
-        _snapshot,
-        _restore,
-        _retain,
-    )
-    return HostMemory(*(partial(action, shelf) for action in actions))
+    return HostMemory(plan, backend, clients)
 
 
-def _use(shelf: _Shelf, folder: str | Path) -> None:
-    _shut(shelf)
-    shelf.folder = Path(folder)
+class HostMemory:
+    """A program's client memory on the host, created by :func:`make_host_memory`. Not thread-safe.
+
+    A round calls :meth:`fetch`, then :meth:`prefetch` for the next cohort once it runs, then
+    :meth:`store`, or :meth:`cancel` if the round failed.
+
+    Attributes:
+      round: rounds whose results are in the row store or on their way there.
+    """
+
+    def __init__(self, plan: Plan, backend: Backend, clients: int) -> None:
+        self.plan = plan
+        self.backend = backend
+        self.clients = clients
+        self.round = 0
+        self._folder: Path | None = None  # chosen by the user
+        self._rows: RowStore | NoRows | None = None
+        self._prefetcher: RowPrefetcher | None = None
+        self._prefetched: np.ndarray | None = None  # the clients whose rows are being read ahead
+        self._resources = contextlib.ExitStack()
+        weakref.finalize(self, self._resources.close)
+
+    def __enter__(self) -> HostMemory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Writes what is on its way, and releases the folder; a temporary one is removed."""
+        self._resources.close()
+        self._prefetcher = None
+        self._rows = None
+
+    def use(self, folder: str | Path) -> None:
+        """Sets the folder of the rows; a temporary folder otherwise. To be called before
+        ``program.init``."""
+        self.close()
+        self._folder = Path(folder)
+
+    def begin(self, row: PyTree) -> None:
+        """Initialises the memory: every client has this row.
+
+        Args:
+          row: one client's memory before its first round, numpy arrays.
+        """
+        self.close()
+        folder = self._folder
+        if folder is None:
+            folder = Path(tempfile.mkdtemp(prefix="fedjax_sim-memory-"))
+            self._resources.callback(shutil.rmtree, folder, ignore_errors=True)
+        has_leaves = bool(jax.tree.leaves(row))
+        self._rows = open_vault(folder, row, self.clients) if has_leaves else NoRows(row)
+        self._resources.callback(self._rows.close)
+        self._restart(0)
+
+    def fetch(self, state: RoundState, cohort: SampledCohort) -> PyTree:
+        """Returns the rows of a round's clients on the devices.
+
+        Args:
+          state: the state before the round.
+          cohort: who takes part.
+
+        Returns:
+          The memory of every place in the shards, device by device.
+
+        Raises:
+          FedError: if the rows are those of another round than the state.
+        """
+        at = int(np.asarray(state.round))
+        ids = clients_in_shard_order(cohort)
+        require(
+            at == self.round,
+            "client memory and state must be from the same round",
+            got=f"client memory from round {self.round}, but a state from round {at}",
+            fix=f"continue from the state of round {self.round}, "
+            f"or restore a checkpoint of round {at}",
+        )
+        if self._prefetched is not None and not np.array_equal(self._prefetched, ids):
+            self._restart(at)
+        prefetcher = self._open_prefetcher()
+        if self._prefetched is None:
+            prefetcher.prefetch(ids)
+        self._prefetched = None
+        return self._to_devices(prefetcher.take())
+
+    def prefetch(self, following: SampledCohort | None) -> None:
+        """Begins to read the rows of the next round's clients, while a round runs.
+
+        Args:
+          following: the next cohort, if it is known already.
+        """
+        if following is not None:
+            self._prefetched = clients_in_shard_order(following)
+            self._open_prefetcher().prefetch(self._prefetched)
+
+    def store(self, cohort: SampledCohort, memory: PyTree) -> None:
+        """Writes the rows that a round returns, once it is over, and counts the round.
+
+        Args:
+          cohort: who takes part in the round.
+          memory: their rows on the devices, as :meth:`fetch` gave them out.
+        """
+        if self.plan.backend == "pmap":
+            memory = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), memory)
+        self._open_prefetcher().deliver(clients_in_shard_order(cohort), memory)
+        self.round += 1
+
+    def cancel(self) -> None:
+        """Discards the round that rows were fetched for: the memory is as it was before."""
+        self._restart(self.round)
+
+    def fetch_to_devices(self, ids: Any) -> PyTree:
+        """Returns clients' rows, up to date, on the devices in equal blocks.
+
+        Args:
+          ids: int64[D * k] for D replicas.
+        """
+        return self._to_devices(self.read(ids))
+
+    def read(self, ids: Any) -> PyTree:
+        """Returns clients' rows ``[k, ...]``, up to date, on the host.
+
+        Args:
+          ids: int64[k].
+        """
+        self._open_prefetcher().wait()
+        return self._open_rows().read(ids)
+
+    def snapshot(self) -> Description:
+        """Saves a snapshot of all rows durably.
+
+        Returns:
+          Its description, ready for JSON, to be kept in the metadata of this round's checkpoint.
+        """
+        self._open_prefetcher().wait()
+        return self._open_rows().snapshot(self.round)
+
+    def restore(self, description: Description) -> None:
+        """Restores all rows, and the round, of a snapshot.
+
+        Args:
+          description: what :meth:`snapshot` returned.
+        """
+        valid = isinstance(description, dict) and isinstance(description.get("round"), int)
+        require(
+            valid,
+            "this does not describe a snapshot of client memory",
+            got=description,
+            fix="restore another checkpoint",
+        )
+        self._open_rows().restore(description)
+        self._restart(int(description["round"]))
+
+    def retain(self, rounds: Iterable[int]) -> None:
+        """Removes the snapshots of all other rounds."""
+        self._open_rows().keep(rounds)
+
+    def _to_devices(self, rows: PyTree) -> PyTree:
+        leaves, structure = jax.tree.flatten(rows)
+        if not leaves:
+            return rows
+        splits = (np.split(np.ascontiguousarray(leaf), self.plan.replicas) for leaf in leaves)
+        blocks = [jax.tree.unflatten(structure, block) for block in zip(*splits, strict=True)]
+        return self.backend.deal(blocks, memory=True)
+
+    def _restart(self, round: int) -> None:
+        """Replaces the prefetcher by one without work in progress."""
+        if self._prefetcher is not None:
+            _close_quietly(self._prefetcher)
+        self._prefetcher = open_pipeline(self._open_rows(), self.clients)
+        self.round = round
+        self._prefetched = None
+        self._resources.callback(_close_quietly, self._prefetcher)
+
+    def _open_rows(self) -> RowStore | NoRows:
+        return self._rows if self._rows is not None else _not_initialised()
+
+    def _open_prefetcher(self) -> RowPrefetcher:
+        return self._prefetcher if self._prefetcher is not None else _not_initialised()
 
 
-def _begin(shelf: _Shelf, row: PyTree) -> None:
-    _shut(shelf)
-    folder = shelf.folder
-    if folder is None:
-        folder = Path(tempfile.mkdtemp(prefix="fedjax_sim-memory-"))
-        shelf.held.callback(shutil.rmtree, folder, ignore_errors=True)
-    shelf.vault = open_vault(folder, row, shelf.clients) if jax.tree.leaves(row) else _empty(row)
-    shelf.held.callback(shelf.vault.close)
-    _fresh(shelf, 0)
+class NoRows:
+    """The row store of clients without memory: it keeps the round of a snapshot and nothing
+    else."""
 
+    def __init__(self, row: PyTree) -> None:
+        self.row = row  # has no leaves
 
-def _lend(shelf: _Shelf, state: RoundState, order: SampledCohort) -> PyTree:
-    at, ids = int(np.asarray(state.round)), clients_in_shard_order(order)
-    do = "go on from the state of that round, or restore a checkpoint of this one"
-    require(
-        at == shelf.round,
-        "what clients remember belongs to another round",
-        got=f"that of round {shelf.round} for a state of round {at}",
-        fix=do,
-    )
-    if shelf.asked is not None and not np.array_equal(shelf.asked, ids):
-        _fresh(shelf, at)
-    pipeline = _line(shelf)
-    if shelf.asked is None:
-        pipeline.prefetch(ids)
-    shelf.asked = None
-    return _deal(shelf, pipeline.take())
+    def read(self, ids: Any) -> PyTree:  # noqa: ARG002
+        """Returns the row without leaves."""
+        return self.row
 
+    def write(self, ids: Any, rows: PyTree) -> None:
+        """Writes nothing."""
 
-def _expect(shelf: _Shelf, following: SampledCohort | None) -> None:
-    if following is not None:
-        shelf.asked = clients_in_shard_order(following)
-        _line(shelf).prefetch(shelf.asked)
+    def snapshot(self, round: int) -> Description:
+        """Returns a description that holds the round alone."""
+        return {"round": round}
 
+    def restore(self, description: Description) -> None:
+        """Restores nothing."""
 
-def _put_away(shelf: _Shelf, order: SampledCohort, memory: PyTree) -> None:
-    pipeline, per_device = _line(shelf), shelf.plan.backend == "pmap"
-    pipeline.deliver(
-        clients_in_shard_order(order),
-        jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), memory)
-        if per_device
-        else memory,
-    )
-    shelf.round += 1
+    def keep(self, rounds: Iterable[int]) -> None:
+        """Removes nothing."""
 
-
-def _forget(shelf: _Shelf) -> None:
-    _fresh(shelf, shelf.round)
-
-
-def _show(shelf: _Shelf, ids: Any) -> PyTree:
-    return _deal(shelf, _read(shelf, ids))
-
-
-def _read(shelf: _Shelf, ids: Any) -> PyTree:
-    _line(shelf).wait()
-    return _open(shelf).read(ids)
-
-
-def _deal(shelf: _Shelf, rows: PyTree) -> PyTree:
-    """Rows on the devices, in blocks of equal size."""
-    leaves, structure = jax.tree.flatten(rows)
-    if not leaves:
-        return rows
-    blocks = zip(
-        *(np.split(np.ascontiguousarray(leaf), shelf.plan.replicas) for leaf in leaves), strict=True
-    )
-    return shelf.backend.deal(
-        [jax.tree.unflatten(structure, block) for block in blocks], memory=True
-    )
-
-
-def _snapshot(shelf: _Shelf) -> Description:
-    _line(shelf).wait()
-    return _open(shelf).snapshot(shelf.round)
-
-
-def _restore(shelf: _Shelf, description: Description) -> None:
-    formed = isinstance(description, dict) and isinstance(description.get("round"), int)
-    require(
-        formed,
-        "this does not describe what clients remembered",
-        got=description,
-        fix="go back to another checkpoint",
-    )
-    _open(shelf).restore(description)
-    _fresh(shelf, int(description["round"]))
-
-
-def _retain(shelf: _Shelf, rounds: Iterable[int]) -> None:
-    _open(shelf).keep(rounds)
+    def close(self) -> None:
+        """Releases nothing."""
 
 
 def run_with_host_memory(
-    keeping: HostMemory,
-    supplier: CohortLoader,
-    guard: NonFinitePolicy,
+    memory: HostMemory,
+    loader: CohortLoader,
+    policy: NonFinitePolicy,
     advance: Callable,
     state: RoundState,
-    parcel: LoadedCohort,
+    loaded: LoadedCohort,
 ) -> tuple[RoundState, Outcome]:
-    """A round whose clients' memory the host lends, and puts away behind the next, unless the round is refused."""
-    at, memory = int(np.asarray(state.round)), keeping.fetch(state, parcel.cohort)
+    """Runs one round whose client memory is on the host, and begins to prepare the next.
+
+    Args:
+      memory: of the program; unchanged if the round fails or is rejected.
+      loader: told to pack the next cohort's examples while this round runs.
+      policy: for results that are not finite; if it can reject the round, this function waits until
+        the round is over.
+      advance: the compiled round, ``(state, inputs) -> (state, outcome)``.
+      state: before the round, without memory.
+      loaded: what ``loader`` gave for this round.
+
+    Returns:
+      The state after the round, without memory, and the outcome.
+    """
+    at = int(np.asarray(state.round))
+    rows = memory.fetch(state, loaded.cohort)
     try:
-        after, outcome = advance(dataclasses.replace(state, memory=memory), parcel.inputs)
+        after, outcome = advance(dataclasses.replace(state, memory=rows), loaded.inputs)
     except BaseException:
-        keeping.cancel()
+        memory.cancel()
         raise
-    supplier.prepare(after)
-    keeping.prefetch(parcel.following)
-    if (
-        guard.can_reject and int(np.asarray(after.round)) == at
-    ):  # which takes until the round is over
-        keeping.cancel()
+    loader.prepare(after)
+    memory.prefetch(loaded.following)
+    rejected = policy.can_reject and int(np.asarray(after.round)) == at
+    if rejected:
+        memory.cancel()
     else:
-        keeping.store(parcel.cohort, after.memory)
+        memory.store(loaded.cohort, after.memory)
     return dataclasses.replace(after, memory=()), outcome
 
 
-def clients_in_shard_order(order: SampledCohort) -> np.ndarray:
-    """int64[S * Q], the client of each place in the shards, device by device; N where nobody takes part."""
-    places = np.minimum(order.places.reshape(-1), len(order.roster.id) - 1)
-    here = (order.places.reshape(-1) < len(order.roster.id)) & (order.roster.steps[places] > 0)
-    return np.where(here, order.roster.id[places], order.roster.population).astype(np.int64)
+def clients_in_shard_order(cohort: SampledCohort) -> np.ndarray:
+    """Returns the client of each place in the shards, device by device.
+
+    Returns:
+      int64[S * Q]; N for a place without a client that takes part.
+    """
+    places = cohort.places.reshape(-1)
+    rows = np.minimum(places, len(cohort.roster.id) - 1)
+    present = (places < len(cohort.roster.id)) & (cohort.roster.steps[rows] > 0)
+    return np.where(present, cohort.roster.id[rows], cohort.roster.population).astype(np.int64)
 
 
-def _empty(row: PyTree) -> Vault:
-    """For clients who remember nothing."""
-    return Vault(
-        lambda ids: row, _ignore, lambda round: {"round": round}, _ignore, _ignore, _ignore, dict
-    )
+def _close_quietly(prefetcher: RowPrefetcher) -> None:
+    with contextlib.suppress(FedError):  # about rows that are discarded
+        prefetcher.close()
 
 
-def _ignore(*arguments: Any) -> None:
-    """Does nothing."""
-
-
-def _fresh(shelf: _Shelf, round: int) -> None:
-    """A pipeline with nothing under way."""
-    if shelf.pipeline is not None:
-        _end(shelf.pipeline)
-    shelf.pipeline, shelf.round, shelf.asked = (
-        open_pipeline(_open(shelf), shelf.clients),
-        round,
-        None,
-    )
-    shelf.held.callback(_end, shelf.pipeline)
-
-
-def _shut(shelf: _Shelf) -> None:
-    shelf.held.close()
-    shelf.pipeline = shelf.vault = None
-
-
-def _end(pipeline: Pipeline) -> None:
-    with contextlib.suppress(FedError):  # about rows that nobody wants any more
-        pipeline.close()
-
-
-def _open(shelf: _Shelf) -> Vault:
-    return shelf.vault if shelf.vault is not None else _unmade()
-
-
-def _line(shelf: _Shelf) -> Pipeline:
-    return shelf.pipeline if shelf.pipeline is not None else _unmade()
-
-
-def _unmade() -> Any:
+def _not_initialised() -> Any:
     fail(
-        "nobody's memory has begun",
-        got="no first state of this program",
-        fix="call program.init first, also before going on from a checkpoint",
+        "client memory is not initialised",
+        got="no state from program.init",
+        fix="call program.init before program.run, also before continuing from a checkpoint",
     )

@@ -1,12 +1,13 @@
-"""Examples that stay on the host: each round's cohort is packed for the devices that train it, while the round before runs.
+"""Examples that stay on the host: each round's cohort is packed for its devices while the round
+before runs.
 
-The host samples the cohort and deals it before the round begins, so each device is brought the examples of its own clients alone, and
-each process reads those of its own devices alone. Buffers come in few sizes, since every size is a program of its own.
+The host samples the cohort and assigns it to shards before the round begins, so each device gets
+the examples of its own clients alone, and each process reads those of its own devices alone.
+Buffers come in few sizes, because every size compiles another program.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,192 +23,254 @@ from fedjax_sim.engine.devices.backends import BLOCKS, WHOLE, Backend
 from fedjax_sim.engine.plan import Plan
 from fedjax_sim.runtime.devices import aligned_empty
 
-SPARE, GROWTH = 1.25, 1.3
-"""The smallest buffer over the expected cohort, and each over the one before it."""
-
-
+SPARE = 1.25
+"""Size of the smallest buffer over that of the expected cohort."""
+GROWTH = 1.3
+"""Size of each buffer over that of the next smaller one."""
 AT_ONCE = 64
-"""Runs of rows that are looked at before the process lets go of them."""
+"""Runs of rows that are read before the process releases their pages of a memory-mapped file."""
 
 
 class SampledCohort(NamedTuple):
-    """Who takes part in a round, and where."""
+    """The clients that take part in a round, and their places in the shards."""
 
     roster: Roster
     sampler: PyTree
-    """The sampler's state after it chose."""
+    """The sampler's state after sampling."""
     places: Array
-    """int32[S, Q], each shard's rows of the roster; C where there is none."""
+    """int32[S, Q], the roster's row at each place of each shard; C at an empty place."""
 
 
 class RoundInputs(NamedTuple):
-    """What the host brings to a round."""
+    """Everything that the host passes to a round besides the state."""
 
     cohort: SampledCohort
     table: Table
-    """On each device that of its own clients."""
+    """On each device the examples of its own clients."""
 
 
 LAYOUT = RoundInputs(WHOLE, BLOCKS)  # type: ignore[arg-type]
-"""How it lies on the devices."""
+"""How the inputs lie on the devices."""
 
 Sample = Callable[[PopulationInfo, Any, Any, PyTree], SampledCohort]
-"""``(info, seed, round, sampler state) -> order``."""
+"""``(info, seed, round, sampler state) -> cohort``."""
 
 
 class LoadedCohort(NamedTuple):
-    """One round's supply, on the devices, and what the host knows of it."""
+    """One round's inputs on the devices, and its cohort on the host."""
 
     inputs: RoundInputs
     cohort: SampledCohort
-    """The supply's, in numpy."""
+    """That of the inputs, numpy arrays."""
     following: SampledCohort | None
-    """The next round's, where it does not hang on how this one goes."""
+    """The next round's cohort, unless it depends on this round's result."""
 
 
-class CohortLoader(NamedTuple):
-    """The host's side of a program's rounds. Made by :func:`make_cohort_loader`."""
+class _Pending(NamedTuple):
+    """A round that is being packed, and the state it is packed for."""
 
-    take: Callable[[RoundState], LoadedCohort]
-    """What the round after this state needs: packed already, or now."""
-    prepare: Callable[[RoundState], None]
-    """Told the state that a round just begun will leave: packs for the round after it, behind."""
+    seed: int
+    round: int
+    sampler: list[Any]
+    """The leaves of the sampler's state."""
+    loaded: Future[LoadedCohort]
 
-
-@dataclasses.dataclass
-class _Desk:
-    """The one mutable thing here: what is being packed, and where."""
-
-    pending: tuple[tuple[int, int, list[Any]], Future[LoadedCohort]] | None = None
-    taken: tuple[int, int] = (0, 0)
-    """Seed and round of the supply taken last."""
-    buffers: list[list[PyTree]] = dataclasses.field(default_factory=lambda: [[], []])
-    """Two sets, one for the round that runs and one for the next."""
+    def is_for(self, seed: int, round: int, sampler: list[Any]) -> bool:
+        return (self.seed, self.round) == (seed, round) and _identical(self.sampler, sampler)
 
 
 def make_cohort_loader(
     sample: Sample, facts: PopulationInfo, data: Population, plan: Plan, backend: Backend
 ) -> CohortLoader:
-    """A supplier of a population's examples.
+    """Creates the loader of a population's examples.
 
     Args:
-      sample: traced.
+      sample: traced, samples a cohort and assigns it to shards.
       facts: its first argument.
-      data: on the host, memory-mapped where it is large.
+      data: on the host, memory-mapped if it is large.
       plan: whose devices and shards.
       backend: of that plan.
     """
-    desk, worker = _Desk(), ThreadPoolExecutor(1, thread_name_prefix="supply")
-    # On a device of this process alone: every process samples, and all of them the same.
-    facts, sampled = jax.device_put(facts, plan.local_devices[0]), jax.jit(sample)
-
-    def ask(seed: int, round: int, sampler: PyTree) -> SampledCohort:
-        return jax.tree.map(
-            np.asarray,
-            sampled(facts, np.uint32(seed), np.int32(round), jax.tree.map(np.asarray, sampler)),
-        )
-
-    def make(seed: int, round: int, sampler: PyTree) -> LoadedCohort:
-        order = ask(seed, round, sampler)
-        hands, width = clients_by_device(order, plan.replicas), order.places.size // plan.replicas
-        capacity = bucket(most_examples(data, hands), data, width)
-        blocks = pack(data, plan, hands, width, capacity, desk.buffers[round % 2])
-        supply = jax.block_until_ready(RoundInputs(backend.share(order), backend.deal(blocks)))
-        return LoadedCohort(
-            supply, order, None if jax.tree.leaves(sampler) else ask(seed, round + 1, sampler)
-        )
-
-    def take(state: RoundState) -> LoadedCohort:
-        # Reading the round waits for the one before, whose buffers are free from then on.
-        seed, round, leaves = (
-            int(np.asarray(state.seed)),
-            int(np.asarray(state.round)),
-            jax.tree.leaves(state.sampler),
-        )
-        (wanted, ready), desk.pending, desk.taken = (
-            desk.pending or (None, None),
-            None,
-            (seed, round),
-        )
-        if wanted and ready:
-            parcel = ready.result()
-            if wanted[:2] == (seed, round) and _same(wanted[2], leaves):
-                return parcel
-        return make(seed, round, state.sampler)
-
-    def prepare(state: RoundState) -> None:
-        seed, round = desk.taken[0], desk.taken[1] + 1
-        desk.pending = (
-            (seed, round, jax.tree.leaves(state.sampler)),
-            worker.submit(make, seed, round, state.sampler),
-        )
-
-    return CohortLoader(take, prepare)
+    return CohortLoader(sample, facts, data, plan, backend)
 
 
-def _same(mine: Sequence[Any], theirs: Sequence[Any]) -> bool:
-    return len(mine) == len(theirs) and all(a is b for a, b in zip(mine, theirs, strict=True))
+class CohortLoader:
+    """Samples cohorts and packs their examples, created by :func:`make_cohort_loader`. Not
+    thread-safe.
+
+    One worker thread packs the next cohort while a round runs. It ends with :meth:`close`, or when
+    the loader is collected.
+    """
+
+    def __init__(
+        self, sample: Sample, facts: PopulationInfo, data: Population, plan: Plan, backend: Backend
+    ) -> None:
+        self.data = data
+        self.plan = plan
+        self.backend = backend
+        # On a device of this process alone: every process samples, all with the same result.
+        self._facts = jax.device_put(facts, plan.local_devices[0])
+        self._sample_jitted = jax.jit(sample)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="supply")
+        self._pending: _Pending | None = None
+        self._taken = (0, 0)  # seed and round of the cohort taken last
+        # Two sets, one for the round that runs and one for the next.
+        self._buffers: list[list[PyTree]] = [[], []]
+
+    def __enter__(self) -> CohortLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Waits for the worker thread and ends it."""
+        self._worker.shutdown()
+        self._pending = None
+
+    def take(self, state: RoundState) -> LoadedCohort:
+        """Returns the inputs of the round after a state: those packed ahead, if they fit the state,
+        else packed now.
+
+        Raises:
+          Exception: the worker's, if packing ahead failed; the next call packs again.
+        """
+        # Reading the round waits for the round before it, whose buffers are free from then on.
+        seed = int(np.asarray(state.seed))
+        round = int(np.asarray(state.round))
+        pending = self._pending
+        self._pending = None
+        self._taken = (seed, round)
+        if pending is not None:
+            loaded = pending.loaded.result()
+            if pending.is_for(seed, round, jax.tree.leaves(state.sampler)):
+                return loaded
+        return self._load(seed, round, state.sampler)
+
+    def prepare(self, state: RoundState) -> None:
+        """Begins to pack the cohort of the round after the running one.
+
+        Args:
+          state: the state that the running round will return. Only its sampler's state is read, by
+            the worker.
+        """
+        seed = self._taken[0]
+        round = self._taken[1] + 1
+        loaded = self._worker.submit(self._load, seed, round, state.sampler)
+        self._pending = _Pending(seed, round, jax.tree.leaves(state.sampler), loaded)
+
+    def _sample(self, seed: int, round: int, sampler: PyTree) -> SampledCohort:
+        on_host = jax.tree.map(np.asarray, sampler)
+        cohort = self._sample_jitted(self._facts, np.uint32(seed), np.int32(round), on_host)
+        return jax.tree.map(np.asarray, cohort)
+
+    def _load(self, seed: int, round: int, sampler: PyTree) -> LoadedCohort:
+        cohort = self._sample(seed, round, sampler)
+        clients = clients_by_device(cohort, self.plan.replicas)
+        width = cohort.places.size // self.plan.replicas
+        capacity = bucket(most_examples(self.data, clients), self.data, width)
+        buffers = self._buffers[round % 2]
+        blocks = pack(self.data, self.plan, clients, width, capacity, buffers)
+        inputs = RoundInputs(self.backend.share(cohort), self.backend.deal(blocks))
+        jax.block_until_ready(inputs)
+        has_state = bool(jax.tree.leaves(sampler))
+        following = None if has_state else self._sample(seed, round + 1, sampler)
+        return LoadedCohort(inputs, cohort, following)
 
 
-# ---------------------------------------------------------------------------------------------------------------- packing
+def _identical(leaves: Sequence[Any], others: Sequence[Any]) -> bool:
+    return len(leaves) == len(others) and all(
+        leaf is other for leaf, other in zip(leaves, others, strict=True)
+    )
 
 
-def clients_by_device(order: SampledCohort, devices: int) -> list[np.ndarray]:
-    """Of each device the clients that it trains: int[k], ascending."""
-    return [device_clients(order.roster, block) for block in np.split(order.places, devices)]
+# ---------------------------------------------------------------------------------------- packing
 
 
-def most_examples(data: Population, hands: Sequence[np.ndarray]) -> int:
-    """Examples of the hand that has most."""
-    return max(int(sizes_of(data, ids).sum()) for ids in hands)
+def clients_by_device(cohort: SampledCohort, devices: int) -> list[np.ndarray]:
+    """Returns the clients that each device trains.
+
+    Args:
+      cohort: numpy arrays.
+      devices: among which its shards are divided equally.
+
+    Returns:
+      int[k] of each device, ascending.
+    """
+    return [device_clients(cohort.roster, block) for block in np.split(cohort.places, devices)]
+
+
+def most_examples(data: Population, clients: Sequence[np.ndarray]) -> int:
+    """Returns the largest number of examples of any device.
+
+    Args:
+      data: the population.
+      clients: int[k] of each device, its clients.
+    """
+    return max(int(sizes_of(data, ids).sum()) for ids in clients)
 
 
 def pack(
     data: Population,
     plan: Plan,
-    hands: Sequence[np.ndarray],
+    clients: Sequence[np.ndarray],
     width: int,
     capacity: int,
     buffers: list[PyTree],
 ) -> list[Table]:
-    """The examples of this process's devices' clients, a table for each device.
+    """Copies the examples of the clients of this process's devices into a table for each device.
 
     Args:
       data: the population.
       plan: whose devices.
-      hands: each device's clients, ascending.
+      clients: int[k] of each device of all processes, its clients, ascending.
       width: places for clients in each table.
       capacity: rows for examples in each table.
-      buffers: of an earlier call whose tables are not needed any more; used again, or replaced where they are of another size.
+      buffers: of an earlier call whose tables are not needed any more; reused, or replaced if they
+        are of another size.
     """
-    mine = [
+    local = [
         number
         for number in range(plan.replicas)
         if plan.devices[number * plan.devices_per_client] in plan.local_devices
     ]
     if not buffers or jax.tree.leaves(buffers[0])[0].shape[0] != capacity:
-        buffers[:] = [_blank((data.x, data.y), capacity) for _ in mine]
+        buffers[:] = [_empty_buffer((data.x, data.y), capacity) for _ in local]
     return [
-        fill(data, hands[number], width, buffer)
-        for number, buffer in zip(mine, buffers, strict=True)
+        fill(data, clients[number], width, buffer)
+        for number, buffer in zip(local, buffers, strict=True)
     ]
 
 
 def device_clients(roster: Roster, places: np.ndarray) -> np.ndarray:
-    """int[k], ascending: the clients that these shards train."""
-    seats = places[places < len(roster.id)]
-    return np.unique(
-        roster.id[seats[(roster.id[seats] < roster.population) & (roster.steps[seats] > 0)]]
-    )
+    """Returns the clients that take part at these places.
+
+    Args:
+      roster: numpy arrays ``[C]``.
+      places: int[...], rows of the roster; C at an empty place.
+
+    Returns:
+      int[k], ascending.
+    """
+    rows = places[places < len(roster.id)]
+    present = (roster.id[rows] < roster.population) & (roster.steps[rows] > 0)
+    return np.unique(roster.id[rows[present]])
 
 
 def sizes_of(data: Population, ids: np.ndarray) -> np.ndarray:
-    """int64[k], examples of these clients."""
+    """Returns the numbers of examples of these clients, int64[k]."""
     return data.offsets[ids + 1] - data.offsets[ids]
 
 
 def bucket(needed: int, data: Population, clients: int) -> int:
-    """Rows of the smallest buffer that holds so many: few sizes serve all rounds, each a little larger than the one before."""
+    """Returns the rows of the smallest buffer that holds ``needed`` examples, of few sizes that
+    serve all rounds.
+
+    Args:
+      needed: examples.
+      data: the population, whose mean size sets the smallest buffer.
+      clients: places for clients.
+    """
     rows = int(data.offsets[-1])
     expected = max(1.0, SPARE * clients * rows / data.clients)
     larger = max(0, math.ceil(math.log(max(needed, 1) / expected, GROWTH)))
@@ -215,7 +278,14 @@ def bucket(needed: int, data: Population, clients: int) -> int:
 
 
 def fill(data: Population, ids: np.ndarray, width: int, buffer: PyTree) -> Table:
-    """The table of these clients, at most ``width`` of them, with the rows in the buffer."""
+    """Copies clients' examples into a buffer and returns the table of them.
+
+    Args:
+      data: the population.
+      ids: int[k], ascending, ``k <= width``.
+      width: places for clients in the table.
+      buffer: ``(x, y)``, with room for all the examples; the table's own from then on.
+    """
     sizes = sizes_of(data, ids)
     ends = np.cumsum(sizes)
     runs = [
@@ -226,35 +296,41 @@ def fill(data: Population, ids: np.ndarray, width: int, buffer: PyTree) -> Table
         _copy(out, leaf, runs)
     spare = (0, width - len(ids))
     x, y = buffer
-    filled: Any = (
-        np.pad(row.astype(np.int32), spare, constant_values=end)
-        for row, end in ((ends - sizes, 0), (sizes, 0), (ids, data.clients))
+    columns: Any = (
+        np.pad(column.astype(np.int32), spare, constant_values=blank)
+        for column, blank in ((ends - sizes, 0), (sizes, 0), (ids, data.clients))
     )
-    return Table(x, y, *filled)
+    return Table(x, y, *columns)
 
 
 def _copy(out: np.ndarray, leaf: np.ndarray, runs: list[tuple[int, int]]) -> None:
-    """Runs of rows, one behind the other, some at a time: where the system keeps a file in large pages, each run brings a whole one."""
+    """Copies runs of rows one behind the other.
+
+    A few at a time: if the system caches a file in large pages, each run brings a whole page into
+    memory.
+    """
     place = 0
     for first in range(0, len(runs), AT_ONCE):
-        with visiting(leaf, some := runs[first : first + AT_ONCE]):
-            for start, stop in some:
-                out[place : (place := place + stop - start)] = leaf[start:stop]
+        batch = runs[first : first + AT_ONCE]
+        with visiting(leaf, batch):
+            for start, stop in batch:
+                end = place + stop - start
+                out[place:end] = leaf[start:stop]
+                place = end
 
 
 def _runs(ids: np.ndarray) -> Iterator[tuple[int, int]]:
-    """First and last place of every run of clients whose numbers, and therefore rows, follow one another."""
+    """Yields the first and last index of every run of consecutive clients, whose rows are
+    consecutive too."""
+    if not len(ids):
+        return iter(())
     breaks = np.flatnonzero(np.diff(ids) != 1)
-    return (
-        zip(
-            np.append(0, breaks + 1).tolist(), np.append(breaks, len(ids) - 1).tolist(), strict=True
-        )
-        if len(ids)
-        else iter(())
-    )
+    firsts = np.append(0, breaks + 1)
+    lasts = np.append(breaks, len(ids) - 1)
+    return zip(firsts.tolist(), lasts.tolist(), strict=True)
 
 
-def _blank(like: PyTree, capacity: int) -> PyTree:
+def _empty_buffer(like: PyTree, capacity: int) -> PyTree:
     return jax.tree.map(
         lambda leaf: aligned_empty(
             (capacity, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)

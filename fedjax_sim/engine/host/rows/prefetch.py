@@ -1,190 +1,220 @@
-"""Rows fetched and put away behind the rounds, with the result of doing everything in order.
+"""Rows read ahead of rounds and written behind them, with the same result as doing everything in
+order.
 
-One worker does what it is told in the order in which it is told, so what it reads is what a sequence of reads and writes would have
-read. Rows that are out with a round are not read: they come with what that round brings back, before it is written.
+One worker thread runs all reads and writes in the order of the calls, so what it reads is what a
+sequence of reads and writes would have read. Rows that a round is using are not read ahead: they
+are copied from what that round delivers, before it is written.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from fedjax_sim.core.errors import require
 from fedjax_sim.core.types import PyTree
-from fedjax_sim.engine.host.rows.store import Vault
+
+NO_CLIENTS = np.zeros(0, np.int64)
 
 
-class Pipeline(NamedTuple):
-    """Reads ahead of rounds and writes behind them, made by :func:`open_pipeline`. To be called from one thread.
+class Rows(Protocol):
+    """The part of a row store that a prefetcher uses."""
 
-    A cohort's rows are *out* from ``take`` until they are delivered. An error of the worker is raised by the next call, once, and that
-    call does nothing else. Where rows could not be read, that cohort is void; what could not be written is refused to later cohorts
-    until it is delivered again.
-    """
+    def read(self, ids: Any) -> PyTree:
+        """Returns the rows ``[k, ...]`` of clients."""
 
-    prefetch: Callable[[Any], None]
-    """``ids int64[k] -> None``: begins to read the rows of the next cohort. One cohort at a time."""
-    deliver: Callable[[Any, PyTree], None]
-    """``(ids int64[k], rows [k, ...]) -> None``: what a round brought back goes to the next cohort's rows, if clients are in both, and
-    to the vault. Arrays of JAX's are waited for by the worker; arrays of numpy's must not change any more."""
-    take: Callable[[], PyTree]
-    """``() -> rows [k, ...]`` of the prefetched ids, up to date, the caller's own. None of them may be out any more. Waits for reading,
-    and not for writing."""
-    wait: Callable[[], None]
-    """``() -> None``: returns when everything delivered is in the vault. To be called before its ``snapshot``."""
-    close: Callable[[], None]
-    """``() -> None``: the same, and the worker ends. The vault stays open."""
+    def write(self, ids: Any, rows: PyTree) -> None:
+        """Writes the rows ``[k, ...]`` of clients."""
 
 
-def open_pipeline(vault: Vault, clients: int) -> Pipeline:
-    """A worker for a vault of so many clients (N). Where the vault is restored, what is under way is void: close this, open another.
+def open_pipeline(store: Rows, clients: int) -> RowPrefetcher:
+    """Starts a worker thread for a row store.
+
+    If the store is restored, reads and writes in progress are invalid: close the prefetcher and
+    open another.
+
+    Args:
+      store: where rows are read and written.
+      clients: N.
 
     Raises:
-      FedError: by its functions, for what the vault's raise, and for calls that are out of turn.
+      FedError: by the prefetcher's methods: for errors of the store, and for calls in the wrong
+        order.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from fedjax_sim.engine.host.rows import open_vault
+    >>> with tempfile.TemporaryDirectory() as folder, open_vault(folder, np.zeros(1), 10) as store:
+    ...     with open_pipeline(store, 10) as prefetcher:
+    ...         prefetcher.prefetch([1, 2])
+    ...         rows = prefetcher.take()
+    ...         prefetcher.prefetch([2, 3])
+    ...         prefetcher.deliver([1, 2], rows + 1)
+    ...         following = prefetcher.take()
+    >>> following.tolist()
+    [[1.0], [0.0]]
     """
-    line = _Line(vault, clients, ThreadPoolExecutor(1, "fedjax_sim-vault"))
-    return Pipeline(
-        *(partial(function, line) for function in (_prefetch, _deliver, _take, _wait, _close))
-    )
+    return RowPrefetcher(store, clients)
 
 
-def _nobody() -> np.ndarray:
-    return np.zeros(0, np.int64)
+class RowPrefetcher:
+    """Reads rows ahead of rounds and writes them behind, opened by :func:`open_pipeline`. Not
+    thread-safe.
 
+    A cohort's rows are *in use* from :meth:`take` until they are delivered. An error of the worker
+    is raised by the next call, once, and that call does nothing else. If rows could not be read,
+    the prefetched cohort is discarded. Rows that could not be written cannot be prefetched until
+    they are delivered again.
+    """
 
-@dataclasses.dataclass
-class _Line:
-    """What is under way. All of it is the caller's, but for what the worker has lost."""
+    def __init__(self, store: Rows, clients: int) -> None:
+        self.store = store
+        self.clients = clients
+        self._worker = ThreadPoolExecutor(1, "fedjax_sim-vault")
+        self._tasks: deque[Future] = deque()  # whose errors have not been raised yet
+        # Those of the tasks that make the next cohort's rows: the first reads them, the others
+        # replace the rows that a round has delivered since.
+        self._ahead: list[Future] = []
+        self._ids = NO_CLIENTS  # the next cohort
+        self._awaited = NO_CLIENTS  # bool[k], whose rows have yet to be delivered
+        self._in_use = NO_CLIENTS
+        self._unwritten = NO_CLIENTS  # clients whose rows could not be written; the worker's own
 
-    vault: Vault
-    clients: int
-    worker: ThreadPoolExecutor
-    tasks: deque[Future] = dataclasses.field(default_factory=deque)
-    """What the worker was told, until its errors were heard."""
-    ahead: list[Future] = dataclasses.field(default_factory=list)
-    """Those of the tasks that make the next cohort's rows: the first one brings them, the others change them."""
-    ids: np.ndarray = dataclasses.field(default_factory=_nobody)
-    """The next cohort."""
-    lacks: np.ndarray = dataclasses.field(default_factory=_nobody)
-    """bool[k], whose rows have yet to be delivered."""
-    out: np.ndarray = dataclasses.field(default_factory=_nobody)
-    """Clients whose rows are out."""
-    lost: np.ndarray = dataclasses.field(default_factory=_nobody)
-    """Clients whose rows could not be written."""
+    def __enter__(self) -> RowPrefetcher:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-def _prefetch(line: _Line, ids: Any) -> None:
-    _hear(line)
-    require(
-        not line.ahead,
-        "one cohort is prefetched at a time",
-        got="a second one",
-        fix="take the first one before",
-    )
-    line.ids = np.array(ids)
-    line.lacks = np.isin(line.ids, line.out)
-    line.ahead = [_tell(line, _fetch, np.where(line.lacks, line.clients, line.ids))]
+    def prefetch(self, ids: Any) -> None:
+        """Begins to read the rows of the next cohort. One cohort at a time.
 
-
-def _deliver(line: _Line, ids: Any, rows: PyTree) -> None:
-    _hear(line)
-    ids = np.array(ids)
-    line.out = np.setdiff1d(line.out, ids)
-    if not line.ahead:
-        filled = _tell(line, _fill, rows, None, [], [])
-    else:
-        places = {
-            client: place for place, client in enumerate(ids.tolist()) if client < line.clients
-        }
-        here = [place for place, client in enumerate(line.ids.tolist()) if client in places]
-        line.lacks[here] = False
-        filled = _tell(
-            line,
-            _fill,
-            rows,
-            line.ahead[0],
-            here,
-            [places[client] for client in line.ids[here].tolist()],
+        Args:
+          ids: int[k]; N or more for absent clients.
+        """
+        self._raise_error()
+        require(
+            not self._ahead,
+            "one cohort is prefetched at a time",
+            got="a second one",
+            fix="take the first one before",
         )
-        line.ahead.append(filled)
-    _tell(line, _store, ids[ids < line.clients], ids, filled)
+        self._ids = np.array(ids)
+        self._awaited = np.isin(self._ids, self._in_use)
+        readable = np.where(self._awaited, self.clients, self._ids)
+        self._ahead = [self._submit(self._read, readable)]
 
+    def deliver(self, ids: Any, rows: PyTree) -> None:
+        """Passes the rows that a round returned on to the next cohort, for clients in both, and to
+        the store.
 
-def _take(line: _Line) -> PyTree:
-    futures.wait(line.ahead)
-    _hear(line)
-    require(
-        bool(line.ahead), "no rows to take", got="no prefetch before", fix="prefetch a cohort first"
-    )
-    what, do = (
-        "the next cohort has clients whose rows are out",
-        "deliver the running round's rows first",
-    )
-    require(not line.lacks.any(), what, got=line.ids[line.lacks][:8], fix=do)
-    rows, line.ahead = line.ahead[0].result(), []
-    line.out = np.union1d(line.out, line.ids[line.ids < line.clients])
-    return rows
+        Args:
+          ids: int[k]; rows of absent clients (N or more) are ignored.
+          rows: ``[k, ...]`` in every leaf. The worker waits for arrays of JAX; arrays of numpy must
+            not change any more.
+        """
+        self._raise_error()
+        ids = np.array(ids)
+        self._in_use = np.setdiff1d(self._in_use, ids)
+        if self._ahead:
+            to_host = self._pass_on(ids, rows)
+            self._ahead.append(to_host)
+        else:
+            to_host = self._submit(self._to_host, rows, None, [], [])
+        self._submit(self._write, ids[ids < self.clients], ids, to_host)
 
+    def take(self) -> PyTree:
+        """Returns the prefetched cohort's rows. None of them may be in use any more. Waits for
+        reading, not for writing.
 
-def _wait(line: _Line) -> None:
-    futures.wait(line.tasks)
-    _hear(line)
+        Returns:
+          The rows, ``[k, ...]`` in every leaf, up to date; the caller may change them.
+        """
+        futures.wait(self._ahead)
+        self._raise_error()
+        require(
+            bool(self._ahead),
+            "no rows to take",
+            got="no prefetch before",
+            fix="prefetch a cohort first",
+        )
+        require(
+            not self._awaited.any(),
+            "rows of the next cohort are still in use",
+            got=self._ids[self._awaited][:8],
+            fix="deliver the running round's rows first",
+        )
+        rows = self._ahead[0].result()
+        self._ahead = []
+        self._in_use = np.union1d(self._in_use, self._ids[self._ids < self.clients])
+        return rows
 
+    def wait(self) -> None:
+        """Returns when everything delivered is in the store. To be called before the store's
+        ``snapshot``."""
+        futures.wait(self._tasks)
+        self._raise_error()
 
-def _close(line: _Line) -> None:
-    line.worker.shutdown()
-    _hear(line)
+    def close(self) -> None:
+        """Waits until everything delivered is in the store, and ends the worker. The store stays
+        open."""
+        self._worker.shutdown()
+        self._raise_error()
 
+    def _pass_on(self, ids: np.ndarray, rows: PyTree) -> Future:
+        """Submits the copy of delivered rows to the prefetched cohort's."""
+        delivered = {
+            client: place for place, client in enumerate(ids.tolist()) if client < self.clients
+        }
+        targets = [place for place, client in enumerate(self._ids.tolist()) if client in delivered]
+        sources = [delivered[client] for client in self._ids[targets].tolist()]
+        self._awaited[targets] = False
+        return self._submit(self._to_host, rows, self._ahead[0], targets, sources)
 
-def _tell(line: _Line, action: Callable[..., Any], *arguments: Any) -> Future:
-    line.tasks.append(line.worker.submit(action, line, *arguments))
-    return line.tasks[-1]
+    def _submit(self, action: Callable[..., Any], *arguments: Any) -> Future:
+        self._tasks.append(self._worker.submit(action, *arguments))
+        return self._tasks[-1]
 
+    def _raise_error(self) -> None:
+        """Removes finished tasks, up to the first one that failed, and raises its error."""
+        while self._tasks and self._tasks[0].done():
+            task = self._tasks.popleft()
+            if task.exception() and task in self._ahead:
+                self._ahead = []
+            task.result()
 
-def _hear(line: _Line) -> None:
-    """Forgets tasks that are done, up to the first one that failed, and raises its error."""
-    while line.tasks and line.tasks[0].done():
-        task = line.tasks.popleft()
-        if task.exception() and task in line.ahead:
-            line.ahead = []
-        task.result()
+    # The worker's functions -----------------------------------------------------------------------
 
+    def _read(self, ids: np.ndarray) -> PyTree:
+        unwritten = np.intersect1d(ids, self._unwritten)
+        require(
+            not unwritten.size,
+            "the next cohort has clients whose rows could not be written",
+            got=unwritten[:8],
+            fix="deliver them again",
+        )
+        return self.store.read(ids)
 
-# ------------------------------------------------------------------------------------------------------------- the worker
+    def _to_host(
+        self, rows: PyTree, ahead: Future | None, targets: list[int], sources: list[int]
+    ) -> PyTree:
+        """Returns delivered rows as numpy arrays, and copies ``sources`` of them to ``targets`` of
+        the next cohort's rows."""
+        rows = jax.tree.map(np.asarray, rows)
+        if targets and ahead is not None and not ahead.exception():
+            following = jax.tree.leaves(ahead.result())
+            for following_leaf, leaf in zip(following, jax.tree.leaves(rows), strict=True):
+                following_leaf[targets] = leaf[sources]
+        return rows
 
-
-def _fetch(line: _Line, ids: np.ndarray) -> PyTree:
-    lost = np.intersect1d(ids, line.lost)
-    require(
-        not lost.size,
-        "the next cohort has clients whose rows could not be written",
-        got=lost[:8],
-        fix="deliver them again",
-    )
-    return line.vault.read(ids)
-
-
-def _fill(
-    line: _Line, rows: PyTree, ahead: Future | None, here: list[int], there: list[int]
-) -> PyTree:
-    """The rows on the host, and on their way the ones that the next cohort has, too."""
-    rows = jax.tree.map(np.asarray, rows)
-    if here and ahead is not None and not ahead.exception():
-        for place, row in zip(jax.tree.leaves(ahead.result()), jax.tree.leaves(rows), strict=True):
-            place[here] = row[there]
-    return rows
-
-
-def _store(line: _Line, present: np.ndarray, ids: np.ndarray, filled: Future) -> None:
-    line.lost = np.union1d(line.lost, present)  # until they are written
-    if not filled.exception():
-        line.vault.write(ids, filled.result())
-        line.lost = np.setdiff1d(line.lost, present)
+    def _write(self, present: np.ndarray, ids: np.ndarray, to_host: Future) -> None:
+        self._unwritten = np.union1d(self._unwritten, present)  # until they are written
+        if not to_host.exception():
+            self.store.write(ids, to_host.result())
+            self._unwritten = np.setdiff1d(self._unwritten, present)

@@ -1,7 +1,9 @@
-"""The file of rows: fixed records, read and written one call for each run of neighbours, grown in steps.
+"""The file of rows: fixed-size records, one system call for each run of consecutive rows; the file
+grows in steps.
 
-By calls and not through a mapping: as fast from the page cache (faster where pages are written first after they were flushed), and a
-full or failing disk is an error here, where with a mapping it would be the end of the process.
+The file is read and written by calls, not through a memory mapping. That is as fast from the page
+cache (faster for pages that are written for the first time after a flush), and a full or failing
+disk raises an error, where a mapping would kill the process.
 """
 
 from __future__ import annotations
@@ -11,43 +13,89 @@ import errno
 import os
 from collections.abc import Iterator
 from io import FileIO
+from pathlib import Path
 
 import numpy as np
+
+from fedjax_sim.core.errors import FedError, sentence
 
 STEP = 2**20
 """Bytes by which a file grows at least."""
 UNABLE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-"""What file systems say that cannot promise space."""
+"""Error numbers of file systems that cannot reserve space."""
+
+
+@contextlib.contextmanager
+def disk_errors(what: str, where: Path) -> Iterator[None]:
+    """Turns an ``OSError`` into a :class:`FedError` while open.
+
+    Args:
+      what: what is wrong, the first part of the message.
+      where: the file or folder in use.
+    """
+    try:
+        yield
+    except OSError as error:
+        got = f"{type(error).__name__}: {error.strerror or error} in {where}"
+        fix = "make room there or repair the disk, or choose another folder; saved snapshots stay"
+        raise FedError(sentence(what, got=got, fix=fix)) from error
 
 
 def load(file: FileIO, slots: np.ndarray, places: np.ndarray, records: np.ndarray) -> int | None:
-    """Reads the rows of ``slots`` into ``records[places]``. Returns which row the file ends before or within, if it does."""
-    size, flat = records.shape[1], records.reshape(-1).data
+    """Reads the rows of ``slots`` into ``records[places]``.
+
+    Args:
+      file: opened unbuffered for reading.
+      slots: int64[k], row numbers in the file.
+      places: int64[k], indices into ``records``.
+      records: uint8[n, record], overwritten in place.
+
+    Returns:
+      The index into ``slots`` of the first row that the file does not hold completely, or ``None``.
+    """
+    size = records.shape[1]
+    flat = records.reshape(-1).data
     for begin, slot, place, count in _runs(slots, places):
-        room = flat[place * size : (place + count) * size]
+        unread = flat[place * size : (place + count) * size]
         file.seek(slot * size)
-        while room and (got := file.readinto(room)):
-            room = room[got:]
-        if room:
-            return begin + (count * size - len(room)) // size
+        while unread and (got := file.readinto(unread)):
+            unread = unread[got:]
+        if unread:
+            return begin + (count * size - len(unread)) // size
     return None
 
 
 def store(file: FileIO, slots: np.ndarray, records: np.ndarray) -> None:
-    """Writes records ``[k, record]`` into slots."""
-    size, flat = records.shape[1], records.reshape(-1).data
+    """Writes records into slots.
+
+    Args:
+      file: opened unbuffered for writing.
+      slots: int64[k], row numbers in the file.
+      records: uint8[k, record].
+    """
+    size = records.shape[1]
+    flat = records.reshape(-1).data
     for _, slot, place, count in _runs(slots, np.arange(len(slots))):
-        rest = flat[place * size : (place + count) * size]
+        unwritten = flat[place * size : (place + count) * size]
         file.seek(slot * size)
-        while rest:
-            rest = rest[file.write(rest) :]
+        while unwritten:
+            unwritten = unwritten[file.write(unwritten) :]
 
 
 def enlarge(file: FileIO, record: int, have: int, need: int) -> int:
-    """Makes the file long enough for ``need`` rows, with room to spare where the disk has it. Returns for how many.
+    """Makes the file long enough for ``need`` rows, plus spare rows if the disk has room for them.
+
+    Args:
+      file: opened for writing.
+      record: bytes of one row.
+      have: rows that the file has room for now.
+      need: rows that it must have room for.
+
+    Returns:
+      The number of rows that it has room for afterwards.
 
     Raises:
-      OSError: where the disk is full; the file is then as long as before.
+      OSError: if the disk is full; the file is then as long as before.
     """
     spare = max(have // 8, STEP // record)
     try:
@@ -57,7 +105,8 @@ def enlarge(file: FileIO, record: int, have: int, need: int) -> int:
 
 
 def _reserve(file: FileIO, record: int, have: int, want: int) -> int:
-    """Space on the disk itself where the system can promise it: a disk that fills up later takes none of it away."""
+    """Reserves disk space where the file system can, so that a disk that fills up later does not
+    make writes to it fail."""
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), have * record, (want - have) * record)
@@ -72,7 +121,8 @@ def _reserve(file: FileIO, record: int, have: int, want: int) -> int:
 
 
 def _runs(slots: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
-    """Where each run begins in which both go up by one, its first slot, its first place, and how many there are."""
+    """Yields ``(index, first slot, first place, length)`` of every run in which slots and places
+    both increase by one."""
     starts = np.flatnonzero((np.diff(slots, prepend=-2) != 1) | (np.diff(places, prepend=-2) != 1))
     counts = np.diff(starts, append=len(slots))
     return zip(

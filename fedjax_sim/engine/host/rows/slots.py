@@ -1,125 +1,153 @@
-"""Which client's row lies where: a directory of clients, and the account of the file's slots.
+"""Which client's row lies in which slot of the file: a directory of clients, and the state of every
+slot.
 
-The directory has a number for every 16 clients, and a page of 16 slots for those of them where somebody has a row: for 1e8 clients
-25 MB, of which the system hands out what is touched, and at most 64 bytes for each client that took part. A slot has its
-client's number, its row's crc32, a mark and a place in the stack of free ones: 21 bytes.
+The directory has an ``int32`` for every 16 clients, and a page of 16 slot numbers for those blocks
+in which a client has a row. For 1e8 clients that is 25 MB, of which the operating system provides
+only what is touched, and at most 64 bytes for each client that took part. A slot costs 21 bytes:
+its client's id, its row's crc32, a flag and an entry in the stack of free slots.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
 
 PAGE = 16
-"""Clients in a page of the directory."""
+"""Clients per page of the directory."""
 
 
-@dataclasses.dataclass
-class Ledger:
-    """The account of one file of rows, changed in place by the functions of this module."""
+class SlotTable:
+    """The clients and slots of one file of rows. Not thread-safe.
 
-    blocks: np.ndarray
-    """int32[N / PAGE], the page of so many clients; 0 where none of them has a row."""
-    pages: np.ndarray
-    """int32[pages, PAGE], a client's slot and one; 0 where it has no row. Page 0 stays empty."""
-    used: int
-    """Pages in use, page 0 among them."""
-    owner: np.ndarray
-    """int64[slots], whose present row it is; -1 for nobody's."""
-    crc: np.ndarray
-    """uint32[slots], crc32 of that row."""
-    pinned: np.ndarray
-    """bool[slots], whether a snapshot refers to it."""
-    stack: np.ndarray
-    """int64[slots]: free slots, the next one last."""
-    free: int
-    """How many of the stack are."""
+    A new table has no slots: :meth:`grow` adds free ones, :meth:`take` selects some of them and
+    :meth:`commit` assigns them.
+
+    Args:
+      clients: N, the population.
+
+    Attributes:
+      blocks: int32[N / PAGE + 1], the page of every block of 16 clients; 0 for a block without
+        rows.
+      pages: int32[pages, PAGE], slot + 1 of every client of a page; 0 for a client without a row.
+        Page 0 stays empty.
+      used: pages in use, page 0 included.
+      owner: int64[slots], the client whose present row a slot holds; -1 if it holds none.
+      crc: uint32[slots], crc32 of that row.
+      pinned: bool[slots], whether a snapshot refers to the slot.
+      stack: int64[slots], whose first ``free`` entries are the free slots; the last of them is used
+        next.
+      free: number of free slots.
+    """
+
+    def __init__(self, clients: int) -> None:
+        self.blocks = np.zeros(clients // PAGE + 1, np.int32)
+        self.pages = np.zeros((1, PAGE), np.int32)
+        self.used = 1
+        self.owner = np.zeros(0, np.int64)
+        self.crc = np.zeros(0, np.uint32)
+        self.pinned = np.zeros(0, bool)
+        self.stack = np.zeros(0, np.int64)
+        self.free = 0
+
+    def find(self, ids: np.ndarray) -> np.ndarray:
+        """Returns the slots of clients' rows.
+
+        Args:
+          ids: int[k], all below N.
+
+        Returns:
+          int64[k]; -1 for a client without a row.
+        """
+        return self.pages[self.blocks[ids // PAGE], ids % PAGE].astype(np.int64) - 1
+
+    def take(self, count: int) -> np.ndarray:
+        """Returns ``count`` free slots, int64, ascending. They stay free until :meth:`commit`."""
+        return np.sort(self.stack[self.free - count : self.free])
+
+    def commit(self, ids: np.ndarray, slots: np.ndarray, crcs: np.ndarray) -> None:
+        """Assigns the slots that :meth:`take` returned. The clients' earlier slots become free,
+        unless a snapshot refers to them.
+
+        Args:
+          ids: int64[k], distinct clients.
+          slots: int64[k], their rows' new slots.
+          crcs: uint32[k], their rows' crc32.
+        """
+        before = self.find(ids)
+        before = before[before >= 0]
+        self.owner[before] = -1
+        self.owner[slots] = ids
+        self.crc[slots] = crcs
+        self.free -= len(slots)
+        self._release(before[~self.pinned[before]])
+        self._enter(ids, slots)
+
+    def grow(self, slots: int) -> None:
+        """Extends the table to ``slots`` slots in total. The new ones are free; the lowest is used
+        first."""
+        have = len(self.owner)
+        self.owner = _extended(self.owner, slots, -1)
+        self.crc = _extended(self.crc, slots, 0)
+        self.pinned = _extended(self.pinned, slots, False)
+        self.stack = _extended(self.stack, slots, -1)
+        self._release(np.arange(slots - 1, have - 1, -1))
+
+    def live(self) -> np.ndarray:
+        """Returns the slots of all present rows, int64[clients with a row], ascending."""
+        return np.flatnonzero(self.owner >= 0)
+
+    def in_use(self) -> int:
+        """Returns the number of slots that hold a present row or one of a snapshot."""
+        return int(np.count_nonzero(self.pinned | (self.owner >= 0)))
+
+    def replace(self, ids: np.ndarray, slots: np.ndarray, crcs: np.ndarray) -> None:
+        """Makes these rows the only present ones. The caller must call :meth:`pin` next, which
+        recomputes the free slots.
+
+        Args:
+          ids, slots, crcs: as for :meth:`commit`.
+        """
+        self.blocks = np.zeros_like(self.blocks)
+        self.pages = np.zeros((1, PAGE), np.int32)
+        self.used = 1
+        self.owner[:] = -1
+        self.owner[slots] = ids
+        self.crc[slots] = crcs
+        self._enter(ids, slots)
+
+    def pin(self, snapshots: Iterable[np.ndarray]) -> None:
+        """Sets which slots snapshots refer to. All others without a present row become free; the
+        lowest is used first.
+
+        Args:
+          snapshots: int64[k] of each snapshot, its slots. Those beyond the end of a truncated file
+            are ignored.
+        """
+        self.pinned[:] = False
+        for slots in snapshots:
+            self.pinned[slots[slots < len(self.pinned)]] = True
+        self.free = 0
+        self._release(np.flatnonzero(~self.pinned & (self.owner < 0))[::-1])
+
+    def _release(self, slots: np.ndarray) -> None:
+        self.stack[self.free : self.free + len(slots)] = slots
+        self.free += len(slots)
+
+    def _enter(self, ids: np.ndarray, slots: np.ndarray) -> None:
+        """Writes slots into the directory, with new pages where a block had none."""
+        new = np.sort(ids[self.blocks[ids // PAGE] == 0] // PAGE)
+        new = new[np.diff(new, prepend=-1) > 0]  # several times as fast as np.unique
+        if self.used + len(new) > len(self.pages):
+            self.pages = _extended(self.pages, 2 * (self.used + len(new)), 0)
+        self.blocks[new] = self.used + np.arange(len(new))
+        self.used += len(new)
+        self.pages[self.blocks[ids // PAGE], ids % PAGE] = slots + 1
 
 
-def open_ledger(clients: int) -> Ledger:
-    """Of nobody's rows and no slots."""
-    blocks, pages = np.zeros(clients // PAGE + 1, np.int32), np.zeros((1, PAGE), np.int32)
-    none = np.zeros(0, np.int64)
-    return Ledger(blocks, pages, 1, none, np.zeros(0, np.uint32), np.zeros(0, bool), none, 0)
-
-
-def find(ledger: Ledger, ids: np.ndarray) -> np.ndarray:
-    """int64[k]: the slots of these clients' rows, all of them of the population; -1 where one has none."""
-    return ledger.pages[ledger.blocks[ids // PAGE], ids % PAGE].astype(np.int64) - 1
-
-
-def take(ledger: Ledger, count: int) -> np.ndarray:
-    """int64[count]: free slots, ascending. They stay free until :func:`commit`."""
-    return np.sort(ledger.stack[ledger.free - count : ledger.free])
-
-
-def commit(ledger: Ledger, ids: np.ndarray, slots: np.ndarray, crcs: np.ndarray) -> None:
-    """These clients' rows are now in the slots that :func:`take` gave; where they were is free unless a snapshot needs it."""
-    before = find(ledger, ids)
-    before = before[before >= 0]
-    ledger.owner[before] = -1
-    ledger.owner[slots], ledger.crc[slots] = ids, crcs
-    ledger.free -= len(slots)
-    _release(ledger, before[~ledger.pinned[before]])
-    _enter(ledger, ids, slots)
-
-
-def grow(ledger: Ledger, slots: int) -> None:
-    """So many slots in all; the new ones are free, the first of them next."""
-    have = len(ledger.owner)
-    ledger.owner = _longer(ledger.owner, slots, -1)
-    ledger.crc, ledger.pinned = _longer(ledger.crc, slots, 0), _longer(ledger.pinned, slots, False)
-    ledger.stack = _longer(ledger.stack, slots, -1)
-    _release(ledger, np.arange(slots - 1, have - 1, -1))
-
-
-def live(ledger: Ledger) -> np.ndarray:
-    """int64[clients written]: the slots of all present rows, ascending."""
-    return np.flatnonzero(ledger.owner >= 0)
-
-
-def replace(ledger: Ledger, ids: np.ndarray, slots: np.ndarray, crcs: np.ndarray) -> None:
-    """These are all the present rows. To be followed by :func:`pin`."""
-    ledger.blocks = np.zeros_like(ledger.blocks)
-    ledger.pages, ledger.used = np.zeros((1, PAGE), np.int32), 1
-    ledger.owner[:] = -1
-    ledger.owner[slots], ledger.crc[slots] = ids, crcs
-    _enter(ledger, ids, slots)
-
-
-def pin(ledger: Ledger, snapshots: Iterable[np.ndarray]) -> None:
-    """Snapshots refer to these slots and no others; what is neither theirs nor a present row is free, the first slot next."""
-    ledger.pinned[:] = False
-    for slots in snapshots:
-        ledger.pinned[slots[slots < len(ledger.pinned)]] = (
-            True  # a file cut short has lost the others
-        )
-    ledger.free = 0
-    _release(ledger, np.flatnonzero(~ledger.pinned & (ledger.owner < 0))[::-1])
-
-
-def _release(ledger: Ledger, slots: np.ndarray) -> None:
-    ledger.stack[ledger.free : ledger.free + len(slots)] = slots
-    ledger.free += len(slots)
-
-
-def _enter(ledger: Ledger, ids: np.ndarray, slots: np.ndarray) -> None:
-    new = np.sort(ids[ledger.blocks[ids // PAGE] == 0] // PAGE)
-    new = new[np.diff(new, prepend=-1) > 0]  # several times as fast as np.unique
-    if ledger.used + len(new) > len(ledger.pages):
-        ledger.pages = _longer(ledger.pages, 2 * (ledger.used + len(new)), 0)
-    ledger.blocks[new] = ledger.used + np.arange(len(new))
-    ledger.used += len(new)
-    ledger.pages[ledger.blocks[ids // PAGE], ids % PAGE] = slots + 1
-
-
-def _longer(array: np.ndarray, length: int, fill: int) -> np.ndarray:
-    longer = (
-        np.full((length, *array.shape[1:]), fill, array.dtype)
-        if fill
-        else np.zeros((length, *array.shape[1:]), array.dtype)
-    )
+def _extended(array: np.ndarray, length: int, fill: int) -> np.ndarray:
+    shape = (length, *array.shape[1:])
+    # np.zeros touches no memory before it is written, np.full does
+    longer = np.full(shape, fill, array.dtype) if fill else np.zeros(shape, array.dtype)
     longer[: len(array)] = array
     return longer

@@ -1,7 +1,9 @@
-"""Snapshots: files that list which client's row lies in which slot. A file's name holds its round and its own crc32.
+"""Snapshots: files that list which client's row lies in which slot. A file's name holds its round
+and its own crc32.
 
-A file is a line of JSON, the row of a client before its first round, and 16 bytes for each client that has a row: its id, its slot
-and the crc32 of its row. So the checksum of this one file protects every row, also against a later row of the same client.
+A file is a line of JSON, the row of a client before its first round, and 16 bytes for each client
+that has a row: its id, its slot and the crc32 of its row. So the checksum of this one file protects
+every row, also against a later row of the same client.
 """
 
 from __future__ import annotations
@@ -45,14 +47,16 @@ class Snapshot(NamedTuple):
 
 
 def save(folder: Path, snapshot: Snapshot) -> Description:
-    """Writes a snapshot durably. If the process or the disk fails, the folder has the complete file or none.
+    """Writes a snapshot durably. If the process or the disk fails, the folder has the complete file
+    or none.
 
     Args:
       folder: where the file is written.
       snapshot: its content; ``format`` is added to the header.
 
     Returns:
-      The description that :func:`load` needs: the header, and ``index`` (the file's name), ``crc32`` and ``bytes``.
+      The description that :func:`load` needs: the header, and ``index`` (the file's name),
+      ``crc32`` and ``bytes``.
 
     Raises:
       OSError: if the file cannot be written.
@@ -185,9 +189,7 @@ def _parse(content: bytes, path: Path) -> Snapshot:
         version = header["format"]
         valid = version != FORMAT or _is_valid(header, len(body))
     except (ValueError, KeyError, TypeError) as error:
-        fail(
-            "this is not a snapshot of client memory", got=f"{error!r} in {path}", fix=RECOVERY
-        )
+        fail("this is not a snapshot of client memory", got=f"{error!r} in {path}", fix=RECOVERY)
     if version != FORMAT:
         fail(
             "a snapshot of client memory has another format",
@@ -206,7 +208,8 @@ def _parse(content: bytes, path: Path) -> Snapshot:
 
 
 def _is_valid(header: dict[str, Any], size: int) -> bool:
-    """Checks types and sizes in a header: a correct crc32 does not prove that :func:`save` wrote it."""
+    """Checks types and sizes in a header: a correct crc32 does not prove that :func:`save` wrote
+    it."""
     numbers = all(type(header[name]) is int for name in ("round", "clients", "count"))
     leaves = all(
         len(leaf) == 3 and isinstance(leaf, list) for leaf in header["layout"]

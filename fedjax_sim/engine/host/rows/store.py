@@ -1,11 +1,14 @@
-"""The row store: client memory in a folder on the host, and snapshots of it that no later write changes.
+"""The row store: client memory in a folder on the host, and snapshots of it that no later write
+changes.
 
-* A row is never overwritten: a new row goes to a free slot, and the earlier slot becomes free unless a snapshot refers to it. So a
-  write that fails changes nothing, and a snapshot is a list of slots, without a copy of any row.
-* Only a snapshot's file makes rows on disk valid. It appears by renaming after everything it refers to is durable. A process may end
-  at any moment: there is no other state on disk that could disagree with it.
-* A snapshot's file holds the crc32 of every row, and its own crc32 is in the description that the caller keeps. A row that differs
-  from the snapshot's raises an error when it is read.
+* A row is never overwritten: a new row goes to a free slot, and the earlier slot becomes free
+  unless a snapshot refers to it. So a write that fails changes nothing, and a snapshot is a list of
+  slots, without a copy of any row.
+* Only a snapshot's file makes rows on disk valid. It appears by renaming after everything it refers
+  to is durable. A process may end at any moment: there is no other state on disk that could
+  disagree with it.
+* A snapshot's file holds the crc32 of every row, and its own crc32 is in the description that the
+  caller keeps. A row that differs from the snapshot's raises an error when it is read.
 """
 
 from __future__ import annotations
@@ -22,9 +25,10 @@ from typing import Any
 import numpy as np
 
 from fedjax_sim.core import files
-from fedjax_sim.core.errors import FedError, fail, positive, require, sentence
+from fedjax_sim.core.errors import fail, positive, require
 from fedjax_sim.core.types import PyTree
 from fedjax_sim.engine.host.rows import row_file, row_layout, snapshots
+from fedjax_sim.engine.host.rows.row_file import disk_errors
 from fedjax_sim.engine.host.rows.row_layout import Layout
 from fedjax_sim.engine.host.rows.slots import SlotTable
 from fedjax_sim.engine.host.rows.snapshots import ENTRY, RECOVERY, Description, Snapshot
@@ -36,18 +40,19 @@ BLOCK = 2**24
 
 
 def open_vault(folder: str | Path, like: PyTree, clients: int) -> RowStore:
-    """Opens the row store in a folder, as it is before the first round; ``restore`` brings a snapshot back.
+    """Opens the row store in a folder, as it is before the first round; ``restore`` brings a
+    snapshot back.
 
     Args:
       folder: created if it is missing. One process at a time.
       like: one client's row before its first round, numpy arrays.
-      clients: N. Clients that never take part cost no disk space: the directory of 1e8 clients takes 25 MB of address space at most.
-        A client with a row costs up to 150 bytes of host RAM.
+      clients: N. Clients that never take part cost no disk space: the directory of 1e8 clients
+        takes 25 MB of address space at most. A client with a row costs up to 150 bytes of host RAM.
 
     Raises:
-      FedError: if the folder cannot be used, another process has it open, or it holds snapshots of other rows or of another
-        population. The store's methods raise it too: for a damaged or missing row or snapshot, rows that do not fit, a full or
-        failing disk, and after ``close``.
+      FedError: if the folder cannot be used, another process has it open, or it holds snapshots of
+        other rows or of another population. The store's methods raise it too: for a damaged or
+        missing row or snapshot, rows that do not fit, a full or failing disk, and after ``close``.
 
     >>> import tempfile
     >>> import numpy as np
@@ -65,29 +70,38 @@ def open_vault(folder: str | Path, like: PyTree, clients: int) -> RowStore:
     positive("clients", clients)
     folder = Path(folder).absolute()
     layout = row_layout.layout_of(like)
-    with contextlib.ExitStack() as resources:
+    default = row_layout.record_of(layout, like)
+    resources = contextlib.ExitStack()
+    try:
         file = _claim(folder, resources)
-        store = RowStore(folder, layout, clients, file, row_layout.record_of(layout, like))
-        store.resources = resources.pop_all()
-    return store
+        return RowStore(folder, layout, clients, file, default, resources)
+    except BaseException:
+        resources.close()
+        raise
 
 
 class RowStore:
     """Client memory on the host, opened by :func:`open_vault`.
 
-    Methods may be called from any thread; one lock serialises them. An id of N or more is an absent client: it reads the row of a
-    client before its first round, and writes nothing.
+    Methods may be called from any thread; one lock serialises them. An id of N or more is an absent
+    client: it reads the row of a client before its first round, and writes nothing.
     """
 
     def __init__(
-        self, folder: Path, layout: Layout, clients: int, file: FileIO, default: np.ndarray
+        self,
+        folder: Path,
+        layout: Layout,
+        clients: int,
+        file: FileIO,
+        default: np.ndarray,
+        resources: contextlib.ExitStack,
     ) -> None:
         self.folder = folder
         self.layout = layout
         self.clients = clients
-        self.resources = contextlib.ExitStack()
         self._file = file
         self._default = default  # uint8[record], the row of a client before its first round
+        self._resources = resources  # the open file and the folder's lock
         self._slots = SlotTable(clients)
         self._latest: dict[int, str] = {}  # of each round the snapshot last saved or restored
         # A flush failed: the system may have dropped written rows, and would not report it again.
@@ -102,9 +116,10 @@ class RowStore:
         self.close()
 
     def close(self) -> None:
-        """Releases the folder. Rows written after the last snapshot are lost. May be called repeatedly."""
+        """Releases the folder; rows written after the last snapshot are lost. May be called
+        again."""
         with self._lock:
-            self.resources.close()
+            self._resources.close()
 
     def read(self, ids: Any) -> PyTree:
         """Reads clients' rows and checks the crc32 of each.
@@ -113,10 +128,11 @@ class RowStore:
           ids: int[k], clients in any order, also repeated or absent.
 
         Returns:
-          The rows, ``[k, ...]`` in every leaf: views of one new buffer, which the caller may change.
+          The rows, ``[k, ...]`` in every leaf: views of one new buffer, which the caller may
+          change.
         """
         with self._opened():
-            ids = _checked_ids(ids)
+            ids = row_layout.check_ids(ids)
             slots = np.full(len(ids), -1)
             present = ids < self.clients
             slots[present] = self._slots.find(ids[present])
@@ -135,7 +151,7 @@ class RowStore:
           rows: ``[k, ...]`` in every leaf.
         """
         with self._opened():
-            ids = _checked_ids(ids)
+            ids = row_layout.check_ids(ids)
             leaves = row_layout.check_rows(self.layout, rows, len(ids))
             places = np.flatnonzero(ids < self.clients)
             present = ids[places]
@@ -145,7 +161,7 @@ class RowStore:
                 got=present,
                 fix="give every client once",
             )
-            with _disk_errors("clients' rows cannot be written", self.folder / ROWS):
+            with disk_errors("clients' rows cannot be written", self.folder / ROWS):
                 self._make_room(len(places))
                 slots = self._slots.take(len(places))
                 crcs = self._store(slots, leaves, places)
@@ -158,7 +174,8 @@ class RowStore:
           round: rounds completed, part of the description.
 
         Returns:
-          The description that :meth:`restore` takes, ready for JSON. It is valid until :meth:`keep` removes the snapshot.
+          The description that :meth:`restore` takes, ready for JSON. It is valid until :meth:`keep`
+          removes the snapshot.
         """
         with self._opened():
             require(
@@ -169,7 +186,7 @@ class RowStore:
             )
             live = self._slots.live()
             content = self._content(round, live)
-            with _disk_errors(f"client memory of round {round} could not be saved", self.folder):
+            with disk_errors(f"client memory of round {round} could not be saved", self.folder):
                 self._flush()
                 description = snapshots.save(self.folder, content)
             self._snapshots[description["index"]] = live
@@ -178,8 +195,10 @@ class RowStore:
             return description
 
     def restore(self, description: Description) -> None:
-        """Restores all rows of a snapshot, and the row of clients before their first round. Every row is read and checked first: if
-        that fails, the store is unchanged. Other snapshots stay until :meth:`keep` removes them.
+        """Restores all rows of a snapshot, and the row of clients before their first round.
+
+        Every row is read and checked first: if that fails, the store is unchanged. Other snapshots
+        stay until :meth:`keep` removes them.
 
         Args:
           description: what :meth:`snapshot` returned, in this process or an earlier one.
@@ -198,14 +217,15 @@ class RowStore:
             self._slots.pin(self._snapshots.values())
 
     def keep(self, rounds: Iterable[int]) -> None:
-        """Removes the snapshots of all other rounds, and of these rounds all but the one last saved or restored by this store.
+        """Removes the snapshots of all other rounds.
 
         Args:
-          rounds: whose snapshots to keep.
+          rounds: whose snapshots to keep; of each, only the one that this store last saved or
+            restored, if it did.
         """
         wanted = {int(round) for round in rounds}
         with self._opened():
-            with _disk_errors("snapshots of client memory cannot be removed", self.folder):
+            with disk_errors("snapshots of client memory cannot be removed", self.folder):
                 for name in snapshots.list_files(self.folder):
                     round = snapshots.round_of(name)
                     if round not in wanted or self._latest.get(round, name) != name:
@@ -214,9 +234,14 @@ class RowStore:
             self._slots.pin(self._snapshots.values())
 
     def facts(self) -> dict[str, int]:
-        """Returns ``clients`` (clients with a row), ``rows`` (on disk, of snapshots too) and ``bytes`` (of all files)."""
+        """Counts what the folder holds.
+
+        Returns:
+          ``clients`` with a row, ``rows`` on disk (those of snapshots too) and ``bytes`` of all
+          files.
+        """
         with self._opened():
-            with _disk_errors("the folder of client memory cannot be read", self.folder):
+            with disk_errors("the folder of client memory cannot be read", self.folder):
                 names = (ROWS, *snapshots.list_files(self.folder))
                 size = sum((self.folder / name).stat().st_size for name in names)
             return {
@@ -238,9 +263,12 @@ class RowStore:
             yield
 
     def _load_snapshots(self) -> dict[str, np.ndarray]:
-        """Reads the folder's snapshots, so that their rows stay. A damaged file is left for :meth:`restore` to report; an intact one
-        of other rows or another population is refused here."""
-        with _disk_errors("the folder of client memory cannot be read", self.folder):
+        """Reads the folder's snapshots, so that their rows stay.
+
+        A damaged file is left for :meth:`restore` to report; an intact one of other rows or another
+        population is refused here.
+        """
+        with disk_errors("the folder of client memory cannot be read", self.folder):
             found = snapshots.load_intact(self.folder)
             size = os.fstat(self._file.fileno()).st_size
         for name, snapshot in found.items():
@@ -259,7 +287,7 @@ class RowStore:
         records: np.ndarray,
     ) -> None:
         """Reads rows into ``records[places]`` and checks them."""
-        with _disk_errors("clients' rows cannot be read", self.folder / ROWS):
+        with disk_errors("clients' rows cannot be read", self.folder / ROWS):
             missing = row_file.load(self._file, slots, places, records)
         if missing is not None:
             self._damaged(ids[missing], slots[missing], "the file ends before its end")
@@ -302,9 +330,7 @@ class RowStore:
             record = self.layout.record
             self._slots.grow(row_file.enlarge(self._file, record, have, have + lacking))
 
-    def _store(
-        self, slots: np.ndarray, leaves: list[np.ndarray], places: np.ndarray
-    ) -> np.ndarray:
+    def _store(self, slots: np.ndarray, leaves: list[np.ndarray], places: np.ndarray) -> np.ndarray:
         """Writes rows ``places`` of the leaves into slots, and returns their crc32."""
         crcs = np.empty(len(places), np.uint32)
         step = max(1, BLOCK // self.layout.record)
@@ -336,24 +362,13 @@ class RowStore:
             raise
 
 
-@contextlib.contextmanager
-def _disk_errors(what: str, where: Path) -> Iterator[None]:
-    """Turns an ``OSError`` into a :class:`FedError`."""
-    try:
-        yield
-    except OSError as error:
-        got = f"{type(error).__name__}: {error.strerror or error} in {where}"
-        fix = "make room there or repair the disk, or choose another folder; saved snapshots stay"
-        raise FedError(sentence(what, got=got, fix=fix)) from error
-
-
 def _claim(folder: Path, resources: contextlib.ExitStack) -> FileIO:
     """Opens the file of rows, in a folder that stays locked until ``resources`` is closed."""
     from filelock import FileLock, Timeout
 
     for name in (ROWS, LOCK):
         files.refuse_link(folder / name)
-    with _disk_errors("the folder of client memory cannot be used", folder):
+    with disk_errors("the folder of client memory cannot be used", folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, thread_local=False)
         try:
@@ -372,20 +387,3 @@ def _claim(folder: Path, resources: contextlib.ExitStack) -> FileIO:
 
 def _slots_of(snapshot: Snapshot) -> np.ndarray:
     return snapshot.entries["slot"].astype(np.int64)
-
-
-def _checked_ids(ids: Any) -> np.ndarray:
-    ids = np.asarray(ids)
-    require(
-        ids.ndim == 1 and ids.dtype.kind in "iu",
-        "clients are given by their ids",
-        got=f"{ids.dtype}{list(ids.shape)}",
-        fix="give integers of one axis",
-    )
-    require(
-        not (ids < 0).any(),
-        "a client's id must not be negative",
-        got=ids.min(initial=0),
-        fix="number clients from 0",
-    )
-    return ids.astype(np.int64)
