@@ -13,22 +13,48 @@ from fedjax_sim.core import tree
 from fedjax_sim.core.errors import fraction, positive
 from fedjax_sim.core.types import Array, PyTree
 
-Second = Callable[[Array, Array], Array]
+SecondMoment = Callable[[Array, Array], Array]
+"""``(v, delta) -> v``, leaf by leaf."""
 
 
 class Moments(NamedTuple):
-    """First and second moment of the pseudo-gradient, like the parameters."""
+    """State of :func:`adaptive`: moments of the pseudo-gradient, like the parameters.
+
+    Attributes:
+      m: first moment.
+      v: second moment.
+    """
 
     m: PyTree
     v: PyTree
 
 
 def adaptive(
-    second: Second, server_lr: float, b1: float, tau: float
+    second_moment: SecondMoment, server_lr: float, b1: float, tau: float
 ) -> optax.GradientTransformation:
-    """``m = b1 m + (1 - b1) delta``, ``v = second(v, delta)``, ``x = x - lr m / (sqrt(v) + tau)``; no bias correction, ``v_{-1} = tau^2``.
+    """The adaptive server step, without bias correction.
 
-    Our delta is ``x - y``, the paper's ``y - x``: the sign of the step changes with it, the square does not.
+    ``m = b1 m + (1 - b1) delta``, ``v = second_moment(v, delta)``, ``x = x - lr m / (sqrt(v) +
+    tau)``, with ``v = tau^2`` at the start. Here delta is ``x - y``, in the paper ``y - x``: the
+    step has the opposite sign, the square does not.
+
+    Args:
+      second_moment: ``(v, delta) -> v``, leaf by leaf; this is where the algorithms differ.
+      server_lr: the server's learning rate (eta), above 0.
+      b1: decay of the first moment, in [0, 1].
+      tau: degree of adaptivity, above 0.
+
+    Raises:
+      FedError: if a number lies outside its interval.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from fedjax_sim.optimizers.adaptive import adaptive
+      >>> optimizer = adaptive(lambda v, delta: v + delta**2, server_lr=1.0, b1=0.0, tau=1.0)
+      >>> state = optimizer.init(jnp.zeros(1))
+      >>> updates, state = optimizer.update(jnp.zeros(1), state)
+      >>> updates.tolist(), state.v.tolist()
+      ([-0.0], [1.0])
     """
     positive("server_lr", server_lr)
     positive("tau", tau)
@@ -41,7 +67,8 @@ def adaptive(
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         m = jax.tree.map(lambda m, d: b1 * m + (1 - b1) * d, state.m, updates)
-        v = jax.tree.map(second, state.v, updates)
-        return jax.tree.map(lambda m, v: -server_lr * m / (jnp.sqrt(v) + tau), m, v), Moments(m, v)
+        v = jax.tree.map(second_moment, state.v, updates)
+        step = jax.tree.map(lambda m, v: -server_lr * m / (jnp.sqrt(v) + tau), m, v)
+        return step, Moments(m, v)
 
     return optax.GradientTransformation(init, update)

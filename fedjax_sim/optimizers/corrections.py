@@ -1,7 +1,8 @@
-"""Corrections of the local gradient, as optax transforms that read what the learner passes along.
+"""Corrections of the local gradient, as optax transforms with extra arguments.
 
-The learner hands every transform of its chain two extra arguments: ``anchor`` (the parameters the client received) and ``drift``
-(a pytree like the parameters, where the algorithm has one). Anything of optax composes with these.
+The learner passes two extra arguments to every transform of the local optimizer: ``anchor``, the
+parameters that the client received, and ``drift``, a pytree like the parameters, if the algorithm
+has one. All transforms of optax compose with these.
 """
 
 from __future__ import annotations
@@ -18,7 +19,23 @@ Optimizer = optax.GradientTransformation
 
 
 def proximal(mu: float) -> optax.GradientTransformationExtraArgs:
-    """Adds ``mu (y - x)``: the gradient of FedProx's ``mu/2 |y - x|^2`` (Li et al. 2020, equation 2)."""
+    """Adds ``mu (y - x)``, the gradient of FedProx's ``mu/2 |y - x|^2``.
+
+    Reference: Li et al. 2020, equation 2.
+
+    Args:
+      mu: weight of the proximal term, from 0 on.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from fedjax_sim.optimizers.corrections import proximal
+      >>> optimizer = proximal(mu=0.5)
+      >>> state = optimizer.init(jnp.zeros(1))
+      >>> grad, y, x = jnp.array([1.0]), jnp.array([4.0]), jnp.array([2.0])
+      >>> updates, state = optimizer.update(grad, state, y, anchor=x)
+      >>> updates.tolist()
+      [2.0]
+    """
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
@@ -31,7 +48,17 @@ def proximal(mu: float) -> optax.GradientTransformationExtraArgs:
 
 
 def drift() -> optax.GradientTransformationExtraArgs:
-    """Adds the algorithm's drift correction, for example SCAFFOLD's ``c - c_i``."""
+    """Adds the algorithm's drift correction, such as SCAFFOLD's ``c - c_i``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from fedjax_sim.optimizers.corrections import drift
+      >>> optimizer = drift()
+      >>> state = optimizer.init(jnp.zeros(1))
+      >>> updates, state = optimizer.update(jnp.array([1.0]), state, drift=jnp.array([0.5]))
+      >>> updates.tolist()
+      [1.5]
+    """
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
@@ -44,6 +71,20 @@ def drift() -> optax.GradientTransformationExtraArgs:
 def local_optimizer(
     lr: float | optax.Schedule, *transforms: Optimizer | None
 ) -> optax.GradientTransformationExtraArgs:
-    """The local chain: the transforms in order, then a step of ``-lr``. Schedules count local steps within the round."""
+    """Chains transforms of the local gradient with a step of ``-lr``.
+
+    Args:
+      lr: local learning rate, or a schedule over the local steps of one round.
+      *transforms: optax transforms, in order; None is skipped.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from fedjax_sim.optimizers.corrections import drift, local_optimizer
+      >>> optimizer = local_optimizer(0.5, drift())
+      >>> state = optimizer.init(jnp.zeros(1))
+      >>> updates, state = optimizer.update(jnp.array([1.0]), state, drift=jnp.array([3.0]))
+      >>> updates.tolist()
+      [-2.0]
+    """
     stages = [stage for stage in transforms if stage is not None]
     return optax.with_extra_args_support(optax.chain(*stages, optax.scale_by_learning_rate(lr)))

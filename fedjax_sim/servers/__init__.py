@@ -1,1 +1,1 @@
-"""Owners of the model."""
+"""Servers: the owners of the global model."""

@@ -1,4 +1,4 @@
-"""Servers: the model's owner. The plain one puts any optax optimizer on the averaged pseudo-gradient."""
+"""The server that applies an optax optimizer to the reduced pseudo-gradient."""
 
 from __future__ import annotations
 
@@ -11,16 +11,39 @@ from fedjax_sim.core.types import Key, Member, Message, PyTree, Roster, Server, 
 
 
 class OptimizerServerState(NamedTuple):
-    """State of :func:`optimizer_server`: the model and its optimizer."""
+    """State of :func:`optimizer_server`.
+
+    Attributes:
+      variables: the global model x.
+      optimizer: state of the optimizer.
+    """
 
     variables: Variables
     optimizer: PyTree
 
 
 def optimizer_server(optimizer: optax.GradientTransformation) -> Server:
-    """FedOpt's server (Reddi et al. 2021, Algorithm 1): the averaged pseudo-gradient is the optimizer's gradient.
+    """FedOpt's server: the reduced pseudo-gradient is the gradient of an optimizer.
 
-    ``optax.sgd(1.0)`` makes it FedAvg. Batch statistics, where there are any, are replaced by their average.
+    Batch statistics, if the model has any, are replaced by their average over the cohort.
+    Reference: Reddi et al. 2021, Algorithm 1.
+
+    Args:
+      optimizer: any optax optimizer; ``optax.sgd(1.0)`` gives FedAvg.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> import fedjax_sim as fs
+      >>> from fedjax_sim.servers.optimizer import optimizer_server
+      >>> server = optimizer_server(optax.sgd(1.0))
+      >>> state = server.init(fs.Variables(jnp.array([5.0])))
+      >>> upload = fs.Upload(delta=jnp.array([2.0]))  # the clients' average is 5 - 2
+      >>> roster = fs.Roster(*[jnp.array([0])] * 4, population=1)
+      >>> state = server.update(jax.random.key(0), state, upload, roster)
+      >>> server.variables(state).params.tolist()
+      [3.0]
     """
 
     def init(variables: Variables) -> OptimizerServerState:
@@ -35,8 +58,7 @@ def optimizer_server(optimizer: optax.GradientTransformation) -> Server:
         params = state.variables.params
         updates, optimizer_state = optimizer.update(upload.delta, state.optimizer, params)
         params = optax.apply_updates(params, updates)
-        return OptimizerServerState(
-            Variables(params, tree.sub(state.variables.state, upload.state)), optimizer_state
-        )
+        statistics = tree.sub(state.variables.state, upload.state)
+        return OptimizerServerState(Variables(params, statistics), optimizer_state)
 
     return Server(init, broadcast, update, lambda state: state.variables)
