@@ -1,6 +1,7 @@
 """Data: populations of clients, partitions, federations, and the batches of a client's local work.
 
-TensorFlow Datasets is imported only when one of its data sets is read (:func:`fedjax_sim.data.tfds`).
+TensorFlow Datasets is imported only when one of its data sets is read
+(:func:`fedjax_sim.data.tfds`).
 """
 
 from fedjax_sim.data.batching import (
@@ -76,7 +77,6 @@ __all__ = [
     "Population",
     "Table",
     "by_client",
-    "population_info",
     "continuous",
     "deal",
     "describe",
@@ -104,6 +104,7 @@ __all__ = [
     "pathological",
     "pool",
     "population",
+    "population_info",
     "power_law",
     "quantity_dirichlet",
     "read_card",

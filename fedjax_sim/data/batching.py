@@ -1,7 +1,7 @@
 """Local work: how many steps a client takes, and which of its examples make each batch.
 
-Nothing is stored: the batch of step ``k`` is a function of ``(seed, round, client id, epoch)``, so a resumed, permuted, padded or
-sharded run sees the same batches.
+Nothing is stored: the batch of step ``k`` is a function of ``(seed, round, client id, epoch)``, so
+a resumed, permuted, padded or sharded run has the same batches.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from fedjax_sim.core.permutation import permute
 from fedjax_sim.core.types import Array, Batch, PopulationInfo
 from fedjax_sim.data.population import Table
 
+SAMPLED_CLIENTS = 2**16
+"""Most clients whose sizes :func:`evenness` looks at; of more clients, it takes every k-th."""
+
 
 class LocalWork(NamedTuple):
     """A client's local work in one round. Make one with :func:`local_work`."""
@@ -32,13 +35,24 @@ class LocalWork(NamedTuple):
 def local_work(
     batch_size: int | None = 32, epochs: int = 1, steps: int | None = None, shuffle: bool = True
 ) -> LocalWork:
-    """Local work, checked.
+    """Local work: batches of a size, for a number of epochs or of steps.
 
     Args:
-      batch_size: B, examples in a batch; ``None`` for all of a client's examples (B = infinity in the FedAvg paper).
-      epochs: E, passes over a client's examples; each is a true permutation, and its last batch may be partial.
-      steps: K, a fixed number of steps for every client instead of whole epochs; passes follow one another as needed.
+      batch_size: B, examples in a batch; ``None`` for all of a client's examples (B = infinity in
+        the FedAvg paper).
+      epochs: E, passes over a client's examples; each is a permutation, and its last batch may be
+        partial.
+      steps: K, a fixed number of steps for every client instead of whole epochs; passes follow one
+        another as needed.
       shuffle: a new order in each epoch; without it, the order of the data.
+
+    Raises:
+      FedError: if a number is not a whole number above 0.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> fs.data.local_work(batch_size=10, epochs=2)
+      LocalWork(batch_size=10, epochs=2, steps=None, shuffle=True)
     """
     for name, value in (("batch_size", batch_size), ("epochs", epochs), ("steps", steps)):
         if value is not None:
@@ -47,83 +61,140 @@ def local_work(
                 f"{name} must be a whole number",
                 got=repr(value),
                 fix=f"give {name} a value such as 10",
+                setting=name,
             )
             positive(name, value)
     return LocalWork(batch_size, epochs, steps, shuffle)
 
 
 def steps_per_epoch(local_work: LocalWork, size: Any) -> Any:
-    """``ceil(n / B)``, int32; 1 where a batch holds everything."""
-    return (
-        _home(size).ones_like(size)
-        if local_work.batch_size is None
-        else -(-size // local_work.batch_size)
-    )
+    """Returns the batches in one pass over a client's examples, ``ceil(n / B)``.
+
+    Args:
+      local_work: the local work; without a batch size the result is 1.
+      size: int32[...], examples of clients, an array of JAX or of numpy.
+
+    Returns:
+      int32 of the shape of ``size``.
+
+    Example:
+      >>> import numpy as np
+      >>> import fedjax_sim as fs
+      >>> fs.data.steps_per_epoch(fs.data.local_work(10), np.array([5, 10, 11])).tolist()
+      [1, 1, 2]
+    """
+    if local_work.batch_size is None:
+        return _library(size).ones_like(size)
+    return -(-size // local_work.batch_size)
 
 
 def local_steps(local_work: LocalWork, size: Any) -> Any:
-    """int32 like ``size``, an array of JAX or of numpy: steps of a client with so many examples in one round; 0 for none."""
-    home = _home(size)
-    full = (
-        steps_per_epoch(local_work, size) * local_work.epochs
-        if local_work.steps is None
-        else home.full_like(size, local_work.steps)
-    )
-    return home.where(size > 0, full, 0)
+    """Returns the steps of clients in one round; 0 for a client without examples.
+
+    Args:
+      local_work: the local work.
+      size: int32[...], examples of clients, an array of JAX or of numpy.
+
+    Returns:
+      int32 of the shape of ``size``, from the same library.
+
+    Example:
+      >>> import numpy as np
+      >>> import fedjax_sim as fs
+      >>> fs.data.local_steps(fs.data.local_work(10, epochs=3), np.array([0, 5, 11])).tolist()
+      [0, 3, 6]
+    """
+    library = _library(size)
+    if local_work.steps is None:
+        steps = steps_per_epoch(local_work, size) * local_work.epochs
+    else:
+        steps = library.full_like(size, local_work.steps)
+    return library.where(size > 0, steps, 0)
 
 
-def _home(array: Any) -> Any:
-    """The library of an array. What is on the host stays there: JAX would compile a program for each operation on it."""
+def _library(array: Any) -> Any:
+    # For an array on the host JAX would compile a program for each operation.
     return np if isinstance(array, np.ndarray) else jnp
 
 
 def population_info(local_work: LocalWork, sizes: Array) -> PopulationInfo:
-    """What a sampler may know of clients of these sizes (int32[N]) who do this work."""
+    """Returns what samplers see of a population: sizes and steps of its clients.
+
+    Args:
+      local_work: the local work that every client does.
+      sizes: int32[N], examples of each client.
+
+    Example:
+      >>> import numpy as np
+      >>> import fedjax_sim as fs
+      >>> info = fs.data.population_info(fs.data.local_work(10), np.array([5, 11]))
+      >>> info.steps.tolist()
+      [1, 2]
+    """
     return PopulationInfo(sizes, local_steps(local_work, sizes))
 
 
 def most_steps(local_work: LocalWork, limit: int) -> int:
-    """Static: local steps of a client with ``limit`` examples."""
+    """Returns the steps of a client with ``limit`` examples, as a Python number."""
     return local_work.steps or local_work.epochs * math.ceil(
         limit / (local_work.batch_size or limit)
     )
 
 
-MANY = 2**16
-"""Clients that are asked for :func:`evenness`; of more, so many that lie evenly between the first and the last."""
-
-
 def evenness(local_work: LocalWork, sizes: np.ndarray, cohort: int) -> float:
-    """Steps of an average client over those of the longest of a cohort, as is to be expected of clients of these sizes (int[N]) who are
-    drawn alike and do all of this work. Nothing but speed hangs on it.
+    """Estimates how evenly the steps of a cohort are distributed; only speed depends on it.
 
-    1 where all take the same; small where few clients of a cohort take most of its time.
+    Args:
+      local_work: the local work that every client does.
+      sizes: int[N], examples of each client; clients are drawn uniformly.
+      cohort: C.
+
+    Returns:
+      Steps of an average client over the expected steps of the longest client of a cohort: 1 if all
+      take the same number, small if few clients of a cohort take most of its time.
     """
-    steps = np.asarray(local_steps(local_work, sizes[:: -(-len(sizes) // MANY)]))
+    steps = np.asarray(local_steps(local_work, sizes[:: -(-len(sizes) // SAMPLED_CLIENTS)]))
     longest = np.quantile(steps, 1 - 1 / (cohort + 1))
     return float(min(steps.mean() / longest, 1.0)) if longest > 0 else 1.0
 
 
 class BatchIndices(NamedTuple):
-    """Which rows of a table make a batch."""
+    """The rows of a table that make a batch."""
 
     rows: Array
-    """int32[B]; where masked, some row of the same client."""
+    """int32[..., B]; where masked, some row of the same client."""
     mask: Array
-    """bool[B]."""
+    """bool[..., B]."""
 
 
 def draw(
     local_work: LocalWork, limit: int, words: Array, table: Table, client: Array, step: Array
 ) -> BatchIndices:
-    """Rows of one client's local steps.
+    """Returns the rows of one client's batches.
 
     Args:
-      work: the local work; a batch is ``batch_size`` rows, or ``limit`` where that is None.
+      local_work: the local work; a batch is ``batch_size`` rows, or ``limit`` if that is ``None``.
       limit: static, size of the largest client.
-      words: uint32[2], the client's shuffle in this round (``permutation.words_of``), a permutation for each epoch.
-      client: int32 scalar, the client's place in the table; past the end, a fully masked batch of the last client.
-      step: int32[...], 0 for the first local step of the round; the draw has its axes before its own.
+      words: uint32[2], the client's shuffle in this round (``permutation.words_of``), from which
+        each epoch has its own permutation.
+      table: the examples.
+      client: int32 scalar, the client's index in the table; past the end, the result is a fully
+        masked batch of the last client.
+      step: int32[...], 0 for the first local step of the round.
+
+    Returns:
+      Rows and mask, ``[..., B]``: the axes of ``step`` come first.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import numpy as np
+      >>> import fedjax_sim as fs
+      >>> table = fs.data.to_table(fs.data.population(np.zeros(5), np.zeros(5), [0, 2, 5]))
+      >>> work = fs.data.local_work(batch_size=2, shuffle=False)
+      >>> words = jnp.zeros(2, jnp.uint32)
+      >>> batch = fs.data.draw(work, 3, words, table, jnp.int32(1), jnp.arange(2))
+      >>> batch.rows.tolist(), batch.mask.tolist()
+      ([[2, 3], [4, 4]], [[True, True], [True, False]])
     """
     size = jnp.take(table.size, client, mode="clip")
     per_epoch = jnp.maximum(steps_per_epoch(local_work, size), 1)
@@ -131,18 +202,35 @@ def draw(
     step = jnp.expand_dims(step, -1)
     place = (step % per_epoch) * width + jnp.arange(width, dtype=jnp.int32)
     mask = (place < size) & (client < table.clients)
-    place = jnp.clip(
-        place, 0, jnp.maximum(size - 1, 0)
-    )  # of a client with no example, too: it is masked, and must not wrap
-    if (
-        local_work.shuffle and width < limit
-    ):  # a batch that holds everybody's examples needs no order
+    # A client without examples is masked, and its index must not wrap.
+    place = jnp.clip(place, 0, jnp.maximum(size - 1, 0))
+    if local_work.shuffle and width < limit:  # a batch that holds all examples needs no order
         place = permute(words, place, size, step // per_epoch)
     return BatchIndices(jnp.take(table.offset, client, mode="clip") + place, mask)
 
 
-def fetch(table: Table, drawn: BatchIndices) -> Batch:
-    """The examples of a draw."""
-    # Without the barrier XLA fuses the rows' arithmetic into the gather and does it again for every scalar of every example.
-    rows, mask = lax.optimization_barrier(drawn)
+def fetch(table: Table, indices: BatchIndices) -> Batch:
+    """Reads the examples of batches from a table.
+
+    Args:
+      table: the examples, leaves ``[examples, ...]``.
+      indices: rows and mask, ``[..., B]``.
+
+    Returns:
+      A batch with leaves ``[..., B, ...]``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import numpy as np
+      >>> import fedjax_sim as fs
+      >>> table = fs.data.to_table(fs.data.population(np.arange(5), np.zeros(5), [0, 2, 5]))
+      >>> batch = fs.data.fetch(
+      ...     table, fs.data.BatchIndices(jnp.array([3, 2]), jnp.array([True] * 2))
+      ... )
+      >>> batch.x.tolist()
+      [3, 2]
+    """
+    # Without the barrier XLA fuses the arithmetic of the rows into the gather and repeats it for
+    # every scalar of every example.
+    rows, mask = lax.optimization_barrier(indices)
     return Batch(tree.take(table.x, rows), tree.take(table.y, rows), mask)

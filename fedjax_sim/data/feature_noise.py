@@ -1,4 +1,4 @@
-"""Feature skew: what a client's examples look like depends on the client. It changes ``x``, and who holds what stays as it is."""
+"""Feature skew: noise in ``x`` whose level depends on the client; the partition does not change."""
 
 from __future__ import annotations
 
@@ -15,20 +15,34 @@ NOISE = 3
 
 
 def feature_noise(data: Population, *, noise: float = 0.1, seed: int = 0) -> Population:
-    """Gaussian noise that grows from client to client: of standard deviation ``noise * i / (N - 1)`` for client i = 0..N-1.
+    """Adds Gaussian noise whose standard deviation grows from client to client.
 
-    It is drawn once, so that an example looks the same in every epoch; NIID-Bench, whose script has these levels, draws it anew each
-    time. A test population gets the levels of the same clients, and noise of its own from another seed.
+    It is ``noise * i / (N - 1)`` for client i = 0..N-1, as in NIID-Bench. The noise is drawn once,
+    so that an example is the same in every epoch; NIID-Bench draws new noise each time. For a test
+    population, which has the same clients and so the same levels, use another seed.
 
     Args:
-      data: leaves of ``x`` are floating point; the new ones keep their dtype.
+      data: a population whose leaves of ``x`` are floating point ``[examples, ...]``; their dtype
+        is kept.
       noise: standard deviation for the last client, in units of ``x``.
-      seed: of the noise; a client's draws do not hang on the other clients.
+      seed: of the noise; a client's draws do not depend on the other clients.
+
+    Returns:
+      A population with new ``x``; the other fields are unchanged.
 
     Raises:
-      FedError: where the noise is negative, or ``x`` has leaves of whole numbers.
+      FedError: if the noise is negative, or ``x`` has leaves that are not floating point.
 
-    Reference: Li et al., "Federated Learning on Non-IID Data Silos", arXiv 2102.02079, section IV (noise-based feature imbalance).
+    Reference: Li et al., "Federated Learning on Non-IID Data Silos", arXiv 2102.02079, section IV
+    (noise-based feature imbalance).
+
+    Example:
+      >>> import numpy as np
+      >>> import fedjax_sim as fs
+      >>> data = fs.data.by_client(np.zeros((6, 2)), np.zeros(6), np.repeat([0, 1, 2], 2))
+      >>> noisy = fs.data.feature_noise(data, noise=1.0)
+      >>> bool(noisy.x[:2].any()), bool(noisy.x[2:].all())
+      (False, True)
     """
     not_negative("noise", noise)
     leaves, structure = jax.tree.flatten(data.x)
@@ -40,11 +54,12 @@ def feature_noise(data: Population, *, noise: float = 0.1, seed: int = 0) -> Pop
         "noise needs features that are floating point",
         got=", ".join(kinds),
         fix="convert x first, for example to [0, 1]",
+        setting="noise",
     )
     levels = np.linspace(0, noise, data.clients)
     noisy = [
-        _noisy(leaf, data.offsets, levels, (seed, NOISE, which))
-        for which, leaf in enumerate(leaves)
+        _noisy(leaf, data.offsets, levels, (seed, NOISE, number))
+        for number, leaf in enumerate(leaves)
     ]
     return data._replace(x=jax.tree.unflatten(structure, noisy))
 
@@ -54,8 +69,7 @@ def _noisy(
 ) -> np.ndarray:
     x = np.array(x)
     for client, level in enumerate(levels):
-        mine = x[offsets[client] : offsets[client + 1]]
-        mine += (level * generator(*stream, client).standard_normal(mine.shape, np.float32)).astype(
-            x.dtype
-        )
+        rows = x[offsets[client] : offsets[client + 1]]
+        noise = generator(*stream, client).standard_normal(rows.shape, np.float32)
+        rows += (level * noise).astype(x.dtype)
     return x

@@ -1,4 +1,4 @@
-"""How labels are spread over clients: what makes a federation differ from one pile of data."""
+"""How labels are distributed over clients: counts, entropies and shares."""
 
 from __future__ import annotations
 
@@ -12,86 +12,114 @@ from fedjax_sim.data.population import Population
 
 ENTRIES = 2**22
 """Client-label pairs counted at once."""
-MOST = 10_000
-"""Labels that are counted; where there are more, they are other numbers."""
+MAX_CLASSES = 10_000
+"""Most labels that are counted; an integer ``y`` with more values is not taken for labels."""
 
 
 class Spread(NamedTuple):
-    """Labels over clients. Entropies are in nats: 0 where a client has one label, ``log(classes)`` where it has all alike."""
+    """Distribution of labels over clients.
+
+    Entropies are in nats: 0 if a client has one label, ``log(classes)`` if it has all in equal
+    numbers.
+    """
 
     counts: np.ndarray
-    """int64[classes], over all clients."""
+    """int64[classes], examples of each label over all clients."""
     classes: float
-    """Mean number of labels that a client has."""
+    """Mean number of distinct labels of a client."""
     entropy: float
     """Mean entropy of a client's labels."""
     overall: float
-    """Entropy of all clients' labels together; what is missing to it is skew."""
+    """Entropy of the labels of all clients together; the more ``entropy`` is below it, the more
+    skew."""
     shares: np.ndarray
-    """float64[groups, classes], each label's share of a client's examples, or its mean over a group of clients."""
+    """float64[groups, classes], each label's share of a client's examples, or its mean over a group
+    of clients."""
     grouped: bool
-    """Whether these are groups, of clients sorted by their most frequent label and its share; otherwise clients in their order."""
+    """Whether ``shares`` has groups, of clients sorted by their most frequent label and its share;
+    otherwise it has one row per client, in order."""
 
 
 def label_spread(data: Population, classes: int, groups: int = 200) -> Spread | None:
     """Counts labels in two passes over ``y``, some clients at a time.
 
     Args:
-      data: a population whose ``y`` is one integer array.
-      classes: labels lie in ``0 .. classes - 1``.
-      groups: where there are more clients, they are grouped into so many.
+      data: a population whose ``y`` is one integer array ``[examples]``.
+      classes: number of labels, which lie in ``0 .. classes - 1``.
+      groups: most rows of ``shares``; more clients than that are grouped.
 
     Returns:
-      The spread, or ``None`` where an example has not one label but several or none, or there are more than :data:`MOST`.
+      The distribution; ``None`` if ``y`` is no such array, or there are more than
+      :data:`MAX_CLASSES` labels.
+
+    Raises:
+      FedError: if a label is not in ``0 .. classes - 1``.
     """
     positive("groups", groups)
     y = data.y
-    if not isinstance(y, np.ndarray) or y.ndim != 1 or y.dtype.kind not in "iu" or classes > MOST:
+    if not isinstance(y, np.ndarray) or y.ndim != 1 or y.dtype.kind not in "iu":
         return None
-    total, kinds, entropies = np.zeros(classes, np.int64), 0, 0.0
-    top, share = np.zeros(data.clients, np.int64), np.zeros(data.clients)
-    for mine, counts in _counts(data, y, classes):
+    if classes > MAX_CLASSES:
+        return None
+    total = np.zeros(classes, np.int64)
+    kinds = 0
+    entropies = 0.0
+    top = np.zeros(data.clients, np.int64)
+    top_share = np.zeros(data.clients)
+    for block, counts in _counts(data, y, classes):
         total += counts.sum(0)
         kinds += np.count_nonzero(counts)
         shares = _shares(counts)
         entropies += float(_entropy(shares).sum())
-        top[mine], share[mine] = shares.argmax(1), shares.max(1)
+        top[block] = shares.argmax(1)
+        top_share[block] = shares.max(1)
     grouped = data.clients > groups
-    place = np.arange(data.clients)
+    group = np.arange(data.clients)
     if grouped:
-        place[np.lexsort((-share, top))] = np.arange(data.clients) * groups // data.clients
-    mean = (
-        kinds / data.clients,
-        entropies / data.clients,
-        float(_entropy(_shares(total[None]))[0]),
+        group[np.lexsort((-top_share, top))] = np.arange(data.clients) * groups // data.clients
+    return Spread(
+        counts=total,
+        classes=kinds / data.clients,
+        entropy=entropies / data.clients,
+        overall=float(_entropy(_shares(total[None]))[0]),
+        shares=_group_means(data, y, classes, group),
+        grouped=grouped,
     )
-    return Spread(total, *mean, _means(data, y, classes, place), grouped)
 
 
-def _means(data: Population, y: np.ndarray, classes: int, place: np.ndarray) -> np.ndarray:
-    """The mean shares of the clients that have the same place."""
-    out = np.zeros((int(place.max()) + 1, classes))
-    for mine, counts in _counts(data, y, classes):
-        np.add.at(out, place[mine], _shares(counts))
-    return out / np.bincount(place)[:, None]
+def _group_means(data: Population, y: np.ndarray, classes: int, group: np.ndarray) -> np.ndarray:
+    """Returns the mean shares of each group, ``float64[groups, classes]``.
+
+    Args:
+      data: the population.
+      y: its labels.
+      classes: number of labels.
+      group: int64[N], each client's group.
+    """
+    out = np.zeros((int(group.max()) + 1, classes))
+    for block, counts in _counts(data, y, classes):
+        np.add.at(out, group[block], _shares(counts))
+    return out / np.bincount(group)[:, None]
 
 
 def _counts(data: Population, y: np.ndarray, classes: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Clients, and int64[clients, classes] of them."""
+    """Yields blocks of clients, and the counts of their labels, int64[clients, classes]."""
     step = max(1, ENTRIES // classes)
     for first in range(0, data.clients, step):
-        mine = slice(first, min(first + step, data.clients))
-        sizes = data.sizes[mine]
-        labels = np.asarray(y[data.offsets[mine.start] : data.offsets[mine.stop]], np.int64)
-        low, high = labels.min(initial=0), labels.max(initial=0)
+        block = slice(first, min(first + step, data.clients))
+        sizes = data.sizes[block]
+        labels = np.asarray(y[data.offsets[block.start] : data.offsets[block.stop]], np.int64)
+        low = labels.min(initial=0)
+        high = labels.max(initial=0)
         require(
             0 <= low <= high < classes,
             f"labels lie in 0 .. {classes - 1}",
             got=f"{low} .. {high}",
-            fix="say how many classes there are",
+            fix="pass the number of classes",
         )
-        place = np.repeat(np.arange(len(sizes)) * classes, sizes)
-        yield mine, np.bincount(place + labels, minlength=len(sizes) * classes).reshape(-1, classes)
+        pair = np.repeat(np.arange(len(sizes)) * classes, sizes) + labels
+        counts = np.bincount(pair, minlength=len(sizes) * classes)
+        yield block, counts.reshape(-1, classes)
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:
