@@ -1,4 +1,4 @@
-"""IMDB's film reviews through TFDS: good or bad, by the words."""
+"""IMDB's film reviews from TFDS: positive or negative."""
 
 from __future__ import annotations
 
@@ -21,20 +21,35 @@ def imdb(
     seed: int = 0,
     model: str = "word_mean",
 ) -> Task:
-    """Reviews; ``x`` int32 ``[n, length]``, words hashed to 1..9999 and 0 for padding, ``y`` 0 or 1; its own test is the global one.
+    """Reviews; ``x`` int32 ``[n, length]``, words hashed to 1..9999 and 0 for padding, ``y`` 0 or
+    1; the official test reviews are the global test set.
 
     Args:
-      source: TFDS's name, or a prepared folder.
-      data_dir: where TFDS keeps its data; by default ``$TFDS_DATA_DIR``, else ``~/tensorflow_datasets``.
-      partition: how reviews are dealt out.
+      source: name in TFDS, or a prepared folder.
+      data_dir: folder in which TFDS keeps its data; by default ``$TFDS_DATA_DIR``, else
+        ``~/tensorflow_datasets``.
+      partition: assigns reviews to clients: a name, or a function with its options bound.
       clients: N.
-      length: words kept of each review.
-      test_fraction: share of each client's training reviews for its own test.
-      seed: of the partition and the split.
-      model: a name of the model zoo: ``"word_mean"``.
+      length: number of words kept of each review.
+      test_fraction: share of each client's training reviews for its own test set.
+      seed: seed of the partition and of the split.
+      model: name of a model: ``"word_mean"``.
 
     Raises:
-      FedError: at once, with the command to run, where the data are absent.
+      FedError: if the data are absent; the message has the command that prepares them.
+
+    Example:
+      >>> import tempfile
+      >>> import fedjax_sim as fs
+      >>> import numpy as np
+      >>> x = np.ones((20, 200), np.int32)
+      >>> y = np.arange(20, dtype=np.int32) % 2
+      >>> data = fs.data.federation(fs.population(x, y, np.array([0, 20])))
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = fs.data.save(data, f"{folder}/tiny", name="tiny", classes=2)
+      ...     task = fs.tasks.imdb(source=str(path), partition="iid", clients=4)
+      >>> task.data.train.sizes.tolist()
+      [5, 5, 5, 5]
 
     Reference: Maas et al., "Learning Word Vectors for Sentiment Analysis", 2011.
     """
@@ -48,5 +63,5 @@ def imdb(
         "test_fraction": test_fraction,
         "seed": seed,
     }
-    found = load(source, data_dir=data_dir, convert=convert, **options)
-    return classify("imdb", found.data, classifier(model, 2))
+    loaded = load(source, data_dir=data_dir, convert=convert, **options)
+    return classify("imdb", loaded.data, classifier(model, 2))

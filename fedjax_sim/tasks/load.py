@@ -1,4 +1,4 @@
-"""Data sets that lie in a folder or under a TFDS name, and how tasks open them."""
+"""Opens the data set of a task, given by a folder or by its name in TFDS."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from fedjax_sim.data.tfds.reader import is_tfds, open_tfds
 
 
 class Loaded(NamedTuple):
-    """A data set of a task."""
+    """The data set of a task."""
 
     data: Federation
     classes: int | None
-    """How many labels there are, where the data say so."""
+    """Number of labels; ``None`` if the data do not record it."""
 
 
 def load(
@@ -37,23 +37,28 @@ def load(
     data_dir: str | None = None,
     **keys: Any,
 ) -> Loaded:
-    """A federation from whatever is there: a folder of `fedjax-sim data prepare`, a TFDS folder, or a data set that TFDS has by name.
+    """Opens a federation in a folder of `fedjax-sim data prepare`, a TFDS folder, or TFDS itself.
 
     Args:
-      source: the folder or the name.
-      prepare: the source file of `fedjax-sim data prepare`, which a missing folder's error suggests; without one, TFDS's command is.
-      partition: how examples are dealt out; by default as they are in the data.
-      clients: N, for a partition that does not know by itself.
-      test_fraction: share of each client's training examples for its own test, where it has none in the data.
-      seed: of the partition and the split.
-      data_dir: where names are looked for, see :func:`fedjax_sim.data.tfds`.
-      keys: more for :func:`fedjax_sim.data.tfds`.
+      source: the folder, or a name in TFDS.
+      prepare: source file of `fedjax-sim data prepare` that the error about a missing folder
+        suggests; if it is empty, the error suggests the command of TFDS.
+      partition: assigns examples to clients; by default the clients are those of the data.
+      clients: N, for a partition that does not determine it.
+      test_fraction: share of each client's training examples for its own test set, if the data have
+        none.
+      seed: seed of the partition and of the split.
+      data_dir: folder in which names are looked up, see :func:`fedjax_sim.data.tfds`.
+      keys: further options of :func:`fedjax_sim.data.tfds`.
+
+    Raises:
+      FedError: if the data are absent; the message has the command that prepares them.
     """
     if is_prepared(source):
-        data = arranged(open_prepared(source), partition, clients, test_fraction, seed)
+        data = repartitioned(open_prepared(source), partition, clients, test_fraction, seed)
         return Loaded(data, read_card(source)["classes"])
     if prepare:
-        need(source, prepare)
+        require_tfds(source, prepare)
     options = {
         "partition": partition,
         "clients": clients,
@@ -61,44 +66,56 @@ def load(
         "seed": seed,
         **keys,
     }
-    found = open_tfds(source, data_dir)
-    known = entry(found)
-    central = "central" if "central" in found.builder.info.splits else None
-    data = tfds(found.folder, test_split=known.test, global_test_split=central, **options)
-    return Loaded(data, found.classes(keys.get("label_key") or known.y))
+    source_data = open_tfds(source, data_dir)
+    known = entry(source_data)
+    global_test = "central" if "central" in source_data.builder.info.splits else None
+    data = tfds(source_data.folder, test_split=known.test, global_test_split=global_test, **options)
+    return Loaded(data, source_data.classes(keys.get("label_key") or known.y))
 
 
-def need(folder: str | Path, prepare: str) -> None:
-    """Requires a TFDS data set in a folder, or else tells how to make a prepared one of a source file."""
-    do = f"make one with `fedjax-sim data prepare {prepare} --out {folder}`"
+def require_tfds(folder: str | Path, prepare: str) -> None:
+    """Raises FedError unless the folder holds a TFDS data set.
+
+    Args:
+      folder: the folder.
+      prepare: source file of `fedjax-sim data prepare`, for the command in the message.
+    """
     require(
         is_tfds(folder),
         "no prepared data set",
         got=f"nothing in {folder}",
-        fix=do,
+        fix=f"make one with `fedjax-sim data prepare {prepare} --out {folder}`",
         setting="source",
     )
 
 
-def arranged(
+def repartitioned(
     data: Federation, partition: Partition, clients: int | None, test_fraction: float, seed: int
 ) -> Federation:
-    """A federation with test examples for its clients, or all its clients' examples dealt out anew."""
+    """Returns a federation with the clients of a partition.
+
+    Args:
+      data: the federation as it was prepared.
+      partition: ``natural`` keeps the clients of ``data`` and gives them test sets if they have
+        none; any other partition assigns all training and test examples to new clients.
+      clients: N; with ``natural``, ``None`` or the number of clients of ``data``.
+      test_fraction: share of each client's examples for its own test set.
+      seed: seed of the partition and of the split.
+    """
     if is_natural(partition):
         check_same_clients(clients, data.train.clients, "the data's own clients")
-        whole = data.test is not None or test_fraction == 0
-        return (
-            data if whole else federation(*split(data.train, test_fraction, seed), data.global_test)
-        )
-    x, y, ids = _together(data.train, data.test)
+        if data.test is not None or test_fraction == 0:
+            return data
+        return federation(*split(data.train, test_fraction, seed), data.global_test)
+    x, y, ids = _all_examples(data.train, data.test)
     parts = deal(partition, y, clients, seed, ids)
     return from_partition(
         x, y, parts, test_fraction=test_fraction, global_test=data.global_test, seed=seed
     )
 
 
-def _together(train: Population, test: Population | None) -> tuple[Any, Any, np.ndarray | None]:
-    """All clients' examples, and whose each is."""
+def _all_examples(train: Population, test: Population | None) -> tuple[Any, Any, np.ndarray | None]:
+    """Returns ``(x, y, ids)``: the examples of all clients, and the name of each one's client."""
     parts = [part for part in (train, test) if part is not None]
     x, y = jax.tree.map(
         lambda *leaves: np.concatenate(leaves), *((part.x, part.y) for part in parts)

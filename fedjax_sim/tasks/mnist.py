@@ -1,4 +1,4 @@
-"""MNIST by writer, or dealt out by label."""
+"""MNIST, one client per writer or partitioned by label."""
 
 from __future__ import annotations
 
@@ -18,24 +18,40 @@ def mnist(
     model: str = "emnist_cnn",
     statistics: Statistics = "average",
 ) -> Task:
-    """MNIST; ``x`` uint8 ``[n, 28, 28, 1]`` (models scale bytes to [0, 1]), ``y`` in 0..9; its own test images are the global test set.
+    """MNIST; ``x`` uint8 ``[n, 28, 28, 1]`` (models scale bytes to [0, 1]), ``y`` in 0..9; the
+    official test images are the global test set.
 
     Args:
-      source: a folder made by `fedjax-sim data prepare mnist.npz`, or a prepared TFDS folder.
-      partition: how images are dealt out; by default each writer is a client (539 of QMNIST's), where the data say who wrote what.
-      clients: N, for a partition that does not know by itself.
-      test_fraction: share of each client's training images for its own test.
-      seed: of the partition and the split.
-      model: a name of the model zoo.
-      statistics: policy for batch statistics, for models that have any: averaged, frozen, or local to each client.
+      source: folder that `fedjax-sim data prepare mnist.npz` wrote, or a prepared TFDS folder.
+      partition: assigns images to clients: a name, or a function with its options bound; by default
+        each writer is a client (539 writers of QMNIST), which needs data that record the writers.
+      clients: N, for a partition that does not determine it.
+      test_fraction: share of each client's training images for its own test set.
+      seed: seed of the partition and of the split.
+      model: name of a model.
+      statistics: policy for batch statistics, for models that have any: averaged, frozen, or local
+        to each client.
 
     Raises:
-      FedError: at once, with the command to run, where the data are absent.
+      FedError: if the data are absent; the message has the command that prepares them.
 
-    Reference: LeCun et al., "Gradient-based learning applied to document recognition", 1998; writers by Yadav and Bottou,
-    "Cold Case: The Lost MNIST Digits", 2019.
+    Example:
+      >>> import tempfile
+      >>> import fedjax_sim as fs
+      >>> import numpy as np
+      >>> x = np.zeros((20, 28, 28, 1), np.uint8)
+      >>> y = np.arange(20, dtype=np.int32) % 10
+      >>> data = fs.data.federation(fs.population(x, y, np.array([0, 10, 20])))
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = fs.data.save(data, f"{folder}/tiny", name="tiny", classes=10)
+      ...     task = fs.tasks.mnist(source=str(path))
+      >>> task.data.train.sizes.tolist(), task.data.test.sizes.tolist()
+      ([9, 9], [1, 1])
+
+    Reference: LeCun et al., "Gradient-based learning applied to document recognition", 1998;
+    writers by Yadav and Bottou, "Cold Case: The Lost MNIST Digits", 2019.
     """
-    found = load(
+    loaded = load(
         source,
         "mnist.npz",
         partition=partition,
@@ -43,4 +59,4 @@ def mnist(
         test_fraction=test_fraction,
         seed=seed,
     )
-    return classify("mnist", found.data, classifier(model, 10), statistics=statistics)
+    return classify("mnist", loaded.data, classifier(model, 10), statistics=statistics)

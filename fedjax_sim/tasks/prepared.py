@@ -1,4 +1,4 @@
-"""Any labelled data set that was prepared, your own too."""
+"""Any labelled data set in a prepared folder."""
 
 from __future__ import annotations
 
@@ -19,32 +19,45 @@ def prepared(
     model: str = "mlp",
     statistics: Statistics = "average",
 ) -> Task:
-    """The data of a folder, as they are: one integer label, or one for every place of a sequence, is predicted for each example.
+    """The data of a folder, unchanged: one integer label is predicted for each example, or one for
+    each position of a sequence.
 
     Args:
-      source: a folder made by `fedjax-sim data prepare` or :func:`fedjax_sim.data.save`, or a prepared TFDS folder or name.
-      partition: how examples are dealt out; by default as they are in the data.
-      clients: N, for a partition that does not know by itself.
-      test_fraction: share of each client's examples for its own test, where it has none in the data; at 0, examples stay on disk until
-        they are used.
-      seed: of the partition and the split.
-      model: a name of the model zoo that takes such examples.
-      statistics: policy for batch statistics, for models that have any: averaged, frozen, or local to each client.
+      source: folder that `fedjax-sim data prepare` or :func:`fedjax_sim.data.save` wrote, or a
+        prepared TFDS folder or name.
+      partition: assigns examples to clients: a name, or a function with its options bound; by
+        default the clients are those of the data.
+      clients: N, for a partition that does not determine it.
+      test_fraction: share of each client's examples for its own test set, if the data have none;
+        with 0, examples stay on disk until they are used.
+      seed: seed of the partition and of the split.
+      model: name of a model that accepts these examples.
+      statistics: policy for batch statistics, for models that have any: averaged, frozen, or local
+        to each client.
 
     Raises:
-      FedError: at once, where there are no data, or they do not say how many labels there are.
+      FedError: if the data are absent, or their number of labels is unknown.
+
+    Example:
+      >>> import tempfile
+      >>> import fedjax_sim as fs
+      >>> data = fs.tasks.synthetic(clients=3).data
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = fs.data.save(data, f"{folder}/mine", name="mine", classes=10)
+      ...     task = fs.tasks.prepared(source=str(path), model="logistic")
+      >>> task.data.train.clients
+      3
     """
-    found = load(
+    loaded = load(
         source, partition=partition, clients=clients, test_fraction=test_fraction, seed=seed
     )
-    do = "prepare it with its number of classes"
     require(
-        found.classes is not None,
+        loaded.classes is not None,
         "a data set to classify needs its number of labels",
         got=f"none in {source}",
-        fix=do,
+        fix="prepare it with its number of classes",
         setting="source",
     )
     return classify(
-        "prepared", found.data, classifier(model, found.classes or 0), statistics=statistics
+        "prepared", loaded.data, classifier(model, loaded.classes or 0), statistics=statistics
     )
