@@ -70,12 +70,12 @@ def gradient(objective: Objective, variables: Variables, key: Key, batch: Batch)
       >>> import jax.numpy as jnp
       >>> import fedjax_sim as fs
       >>> from fedjax_sim.clients.learner import gradient
-      >>> objective = fs.tasks.quadratic(dimension=1).objective
-      >>> x = {"A": jnp.full([2, 1, 1], 2.0), "b": jnp.ones([2, 1])}  # f(x) = (x - 1)^2
-      >>> batch = fs.Batch(x, jnp.zeros(2), jnp.array([True, True]))
-      >>> variables = fs.Variables({"x": jnp.array([4.0])})
-      >>> gradient(objective, variables, jax.random.key(0), batch).params["x"].tolist()
-      [6.0]
+      >>> def loss(variables, key, batch, train):
+      ...     return (variables.params - 1.0) ** 2, (variables.state, {})
+      >>> batch = fs.Batch(x=(), y=(), mask=jnp.ones(2, bool))
+      >>> variables = fs.Variables(jnp.float32(4))
+      >>> float(gradient(fs.Objective(loss), variables, jax.random.key(0), batch).params)
+      6.0
     """
 
     def loss(params: PyTree) -> tuple[Array, tuple[PyTree, Metrics]]:
@@ -114,16 +114,17 @@ def gradient_learner(
       >>> import optax
       >>> import fedjax_sim as fs
       >>> from fedjax_sim.clients.learner import gradient_learner
-      >>> learner = gradient_learner(fs.tasks.quadratic().objective, optax.sgd(0.5))
-      >>> message = fs.Message({"x": jnp.array([4.0])})
-      >>> x = {"A": jnp.full([1, 1, 1], 1.0), "b": jnp.zeros([1, 1])}  # f(x) = x^2 / 2
-      >>> batch = fs.Batch(x, jnp.zeros(1), jnp.array([True]))
+      >>> def loss(variables, key, batch, train):
+      ...     return (variables.params - 1.0) ** 2, (variables.state, {})
+      >>> learner = gradient_learner(fs.Objective(loss), optax.sgd(0.25))
+      >>> message = fs.Message(jnp.float32(5))
+      >>> batch = fs.Batch(x=(), y=(), mask=jnp.ones(2, bool))
       >>> key = jax.random.key(0)
       >>> local = learner.start(key, message, ())
       >>> local, metrics = learner.step(key, message, (), local, batch)
       >>> upload, memory, metrics = learner.finish(key, message, (), local)
-      >>> local.variables.params["x"].tolist(), upload.delta["x"].tolist()
-      ([2.0], [2.0])
+      >>> float(local.variables.params), float(upload.delta)
+      (3.0, 2.0)
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
@@ -236,16 +237,17 @@ def full_gradient(objective: Objective) -> Learner:
       >>> import jax.numpy as jnp
       >>> import fedjax_sim as fs
       >>> from fedjax_sim.clients.learner import full_gradient
-      >>> learner = full_gradient(fs.tasks.quadratic().objective)
-      >>> message = fs.Message({"x": jnp.array([4.0])})
-      >>> x = {"A": jnp.full([1, 1, 1], 0.5), "b": jnp.zeros([1, 1])}  # f(x) = x^2 / 4
-      >>> batch = fs.Batch(x, jnp.zeros(1), jnp.array([True]))
+      >>> def loss(variables, key, batch, train):
+      ...     return (variables.params - 1.0) ** 2, (variables.state, {})
+      >>> learner = full_gradient(fs.Objective(loss))
+      >>> message = fs.Message(jnp.float32(5))
+      >>> batch = fs.Batch(x=(), y=(), mask=jnp.ones(2, bool))
       >>> key = jax.random.key(0)
       >>> local = learner.start(key, message, ())
       >>> local, metrics = learner.step(key, message, (), local, batch)
       >>> upload, memory, metrics = learner.finish(key, message, (), local)
-      >>> upload.delta["x"].tolist()
-      [2.0]
+      >>> float(upload.delta)
+      8.0
     """
 
     def start(key: Key, message: Message, memory: PyTree) -> GradientPass:
