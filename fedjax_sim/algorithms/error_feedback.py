@@ -1,11 +1,16 @@
 """FedAvg with sparse uploads and error feedback.
 
-Memory: the residual, what was not sent yet. Upload: the largest entries of ``x - y`` plus residual. Server: as FedAvg's.
-Law: sending everything is FedAvg; what was sent plus the residual is what was wanted.
-Reference: Stich, Cordonnier and Jaggi, "Sparsified SGD with Memory", 2018, Algorithm 1, on the pseudo-gradient.
+Memory: the residual, the part of earlier pseudo-gradients that was not sent, like the parameters.
+Upload: the largest entries of ``x - y`` plus the residual.
+Server: FedAvg's.
+Law: sending everything is FedAvg; sent uploads plus the residual add up to the pseudo-gradients.
+Reference: Stich, Cordonnier and Jaggi, "Sparsified SGD with Memory", 2018, Algorithm 1, on the
+pseudo-gradient.
 """
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import optax
 
@@ -13,7 +18,7 @@ from fedjax_sim import clients
 from fedjax_sim.aggregators import mean
 from fedjax_sim.clients.learner import gradient_learner
 from fedjax_sim.core.errors import positive
-from fedjax_sim.core.types import Aggregator, Algorithm, Law, Objective
+from fedjax_sim.core.types import MAY_CHANGE_ON_RESUME, Aggregator, Algorithm, Law, Objective
 from fedjax_sim.engine.federate import federate
 from fedjax_sim.optimizers.corrections import Optimizer, local_optimizer
 from fedjax_sim.servers.optimizer import optimizer_server
@@ -22,17 +27,34 @@ from fedjax_sim.servers.optimizer import optimizer_server
 def error_feedback(
     objective: Objective,
     *,
-    lr: float | optax.Schedule = 0.1,
+    lr: Annotated[float | optax.Schedule, MAY_CHANGE_ON_RESUME] = 0.1,
     fraction: float = 0.1,
     local: Optimizer | None = None,
     aggregator: Aggregator | None = None,
     server_optimizer: Optimizer | None = None,
 ) -> Algorithm:
-    """Each client sends the largest ``fraction`` of every leaf of its pseudo-gradient and carries the rest to its next round.
+    """FedAvg in which each client sends only the largest entries of its pseudo-gradient.
+
+    What a client does not send is added to its pseudo-gradient in its next round.
 
     Args:
-      fraction: share of entries sent, by magnitude, at least one of each leaf.
-      objective, lr, local, aggregator, server_optimizer: as for FedAvg.
+      objective: the function that clients minimise.
+      lr: local learning rate (eta_l), or a schedule over the local steps of one round.
+      fraction: share of each leaf's entries that is sent, largest magnitudes first, at least one
+        entry; in (0, 1].
+      local: optax transform of the local gradient before the step, such as clipping or
+        ``optax.trace(0.9)``.
+      aggregator: how uploads are combined; by default the mean weighted by examples.
+      server_optimizer: optax optimizer on the averaged pseudo-gradient; by default SGD with rate 1,
+        which is plain averaging.
+
+    Example:
+      >>> import jax
+      >>> import fedjax_sim as fs
+      >>> task = fs.tasks.quadratic()
+      >>> algorithm = fs.error_feedback(task.objective, fraction=0.2)
+      >>> algorithm.memory(task.init(jax.random.key(0))).own  # the residual
+      {'x': Array([0., 0., 0., 0., 0.], dtype=float32)}
     """
     positive("error_feedback.lr", lr)
     learner = clients.error_feedback(
@@ -43,4 +65,4 @@ def error_feedback(
     )
 
 
-LAW = Law("sending everything is FedAvg", {"fraction": 1.0})
+LAW = Law("sending everything is FedAvg", when={"fraction": 1.0})
