@@ -1,4 +1,4 @@
-"""What runs look like side by side: a figure and a table."""
+"""Comparison of runs: a figure and a table."""
 
 from fedjax_sim.report.plots import plot_runs
 from fedjax_sim.report.tables import comparison

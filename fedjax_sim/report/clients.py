@@ -1,4 +1,4 @@
-"""Figures of a federation: who has which labels, and how much."""
+"""Figures of a federation: the labels and the sizes of its clients."""
 
 from __future__ import annotations
 
@@ -10,19 +10,38 @@ import numpy as np
 from fedjax_sim.data.label_statistics import Spread
 
 WIDE = 20
-"""From this ratio of the largest to the smallest client on, sizes are drawn on a logarithmic axis."""
+"""Ratio of the largest to the smallest client above which sizes have a logarithmic axis."""
 BINS = 40
-"""Bars of a histogram, at most."""
+"""Largest number of bars of a histogram."""
 NAMED = 30
-"""So many labels or clients can be told one by one at an axis."""
+"""Largest number of labels or clients for which an axis has one tick each."""
 
 
 def plot_labels(spread: Spread, path: str | Path) -> Path:
-    """Each label's share of each client's examples, as a heat map; clients run to the right. The file's ending says the format."""
+    """Draws each label's share of each client's examples as a heat map, with clients along x.
+
+    Args:
+      spread: distribution of labels, from :func:`fedjax_sim.data.label_statistics.label_spread`.
+      path: the file; its ending selects the format (png, svg, pdf). Its folder is created.
+
+    Returns:
+      The path of the file.
+
+    Example:
+      >>> import tempfile
+      >>> import fedjax_sim as fs
+      >>> from fedjax_sim.data.label_statistics import label_spread
+      >>> from fedjax_sim.report.clients import plot_labels
+      >>> data = fs.tasks.digits(clients=5).data.train
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     plot_labels(label_spread(data, classes=10), f"{folder}/labels.png").name
+      'labels.png'
+    """
     figure, panel = _figure((8.0, max(2.6, min(7.0, 1.2 + 0.28 * len(spread.counts)))))
     groups, classes = spread.shares.shape
-    # The scale ends at the largest share, so that what hardly differs, as with thousands of labels, is seen to.
-    drawn = panel.imshow(
+    # The colour scale ends at the largest share, so that small differences between shares, as with
+    # thousands of labels, are visible.
+    image = panel.imshow(
         spread.shares.T,
         aspect="auto",
         interpolation="nearest",
@@ -30,23 +49,44 @@ def plot_labels(spread: Spread, path: str | Path) -> Path:
         vmin=0,
         origin="lower",
     )
-    figure.colorbar(drawn, ax=panel, pad=0.02).set_label("share of the client's examples")
-    sorted_ = f"clients, sorted by their most frequent label, {groups} groups"
-    panel.set_xlabel(sorted_ if spread.grouped else "client")
+    figure.colorbar(image, ax=panel, pad=0.02).set_label("share of the client's examples")
+    grouped_label = f"clients, sorted by their most frequent label, {groups} groups"
+    panel.set_xlabel(grouped_label if spread.grouped else "client")
     panel.set_ylabel("label")
-    _count(panel.xaxis, 0 if spread.grouped else groups)
-    _count(panel.yaxis, classes)
-    skew = f"{spread.classes:.3g} of {classes} labels a client; entropy {spread.entropy:.2f}, of all together {spread.overall:.2f}"
-    panel.set_title(skew, fontsize="medium")
+    _set_ticks(panel.xaxis, 0 if spread.grouped else groups)
+    _set_ticks(panel.yaxis, classes)
+    panel.set_title(
+        f"{spread.classes:.3g} of {classes} labels per client; mean entropy "
+        f"{spread.entropy:.2f}, of all clients together {spread.overall:.2f}",
+        fontsize="medium",
+    )
     return _written(figure, path)
 
 
 def plot_sizes(sizes: np.ndarray, path: str | Path) -> Path:
-    """How many clients have how many examples, as a histogram."""
+    """Draws a histogram of the number of examples per client.
+
+    Args:
+      sizes: int ``[N]``, number of examples of each client.
+      path: the file; its ending selects the format (png, svg, pdf). Its folder is created.
+
+    Returns:
+      The path of the file.
+
+    Example:
+      >>> import tempfile
+      >>> import fedjax_sim as fs
+      >>> from fedjax_sim.report.clients import plot_sizes
+      >>> data = fs.tasks.digits(clients=5).data.train
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     plot_sizes(data.sizes, f"{folder}/sizes.png").name
+      'sizes.png'
+    """
     figure, panel = _figure((6.0, 3.6))
-    low, high = int(sizes.min()), int(sizes.max())
+    low = int(sizes.min())
+    high = int(sizes.max())
     wide = high > WIDE * max(low, 1)
-    step = -(-(high - low + 1) // BINS)  # whole numbers, as many in each bin
+    step = -(-(high - low + 1) // BINS)  # whole sizes per bar
     edges = (
         np.geomspace(max(low, 1), high + 1, BINS + 1)
         if wide
@@ -73,14 +113,14 @@ def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
     return figure, figure.subplots()
 
 
-def _count(axis: Any, many: int) -> None:
-    """Ticks at whole numbers: at each where they are few, none where there is nothing to count."""
+def _set_ticks(axis: Any, number: int) -> None:
+    """Sets ticks at whole numbers: no tick for 0, one per number for few, a selection for many."""
     from matplotlib.ticker import MaxNLocator
 
-    if many == 0:
+    if number == 0:
         axis.set_ticks([])
-    elif many <= NAMED:
-        axis.set_ticks(range(many))
+    elif number <= NAMED:
+        axis.set_ticks(range(number))
         axis.set_tick_params(labelsize="small")
     else:
         axis.set_major_locator(MaxNLocator(integer=True))

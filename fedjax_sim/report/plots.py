@@ -1,4 +1,7 @@
-"""Figures of runs. Matplotlib is imported when one is drawn, and draws to a file: no window, no global figure state."""
+"""Figures of runs.
+
+Matplotlib is imported when a figure is drawn. It draws to a file, without windows or global state.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from fedjax_sim.core.errors import require, suggest
 from fedjax_sim.simulation.history import History
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-"""Told apart by colour-blind readers too (Okabe and Ito, "Color Universal Design", 2008)."""
+"""Colours that colour-blind readers can distinguish (Okabe and Ito, "Color Universal Design",
+2008)."""
 DASHES = ("-", "--", "-.", ":")
 TITLES = {
     "loss": "training loss",
@@ -27,21 +31,34 @@ def plot_runs(
     path: str | Path,
     metrics: Sequence[str] = ("test/accuracy", "loss"),
 ) -> Path:
-    """One panel per metric over rounds, one line per run, into a file whose ending says the format (png, svg, pdf).
+    """Draws one panel per metric over rounds, with one line per run.
 
     Args:
       runs: histories by label.
-      path: the file; its folder is made.
-      metrics: names of numbers. One that no run has is left out; a run without it is missing from its panel.
+      path: the file; its ending selects the format (png, svg, pdf). Its folder is created.
+      metrics: names of metrics. A metric that no run recorded is left out; a run that did not
+        record a metric is missing from its panel.
+
+    Returns:
+      The path of the file.
 
     Raises:
-      FedError: where there is no run, or none has any of the metrics.
+      FedError: if there is no run, or no run recorded any of the metrics.
+
+    Example:
+      >>> import tempfile
+      >>> import fedjax_sim as fs
+      >>> first = fs.History({1: {"loss": 2.0}, 2: {"loss": 1.0}})
+      >>> second = fs.History({1: {"loss": 1.8}, 2: {"loss": 1.1}})
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     fs.plot_runs({"fedavg": first, "scaffold": second}, f"{folder}/runs.png").name
+      'runs.png'
     """
     require(bool(runs), "nothing to plot", got="no runs", fix="pass at least one history")
     known = {name for log in runs.values() for name in log.names()}
     shown = [name for name in metrics if name in known]
-    advice = suggest(metrics[0], known) if metrics and known else "name metrics of the runs"
-    require(bool(shown), "no run recorded these metrics", got=list(metrics), fix=advice)
+    fix = suggest(metrics[0], known) if metrics and known else "name metrics of the runs"
+    require(bool(shown), "no run recorded these metrics", got=list(metrics), fix=fix)
     return _draw(runs, shown, Path(path))
 
 
@@ -60,26 +77,24 @@ def _draw(runs: Mapping[str, History], metrics: list[str], path: Path) -> Path:
 
 
 def _panel(panel: Any, name: str, runs: Mapping[str, History]) -> None:
-    """One metric. A run keeps its colour in every panel, whether or not the others have the metric."""
+    """Draws one metric. A run has the same colour in every panel."""
     for index, (label, log) in enumerate(runs.items()):
         if name in log.names():
             rounds, values = log.get(name)
-            dash = DASHES[index // len(COLOURS) % len(DASHES)]
-            mark = "o" if len(rounds) <= 30 else None
             panel.plot(
                 rounds,
                 values,
-                dash,
+                DASHES[index // len(COLOURS) % len(DASHES)],
                 color=COLOURS[index % len(COLOURS)],
                 label=label,
                 linewidth=1.7,
-                marker=mark,
+                marker="o" if len(rounds) <= 30 else None,
                 markersize=3.5,
             )
-    _dress(panel, name)
+    _format_axes(panel, name)
 
 
-def _dress(panel: Any, name: str) -> None:
+def _format_axes(panel: Any, name: str) -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     panel.set_xlabel("round")

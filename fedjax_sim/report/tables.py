@@ -12,7 +12,7 @@ from fedjax_sim.core.errors import require
 from fedjax_sim.simulation.history import History
 
 DASH = "-"
-"""What was not measured."""
+"""Text of a cell without a value."""
 
 
 def comparison(
@@ -21,27 +21,49 @@ def comparison(
     accuracy: str = "test/accuracy",
     worst: str = "clients/accuracy_worst10",
 ) -> Table:
-    """One line per run: rounds, final and best accuracy, the worst 10 % of clients, rounds to a target accuracy, seconds.
+    """Returns a table with one row per run.
+
+    The columns are: number of rounds, final and best accuracy, accuracy of the worst 10 % of
+    clients, rounds to a target accuracy, and seconds.
 
     Args:
       runs: histories by label.
-      target: accuracy to be reached. Without one, the highest whole percentage that every run reached.
-      accuracy: the number that is compared; it is known at evaluated rounds only, and so are "rounds to" the target.
-      worst: the number of the worst 10 % of clients.
+      target: target accuracy in [0, 1]; by default the highest whole percentage that every run
+        reached.
+      accuracy: name of the accuracy that is compared. Only evaluated rounds have it, so the rounds
+        to the target are those of an evaluation.
+      worst: name of the accuracy of the worst 10 % of clients.
+
+    Raises:
+      FedError: if there is no run.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> first = fs.History({1: {"test/accuracy": 0.5}, 2: {"test/accuracy": 0.8}})
+      >>> second = fs.History({1: {"test/accuracy": 0.7}, 2: {"test/accuracy": 0.75}})
+      >>> table = fs.comparison({"fedavg": first, "scaffold": second})
+      >>> for column in table.columns[:6]:
+      ...     print(column.header, list(column.cells))
+      algorithm ['fedavg', 'scaffold']
+      rounds ['2', '2']
+      final accuracy ['80.0 %', '75.0 %']
+      best accuracy ['80.0 %', '75.0 %']
+      worst 10 % clients ['-', '-']
+      rounds to 75 % ['2', '2']
     """
     require(bool(runs), "nothing to compare", got="no runs", fix="pass at least one history")
     target = _common_target(runs, accuracy) if target is None else target
     table = Table(header_style="bold")
     table.add_column("algorithm", no_wrap=True)
-    goal = "rounds to target" if target is None else f"rounds to {100 * target:g} %"
-    for heading in (
+    headings = (
         "rounds",
         "final accuracy",
         "best accuracy",
         "worst 10 % clients",
-        goal,
+        "rounds to target" if target is None else f"rounds to {100 * target:g} %",
         "seconds",
-    ):
+    )
+    for heading in headings:
         table.add_column(heading, justify="right")
     for label, log in runs.items():
         table.add_row(label, *_cells(log, target, accuracy, worst))
@@ -49,7 +71,16 @@ def comparison(
 
 
 def rounds_to(log: History, name: str, target: float) -> int | None:
-    """The first round at which a number was seen to reach the target; ``None`` where it never did."""
+    """Returns the first recorded round at which a metric reached the target.
+
+    Args:
+      log: the history of a run.
+      name: name of the metric.
+      target: smallest value that counts as reached.
+
+    Returns:
+      The round; ``None`` if the metric was not recorded, or never reached the target.
+    """
     if name not in log.names():
         return None
     rounds, values = log.get(name)
@@ -72,8 +103,8 @@ def _cells(log: History, target: float | None, accuracy: str, worst: str) -> lis
 
 def _common_target(runs: Mapping[str, History], accuracy: str) -> float | None:
     best = [_best(log, accuracy) for log in runs.values()]
-    found = [value for value in best if value is not None]
-    return math.floor(100 * min(found) + 1e-9) / 100 if found else None
+    recorded = [value for value in best if value is not None]
+    return math.floor(100 * min(recorded) + 1e-9) / 100 if recorded else None
 
 
 def _best(log: History, name: str) -> float | None:
