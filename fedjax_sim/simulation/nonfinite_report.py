@@ -1,10 +1,10 @@
-"""A round that was refused: the error that says so, and the files from which it can be looked at again.
+"""Rejected rounds: the error that names the clients that caused it, and files to replay the round.
 
-| in the run's folder | holds |
+| in the run's folder | contents |
 |---|---|
-| ``nonfinite-<round>.json`` | the round and who is to blame; what ``fedjax-sim replay`` is given |
-| ``nonfinite-<round>/config.toml`` | the configuration then |
-| ``nonfinite-<round>/<round - 1>`` | the state before it, with the memory of its cohort alone, as a checkpoint |
+| ``nonfinite-<round>.json`` | the round and the clients; the argument of ``fedjax-sim replay`` |
+| ``nonfinite-<round>/config.toml`` | the configuration of the run |
+| ``nonfinite-<round>/<round - 1>`` | the state before the round, with the cohort's memory only |
 """
 
 from __future__ import annotations
@@ -21,134 +21,169 @@ from fedjax_sim.engine.rerun import Culprits
 from fedjax_sim.persistence.checkpoint import Restored, open_store
 from fedjax_sim.runtime.processes import is_main_process
 
-SHOWN = 5
-"""Clients that a sentence names; the file names all."""
+MAX_NAMED = 5
+"""Clients that an error message names; the file names all."""
 CONFIG = "config.toml"
 
 
 class NonFinite(FedError):
-    """A guard refused a round. The run stopped at the state before it, which was saved."""
+    """A round was rejected, because its result is not finite.
 
-    def __init__(self, round_: int, culprits: Culprits, do: str = "") -> None:
-        """``round_`` counts from 1; ``do`` says what to do, where there is more than can be said of any run."""
-        who = "clients" if len(culprits.clients) > 1 else "client"
-        what = f"round {round_} was refused, for it left something that is not finite{'' if culprits.clients else ' though no client did'}"
-        got = (
-            f"{who} {named(culprits)} to blame"
-            if culprits.clients
-            else "a reduction or a server's step that overflows"
-        )
-        mend = "mend their data or lower the learning rate, or drop them: guard.nonfinite = 'drop'"
-        super().__init__(
-            sentence(
-                what,
-                got=got,
-                fix=do
-                or (
-                    mend
-                    if culprits.clients
-                    else "lower the server's learning rate, or clip uploads"
-                ),
+    The run stopped at the state before that round, which was saved.
+
+    Args:
+      round_: the rejected round, counted from 1.
+      culprits: the clients that caused it.
+      fix: what the user can do; by default what is true of any run.
+
+    Attributes:
+      round: the rejected round.
+      culprits: the clients that caused it.
+    """
+
+    def __init__(self, round_: int, culprits: Culprits, fix: str = "") -> None:
+        what = f"round {round_} was rejected, because its result was not finite"
+        if culprits.clients:
+            plural = "s" if len(culprits.clients) > 1 else ""
+            got = f"client{plural} {client_list(culprits)} as the cause"
+            default = (
+                "fix their data or lower the learning rate, or drop them: guard.nonfinite = 'drop'"
             )
-        )
-        self.round, self.culprits = round_, culprits
+        else:
+            what = f"{what}, although the result of every client was"
+            got = "a reduction or a server update that overflowed"
+            default = "lower the server's learning rate, or clip uploads"
+        super().__init__(sentence(what, got=got, fix=fix or default))
+        self.round = round_
+        self.culprits = culprits
 
 
-def named(culprits: Culprits) -> str:
-    """The clients to blame in words."""
+def client_list(culprits: Culprits) -> str:
+    """Returns the first clients that caused a rejection as text, with their names if they have any.
+
+    Example:
+
+        >>> from fedjax_sim.engine.rerun import Culprits
+        >>> from fedjax_sim.simulation.nonfinite_report import client_list
+        >>> client_list(Culprits((3, 7), ("ada", ""), state=None))
+        '3 (ada), 7'
+    """
     names = culprits.names or ("",) * len(culprits.clients)
-    words = [
-        f"{i} ({name})" if name else str(i) for i, name in zip(culprits.clients, names, strict=True)
-    ][:SHOWN]
-    more = len(culprits.clients) - len(words)
-    return ", ".join(words) + (f" and {more} more" if more > 0 else "")
+    texts = [
+        f"{client} ({name})" if name else str(client)
+        for client, name in zip(culprits.clients, names, strict=True)
+    ]
+    more = len(texts) - MAX_NAMED
+    return ", ".join(texts[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def save(folder: Path, round_: int, culprits: Culprits, config: str) -> Path:
-    """Writes the files of a refused round into a run's folder; those of an earlier attempt at it are replaced.
+    """Writes the files of a rejected round into a run's folder.
+
+    The files of an earlier rejection of the same round are replaced.
 
     Args:
-      folder: the run's.
-      round_: from 1.
-      culprits: who, and the state.
-      config: the configuration, as TOML.
+      folder: the folder of the run.
+      round_: the rejected round, counted from 1.
+      culprits: the clients that caused it, and the state before the round.
+      config: the configuration of the run, as TOML.
 
     Returns:
       The path of the JSON file.
 
     Raises:
-      FedError: where they cannot be written.
+      FedError: if a file cannot be written.
     """
-    place = folder / f"nonfinite-{round_}"
-    fresh = place.with_name(f".{place.name}.new")
+    target = folder / f"nonfinite-{round_}"
+    temporary = target.with_name(f".{target.name}.new")
     if is_main_process():
-        files.remove(fresh)
-    store = open_store(fresh)
+        files.remove(temporary)
+    store = open_store(temporary)
     store.save(culprits.state, {})
     store.close()
-    path, names = place.with_suffix(".json"), culprits.names or (None,) * len(culprits.clients)
-    clients = [
-        {"id": i} | ({"name": name} if name else {})
-        for i, name in zip(culprits.clients, names, strict=True)
-    ]
+    path = target.with_suffix(".json")
     if is_main_process():
-        files.save(fresh / CONFIG, config)
-        files.remove(place)
-        with files.saving(place):
-            os.replace(fresh, place)
-        files.save(
-            path,
-            json.dumps({"round": round_, "clients": clients, "state": place.name}, indent=2) + "\n",
-        )
+        files.save(temporary / CONFIG, config)
+        files.remove(target)
+        with files.saving(target):
+            os.replace(temporary, target)
+        description = {"round": round_, "clients": _clients_json(culprits), "state": target.name}
+        files.save(path, json.dumps(description, indent=2) + "\n")
     return path
 
 
-class Incident(NamedTuple):
-    """A refused round, from its file."""
+def _clients_json(culprits: Culprits) -> list[dict[str, Any]]:
+    names = culprits.names or (None,) * len(culprits.clients)
+    return [
+        {"id": client} | ({"name": name} if name else {})
+        for client, name in zip(culprits.clients, names, strict=True)
+    ]
+
+
+class RejectedRound(NamedTuple):
+    """The description of a rejected round, read from its file."""
 
     round: int
+    """Counted from 1."""
     clients: tuple[int, ...]
+    """Ids of the clients that caused it."""
     names: dict[int, str]
+    """Names of these clients, by id, if they have any."""
     folder: Path
-    """Of its configuration and state."""
+    """The folder of its configuration and state."""
 
 
-def read(path: str | Path) -> Incident:
-    """What :func:`save` wrote.
+def read(path: str | Path) -> RejectedRound:
+    """Reads a file that :func:`save` wrote.
+
+    Args:
+      path: the JSON file. Its contents are not trusted: the folder of the state must lie beside it.
 
     Raises:
-      FedError: where that is not what the file is.
+      FedError: if the file does not describe a rejected round, or its folder is missing.
     """
-    path, do = Path(path), "give a file nonfinite-<round>.json from the folder of a run"
-    require(path.is_file(), "no file of a refused round", got=str(path), fix=do)
+    path = Path(path)
+    fix = "give a file nonfinite-<round>.json from the folder of a run"
+    require(path.is_file(), "no file of a rejected round", got=str(path), fix=fix)
     try:
-        held: dict[str, Any] = files.parse_json(path.read_text(encoding="utf-8"))
-        clients = tuple(int(client["id"]) for client in held["clients"])
-        names = {
-            int(client["id"]): str(client["name"]) for client in held["clients"] if "name" in client
-        }
-        incident = Incident(
-            int(held["round"]), clients, names, path.parent / _beside(held["state"])
-        )
+        rejected = _parse(path)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        fail("this file does not describe a refused round", got=f"{path}: {error!r}", fix=do)
-    what = "the state of the refused round is gone"
+        fail("this file does not describe a rejected round", got=f"{path}: {error!r}", fix=fix)
     require(
-        (incident.folder / CONFIG).is_file(),
-        what,
-        got=str(incident.folder),
-        fix="bring that folder back beside the file",
+        (rejected.folder / CONFIG).is_file(),
+        "the state of the rejected round is missing",
+        got=str(rejected.folder),
+        fix="put that folder back beside the file",
     )
-    return incident
+    return rejected
 
 
-def _beside(name: Any) -> str:
-    """The name of a folder beside the file, whoever wrote it."""
+def _parse(path: Path) -> RejectedRound:
+    description: dict[str, Any] = files.parse_json(path.read_text(encoding="utf-8"))
+    clients = description["clients"]
+    return RejectedRound(
+        round=int(description["round"]),
+        clients=tuple(int(client["id"]) for client in clients),
+        names={int(client["id"]): str(client["name"]) for client in clients if "name" in client},
+        folder=path.parent / _sibling_name(description["state"]),
+    )
+
+
+def _sibling_name(name: Any) -> str:
+    """Checks that a name from a file names a folder beside that file, and nothing elsewhere."""
     if not isinstance(name, str) or "\0" in name or name in ("", "..") or Path(name).name != name:
         raise ValueError(f"state {name!r}")
     return name
 
 
-def restore(incident: Incident, like: RoundState) -> Restored:
-    """The state before the round; ``like`` has its shapes."""
-    return open_store(incident.folder).restore(like, incident.round - 1)
+def restore(rejected: RejectedRound, like: RoundState) -> Restored:
+    """Loads the state before a rejected round.
+
+    Args:
+      rejected: from :func:`read`.
+      like: a state, or its shapes; the memory has the cohort's rows only.
+
+    Raises:
+      FedError: if the checkpoint is damaged, or does not fit ``like``.
+    """
+    return open_store(rejected.folder).restore(like, rejected.round - 1)

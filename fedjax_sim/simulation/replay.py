@@ -1,4 +1,4 @@
-"""A client's part in a round, run again step by step, with every number looked at."""
+"""Replays one client's part of a round step by step; checks every array for NaN and infinity."""
 
 from __future__ import annotations
 
@@ -38,36 +38,39 @@ from fedjax_sim.engine.nonfinite import NonFinitePolicy, finite
 from fedjax_sim.engine.rerun import sampled, single_device_plan, supplied
 from fedjax_sim.engine.round import ROUND, round_key, sample_cohort
 from fedjax_sim.engine.trip import assign
-from fedjax_sim.engine.work import FINISH, Client, bind, stream
+from fedjax_sim.engine.work import FINISH, Client, Work, bind, stream
 
 
 class Step(NamedTuple):
     """A client after one of its local steps."""
 
     number: int
-    """From 1."""
+    """Counted from 1."""
     loss: float | None
+    """Mean loss of the batch; ``None`` if the learner does not report it."""
     norm: float
-    """Euclidean norm of the pseudo-gradient that it would send now."""
-    odd: tuple[str, ...]
-    """Names of what is not finite: parts of the batch, of the local state, of what it would send and remember."""
+    """Euclidean norm of the pseudo-gradient that the client would send after this step."""
+    nonfinite: tuple[str, ...]
+    """Names of the arrays that are not finite: in the batch, the local state, the upload, and the
+    memory that the client would keep."""
 
 
 class TripTrace(NamedTuple):
-    """A client's part in one trip of the round, up to the first step at which something is wrong."""
+    """A client's steps in one trip of the round, up to the first step with a problem."""
 
     client: int
+    """The client's id."""
     trip: int
-    """From 1."""
-    of: int
-    """Local steps that it was to take."""
+    """Counted from 1."""
+    planned_steps: int
+    """Local steps of the client in this trip."""
     steps: tuple[Step, ...]
-    found: str | None
-    """What is wrong, and since when."""
+    problem: str | None
+    """The problem and where it began; ``None`` if there is none."""
 
 
-class Parts(NamedTuple):
-    """What the round was made of, and the plan of the run."""
+class RoundParts(NamedTuple):
+    """The parts that the round was made of, and the plan of the run."""
 
     algorithm: Algorithm
     sampler: Sampler
@@ -77,7 +80,7 @@ class Parts(NamedTuple):
 
 
 class ClientInputs(NamedTuple):
-    """What a client is given in a trip."""
+    """Everything that a client receives in a trip."""
 
     key: Key
     member: Member
@@ -88,96 +91,15 @@ class ClientInputs(NamedTuple):
 
 
 class ClientWork(NamedTuple):
-    """What it is to do with that."""
+    """The computation of a client in a trip."""
 
     learner: Learner
     aggregator: Aggregator
     local_work: LocalWork
 
 
-def replay(
-    parts: Parts, data: Population | Table, state: RoundState, client: int
-) -> Iterator[TripTrace]:
-    """A client's passages through the round after a state, until something is wrong.
-
-    Args:
-      parts: see there.
-      data: of everybody.
-      state: from :func:`fedjax_sim.engine.rerun.cut`.
-      client: its id.
-
-    Raises:
-      FedError: where it has no part in that round.
-    """
-    parts = parts._replace(
-        plan=single_device_plan(parts.plan), guard=parts.guard._replace(nonfinite="drop")
-    )
-    sizes = np.asarray(data.sizes if isinstance(data, Population) else data.size, np.int32)
-    facts = population_info(parts.local_work, jnp.asarray(sizes))
-    chosen = sampled(
-        partial(sample_cohort, parts.sampler, parts.plan, parts.local_work),
-        facts,
-        parts.plan,
-        state,
-    )
-    cohort = sorted(chosen.roster.id[chosen.roster.steps > 0].tolist())
-    require(
-        client in cohort,
-        "this client has no part in the round",
-        got=client,
-        fix=f"choose one of {cohort[:20]}",
-    )
-    supply = supplied(chosen, data, parts.plan)
-    for number, (errand, visit) in enumerate(visits(parts, state, supply, client), 1):
-        if visit.member.steps > 0:  # it may be lost since an earlier trip
-            passage = walk(parts, errand, visit, supply.table, number)
-            yield passage
-            if passage.found:
-                return
-
-
-def visits(
-    parts: Parts, state: RoundState, supply: RoundInputs, client: int
-) -> list[tuple[ClientWork, ClientInputs]]:
-    """What a client is given in every trip of the round, which is run as far as that takes."""
-    errands: list[ClientWork] = []
-
-    def look(state: RoundState, supply: RoundInputs) -> list[ClientInputs]:
-        roster, _, places = supply.cohort
-        trips, seen = (
-            make_trips(parts.plan, supply.table, parts.local_work, places, parts.guard),
-            [],
-        )
-        row = jnp.argmax(roster.id == client)
-        slot = jnp.argmax(places.reshape(-1) == row)
-
-        def trip(
-            learner: Learner,
-            aggregator: Aggregator,
-            key: Key,
-            broadcast: Callable,
-            kept: PyTree,
-            memory: PyTree,
-            crew: Any,
-            **more: Any,
-        ) -> Trip:
-            homework, present = assign(parts.local_work, parts.plan.limit, crew, more.get("epochs"))
-            member = tree.take(present.members, row)
-            seen.append(ClientInputs(key, member, broadcast(member), tree.take(memory, slot), kept))
-            errands.append(ClientWork(learner, aggregator, homework))
-            return trips(learner, aggregator, key, broadcast, kept, memory, crew, **more)
-
-        key = fold_in(round_key(state.seed, state.round), ROUND)
-        parts.algorithm.round(trip, key, state.algorithm, state.memory, roster)
-        return seen
-
-    backend = make_backend(parts.plan)
-    seen = backend.inspect(look, LAYOUT).run(backend.place(state), supply)
-    return list(zip(errands, seen, strict=True))
-
-
 class StepOutputs(NamedTuple):
-    """Whatever a client leaves behind after a step, in the order in which it comes about; or whether each leaf of it is finite."""
+    """The arrays of a step, in the order in which they are computed; or whether each is finite."""
 
     batch: PyTree
     local: PyTree
@@ -188,119 +110,253 @@ class StepOutputs(NamedTuple):
 
 
 class StepReport(NamedTuple):
-    """What was seen of a step."""
+    """The checks of one step."""
 
     loss: Any
     norm: Array
-    whole: StepOutputs
+    finite: StepOutputs
+    """bool scalars: whether each array is finite."""
 
 
-def walk(
-    parts: Parts, errand: ClientWork, visit: ClientInputs, table: Table, number: int
-) -> TripTrace:
-    """Step by step, until something is wrong or all is done."""
-    start, step = life(parts, errand, table)
-    client, local = start(visit)
-    given = odd(jax.tree.map(finite, {"memory": visit.memory, "message": visit.message}))
-    of, steps, found = (
-        int(visit.member.steps),
-        [],
-        f"{given[0]} was not finite when it was given to the client" if given else None,
+def replay(
+    parts: RoundParts, data: Population | Table, state: RoundState, client: int
+) -> Iterator[TripTrace]:
+    """Runs a client's trips of one round again, until there is a problem.
+
+    Args:
+      parts: the parts of the round.
+      data: the training examples of the whole population.
+      state: the state before the round, with the memory rows of its cohort only; see
+        :func:`fedjax_sim.engine.rerun.cohort_state`.
+      client: the client's id.
+
+    Yields:
+      One trace for every trip in which the client has steps.
+
+    Raises:
+      FedError: if the client did not take part in the round.
+    """
+    parts = parts._replace(
+        plan=single_device_plan(parts.plan), guard=parts.guard._replace(nonfinite="drop")
     )
-    while found is None and len(steps) < of:
-        k = jnp.int32(len(steps))
-        after, seen = step(visit, client, local, k)
-        mean = seen.loss.value if isinstance(seen.loss, Mean) else None
-        steps.append(
-            Step(
-                len(steps) + 1,
-                None if mean is None else float(mean),
-                float(seen.norm),
-                odd(seen.whole),
+    sizes = np.asarray(data.sizes if isinstance(data, Population) else data.size, np.int32)
+    cohort = sampled(
+        partial(sample_cohort, parts.sampler, parts.plan, parts.local_work),
+        population_info(parts.local_work, jnp.asarray(sizes)),
+        parts.plan,
+        state,
+    )
+    participants = sorted(cohort.roster.id[cohort.roster.steps > 0].tolist())
+    require(
+        client in participants,
+        "this client did not take part in the round",
+        got=client,
+        fix=f"choose one of {participants[:20]}",
+    )
+    round_inputs = supplied(cohort, data, parts.plan)
+    trips = client_trips(parts, state, round_inputs, client)
+    for number, (work, inputs) in enumerate(trips, 1):
+        if inputs.member.steps > 0:  # 0 if the client was dropped in an earlier trip
+            trace = trace_trip(parts, work, inputs, round_inputs.table, number)
+            yield trace
+            if trace.problem:
+                return
+
+
+def client_trips(
+    parts: RoundParts, state: RoundState, round_inputs: RoundInputs, client: int
+) -> list[tuple[ClientWork, ClientInputs]]:
+    """Runs the round on one device, and records what one client computes and receives in each trip.
+
+    Args:
+      parts: the parts of the round, on one device.
+      state: the state before the round, on the host.
+      round_inputs: the cohort and its examples.
+      client: the id of a client of the cohort.
+    """
+    works: list[ClientWork] = []
+
+    def record_inputs(state: RoundState, round_inputs: RoundInputs) -> list[ClientInputs]:
+        roster, _, places = round_inputs.cohort
+        run_trip = make_trips(parts.plan, round_inputs.table, parts.local_work, places, parts.guard)
+        recorded: list[ClientInputs] = []
+        row = jnp.argmax(roster.id == client)
+        slot = jnp.argmax(places.reshape(-1) == row)
+
+        def trip(
+            learner: Learner,
+            aggregator: Aggregator,
+            key: Key,
+            broadcast: Callable,
+            aggregator_state: PyTree,
+            memory: PyTree,
+            roster: Any,
+            **options: Any,
+        ) -> Trip:
+            epochs = options.get("epochs")
+            local_work, present = assign(parts.local_work, parts.plan.limit, roster, epochs)
+            member = tree.take(present.members, row)
+            own_memory = tree.take(memory, slot)
+            recorded.append(
+                ClientInputs(key, member, broadcast(member), own_memory, aggregator_state)
             )
-        )
-        found = wrong(steps[-1], of, parts.guard)
-        if steps[-1].odd and not steps[-1].odd[0].startswith("batch"):
-            found = f"{found}{operation(step, visit, client, local, k)}"
-        local = after
-    return TripTrace(int(visit.member.id), number, of, tuple(steps), found)
+            works.append(ClientWork(learner, aggregator, local_work))
+            return run_trip(
+                learner, aggregator, key, broadcast, aggregator_state, memory, roster, **options
+            )
+
+        key = fold_in(round_key(state.seed, state.round), ROUND)
+        parts.algorithm.round(trip, key, state.algorithm, state.memory, roster)
+        return recorded
+
+    backend = make_backend(parts.plan)
+    inputs = backend.inspect(record_inputs, LAYOUT).run(backend.place(state), round_inputs)
+    return list(zip(works, inputs, strict=True))
 
 
-def life(parts: Parts, errand: ClientWork, table: Table) -> tuple[Callable, Callable]:
-    """``visit -> (client, local)`` and ``(visit, client, local, k) -> (local, seen)``."""
+def trace_trip(
+    parts: RoundParts, work: ClientWork, inputs: ClientInputs, table: Table, number: int
+) -> TripTrace:
+    """Runs a client's steps in one trip, until one has a problem.
+
+    Args:
+      parts: the parts of the round, on one device.
+      work: the client's computation.
+      inputs: everything that the client receives.
+      table: the cohort's examples.
+      number: the number of the trip, counted from 1.
+    """
+    start, step = compile_client(parts, work, table)
+    client, local = start(inputs)
+    planned_steps = int(inputs.member.steps)
+    steps: list[Step] = []
+    problem = _input_problem(inputs)
+    while problem is None and len(steps) < planned_steps:
+        k = jnp.int32(len(steps))
+        next_local, report = step(inputs, client, local, k)
+        steps.append(_step_of(report, len(steps) + 1))
+        problem = step_problem(steps[-1], planned_steps, parts.guard)
+        computed = steps[-1].nonfinite and not steps[-1].nonfinite[0].startswith("batch")
+        if computed:
+            problem = f"{problem}{find_operation(step, inputs, client, local, k)}"
+        local = next_local
+    return TripTrace(int(inputs.member.id), number, planned_steps, tuple(steps), problem)
+
+
+def compile_client(parts: RoundParts, work: ClientWork, table: Table) -> tuple[Callable, Callable]:
+    """Compiles the functions of one client.
+
+    Args:
+      parts: the parts of the round, on one device.
+      work: the client's computation.
+      table: the cohort's examples.
+
+    Returns:
+      ``inputs -> (client, local)`` and ``(inputs, client, local, k) -> (local, report)``.
+    """
     limit = parts.plan.limit
-    bound = most_steps(errand.local_work, limit)
+    bound = most_steps(work.local_work, limit)
 
-    def work(visit: ClientInputs) -> Any:
-        key, message = fold_in(visit.key, 0), lambda member: visit.message
+    def bind_inputs(inputs: ClientInputs) -> Work:
         return bind(
-            errand.learner,
-            errand.aggregator,
-            key,
-            message,
-            visit.aggregator,
+            work.learner,
+            work.aggregator,
+            fold_in(inputs.key, 0),
+            lambda member: inputs.message,
+            inputs.aggregator,
             table,
-            errand.local_work,
+            work.local_work,
             limit,
             bound,
             parts.guard,
         )
 
-    def start(visit: ClientInputs) -> tuple[Client, PyTree]:
-        client = work(visit).enrol(visit.member)
-        return client, work(visit).start(client, visit.memory)
+    def start(inputs: ClientInputs) -> tuple[Client, PyTree]:
+        client = bind_inputs(inputs).enrol(inputs.member)
+        return client, bind_inputs(inputs).start(client, inputs.memory)
 
     def step(
-        visit: ClientInputs, client: Client, local: PyTree, k: Array
+        inputs: ClientInputs, client: Client, local: PyTree, k: Array
     ) -> tuple[PyTree, StepReport]:
-        drawn = work(visit).draw(client, k)
-        batch = fetch(table, drawn)
-        local, metrics = work(visit).step(client, visit.memory, local, k, drawn)
-        upload, memory, _ = errand.learner.finish(
-            stream(client, FINISH), visit.message, visit.memory, local
+        bound_work = bind_inputs(inputs)
+        indices = bound_work.draw(client, k)
+        batch = fetch(table, indices)
+        local, metrics = bound_work.step(client, inputs.memory, local, k, indices)
+        upload, memory, _ = work.learner.finish(
+            stream(client, FINISH), inputs.message, inputs.memory, local
         )
-        left = work(visit).finish(client, visit.memory, local)
+        finished = bound_work.finish(client, inputs.memory, local)
         examples = {"x": batch.x, "y": batch.y}
-        behind = StepOutputs(
-            tree.where(batch.mask, examples, tree.zeros_like(examples)),
-            local,
-            upload,
-            memory,
-            left.upload,
-            left.stats,
+        outputs = StepOutputs(
+            batch=tree.where(batch.mask, examples, tree.zeros_like(examples)),
+            local=local,
+            upload=upload,
+            memory=memory,
+            lifted=finished.upload,
+            statistics=finished.stats,
         )
-        return local, StepReport(
-            metrics.get("loss"), tree.norm(upload.delta), jax.tree.map(finite, behind)
-        )
+        flags = jax.tree.map(finite, outputs)
+        return local, StepReport(metrics.get("loss"), tree.norm(upload.delta), flags)
 
     return jax.jit(start), jax.jit(step)
 
 
-def odd(whole: PyTree) -> tuple[str, ...]:
-    """Names of the leaves that are not finite, in order, from a tree of flags."""
-    return tuple(
-        tree.name(path) for path, flag in jax.tree_util.tree_leaves_with_path(whole) if not flag
-    )
+def nonfinite_names(flags: PyTree) -> tuple[str, ...]:
+    """Returns the names of the leaves whose flag is false, in order.
+
+    Args:
+      flags: a tree of bools, such as whether each array is finite.
+
+    Example:
+
+        >>> from fedjax_sim.simulation.replay import nonfinite_names
+        >>> nonfinite_names({"bias": True, "kernel": False})
+        ('kernel',)
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(flags)
+    return tuple(tree.name(path) for path, flag in leaves if not flag)
 
 
-def wrong(step: Step, of: int, guard: NonFinitePolicy) -> str | None:
-    """What is wrong after a step, in words."""
-    if step.odd:
-        return f"{step.odd[0]} is not finite after step {step.number} of {of}"
+def step_problem(step: Step, planned_steps: int, guard: NonFinitePolicy) -> str | None:
+    """Returns a sentence about the problem after a step, or ``None`` if there is none.
+
+    Args:
+      step: the client after the step.
+      planned_steps: local steps of the client in this trip.
+      guard: its ``max_norm`` bounds the norm of the pseudo-gradient.
+
+    Example:
+
+        >>> from fedjax_sim.engine.nonfinite import guard
+        >>> from fedjax_sim.simulation.replay import Step, step_problem
+        >>> step_problem(Step(3, 0.5, norm=1.0, nonfinite=("batch.x",)), 6, guard())
+        'batch.x is not finite after step 3 of 6'
+    """
+    position = f"after step {step.number} of {planned_steps}"
+    if step.nonfinite:
+        return f"{step.nonfinite[0]} is not finite {position}"
     if guard.max_norm is not None and step.norm > guard.max_norm:
-        return f"the pseudo-gradient's norm is {step.norm:.4g} after step {step.number} of {of}, above max_norm = {guard.max_norm:g}"
+        bound = f"above max_norm = {guard.max_norm:g}"
+        return f"the pseudo-gradient's norm is {step.norm:.4g} {position}, {bound}"
     return None
 
 
-def operation(step: Callable, *arguments: Any) -> str:
-    """Which operation of a step gives a NaN or an infinity first, in words; nothing where that cannot be said."""
-    for watch in (
-        jax.debug_nans,
-        jax.debug_infs,
-    ):  # in this order, for some models use an infinity on purpose
+def find_operation(step: Callable, *arguments: Any) -> str:
+    """Finds the first operation of a step that computes a NaN or an infinity.
+
+    NaN is searched first, because some models use an infinity on purpose.
+
+    Args:
+      step: a jitted function.
+      *arguments: its arguments.
+
+    Returns:
+      JAX's message in brackets, or ``""`` if JAX does not find the operation.
+    """
+    for check in (jax.debug_nans, jax.debug_infs):
         try:
             with (
-                watch(True),
+                check(True),
                 contextlib.redirect_stdout(io.StringIO()),
                 contextlib.redirect_stderr(io.StringIO()),
             ):
@@ -308,3 +364,14 @@ def operation(step: Callable, *arguments: Any) -> str:
         except FloatingPointError as error:
             return f" ({str(error).splitlines()[0].rstrip('.')})"
     return ""
+
+
+def _input_problem(inputs: ClientInputs) -> str | None:
+    received = {"memory": inputs.memory, "message": inputs.message}
+    names = nonfinite_names(jax.tree.map(finite, received))
+    return f"{names[0]} was not finite when the client received it" if names else None
+
+
+def _step_of(report: StepReport, number: int) -> Step:
+    loss = float(report.loss.value) if isinstance(report.loss, Mean) else None
+    return Step(number, loss, float(report.norm), nonfinite_names(report.finite))

@@ -1,4 +1,4 @@
-"""A client's part in a refused round, step by step, and the files that it is run again from."""
+"""A client's part in a rejected round, step by step, and the files that it is run again from."""
 
 import inspect
 import json
@@ -18,7 +18,7 @@ from fedjax_sim.core.errors import FedError
 from fedjax_sim.engine.nonfinite import guard
 from fedjax_sim.engine.program import make_round
 from fedjax_sim.simulation.nonfinite_report import read, restore, save
-from fedjax_sim.simulation.replay import Parts, replay
+from fedjax_sim.simulation.replay import RoundParts, replay
 
 NAMES = [
     next(name for name in REGISTRY if remembers(name)),
@@ -29,8 +29,10 @@ NAMES = [
     ),
 ]
 """One whose clients remember something, and those of more than one trip."""
-FIRST, ALONE = [*range(C)], [2] + [N] * (C - 1)
-"""Everybody but client 12, and then client 2 alone, whose twelve examples are six batches in two epochs."""
+FIRST = [*range(C)]
+"""All clients but client 12."""
+ALONE = [2] + [N] * (C - 1)
+"""Client 2 alone, whose twelve examples are six batches in two epochs."""
 
 
 def before_second(name, data=PEOPLE, policy=None):
@@ -39,7 +41,7 @@ def before_second(name, data=PEOPLE, policy=None):
     made = make_round(algorithm, script(C, ROUNDS), data, WORK, ENGINES["vmap"], policy)
     cohorts = scripted([FIRST, ALONE, ALONE])
     state = made.run(made.place(made.logical(made.init(START)).replace(sampler=cohorts)))[0]
-    return made, state, Parts(algorithm, script(C, ROUNDS), WORK, policy, made.plan)
+    return made, state, RoundParts(algorithm, script(C, ROUNDS), WORK, policy, made.plan)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -49,7 +51,7 @@ def test_what_is_run_again_is_what_was_run(name):
     model = made.logical(state)
     after = made.logical(made.run(state)[0])
     old, new = (parts.algorithm.variables(each.algorithm).params for each in (model, after))
-    assert last.found is None
+    assert last.problem is None
     assert [step.number for step in last.steps] == [1, 2, 3, 4, 5, 6]
     np.testing.assert_allclose(last.steps[-1].norm, tree.norm(tree.sub(old, new)), rtol=1e-4)
 
@@ -59,11 +61,11 @@ def test_the_first_batch_that_is_not_finite_is_found(name):
     made, state, parts = before_second(name)
     x = PEOPLE.x.copy()
     x[PEOPLE.offsets[2] + 9, 1] = np.nan
-    (passage,) = replay(parts, PEOPLE._replace(x=x), made.find_culprits(state).state, 2)
-    assert passage.trip == 1
-    assert passage.found is not None
-    assert passage.found.startswith("batch.x is not finite after step 3 of ")
-    assert [bool(step.odd) for step in passage.steps] == [False, False, True]
+    (trace,) = replay(parts, PEOPLE._replace(x=x), made.find_culprits(state).state, 2)
+    assert trace.trip == 1
+    assert trace.problem is not None
+    assert trace.problem.startswith("batch.x is not finite after step 3 of ")
+    assert [bool(step.nonfinite) for step in trace.steps] == [False, False, True]
 
 
 def test_what_grows_too_large_is_found_and_who_was_not_there_is_not():
@@ -71,11 +73,13 @@ def test_what_grows_too_large_is_found_and_who_was_not_there_is_not():
     kept = made.find_culprits(state).state
     norms = [step.norm for step in next(replay(parts, PEOPLE, kept, 2)).steps]
     bound = (max(norms[:3]) + max(norms)) / 2
-    (passage,) = replay(parts._replace(guard=guard(max_norm=bound)), PEOPLE, kept, 2)
-    assert passage.found is not None
-    assert "above max_norm" in passage.found
-    assert passage.steps[-1].norm > bound > passage.steps[-2].norm
-    with pytest.raises(FedError, match=r"no part in the round: got 12; choose one of \[2\]"):
+    (trace,) = replay(parts._replace(guard=guard(max_norm=bound)), PEOPLE, kept, 2)
+    assert trace.problem is not None
+    assert "above max_norm" in trace.problem
+    assert trace.steps[-1].norm > bound > trace.steps[-2].norm
+    with pytest.raises(
+        FedError, match=r"did not take part in the round: got 12; choose one of \[2\]"
+    ):
         next(replay(parts, PEOPLE, kept, 12))
 
 
@@ -84,12 +88,12 @@ def test_the_files_bring_everything_back(tmp_path):
     blame = made.find_culprits(state)._replace(clients=(2,), names=("someone",))
     for _ in range(2):  # the second replaces the first
         path = save(tmp_path, 2, blame, "rounds = 2\n")
-    incident = read(path)
-    assert (incident.round, incident.clients, incident.names) == (2, (2,), {2: "someone"})
-    close(restore(incident, blame.state).state, blame.state, 0)
+    rejected = read(path)
+    assert (rejected.round, rejected.clients, rejected.names) == (2, (2,), {2: "someone"})
+    close(restore(rejected, blame.state).state, blame.state, 0)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["nonfinite-2", "nonfinite-2.json"]
-    (incident.folder / "config.toml").unlink()
-    with pytest.raises(FedError, match="the state of the refused round is gone"):
+    (rejected.folder / "config.toml").unlink()
+    with pytest.raises(FedError, match="the state of the rejected round is missing"):
         read(path)
 
 
@@ -99,7 +103,7 @@ def test_the_files_bring_everything_back(tmp_path):
 def test_other_files_are_refused_in_words(tmp_path, text):
     (tmp_path / "file.json").write_text(text)
     with pytest.raises(
-        FedError, match=r"does not describe a refused round: got .*nonfinite-<round>.json"
+        FedError, match=r"does not describe a rejected round: got .*nonfinite-<round>.json"
     ):
         read(tmp_path / "file.json")
 
@@ -111,7 +115,7 @@ def test_the_command_line_says_files_and_replays(
     config.write_text(SMALL)
     assert main(["run", str(config), "rounds=4", "algorithm.lr=1e30", "--out", str(folder)]) == 2
     said, file = capsys.readouterr().err, folder / "nonfinite-1.json"
-    assert "round 1 was refused" in said
+    assert "round 1 was rejected" in said
     assert f"fedjax-sim replay {file}" in said
     assert f"fedjax-sim resume {folder} guard.nonfinite=drop" in said
     assert (folder / "checkpoints" / "0").is_dir()

@@ -27,7 +27,7 @@ from fedjax_sim.data.federation import Federation
 from fedjax_sim.engine import Engine
 from fedjax_sim.engine.program import make_round
 from fedjax_sim.persistence.manifest import state_hash
-from fedjax_sim.simulation import evaluate
+from fedjax_sim.simulation import evaluate_clients
 from fedjax_sim.simulation.evaluate import make_evaluation
 from fedjax_sim.tasks import Task
 
@@ -160,7 +160,7 @@ def test_examples_on_the_devices_are_refused():
     "engine", [{"data": "host"}, {"client_memory": "host"}], ids=["examples", "memory"]
 )
 def test_clients_are_judged_the_same_wherever_their_things_are(engine, portion, monkeypatch):
-    monkeypatch.setattr(evaluate, "PORTION", portion)
+    monkeypatch.setattr(evaluate_clients, "BLOCK_BYTES", portion)
     held_out = PEOPLE._replace(
         x=PEOPLE.x[:30],
         y=PEOPLE.y[:30],
