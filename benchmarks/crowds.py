@@ -49,7 +49,7 @@ def _blocks(clients: int) -> Iterator[Any]:
 
 def holes(folder: str, clients: int) -> dict[str, Any]:
     """The same with examples that are holes in files; returns ``seconds``, ``bytes`` that the files say and that the disk gave."""
-    from fedjax_sim.data.prepared.reader import CARD, FORMAT, VERSION
+    from fedjax_sim.data.prepared.card import CARD, FORMAT, VERSION
 
     begun, out, rows = time.perf_counter(), Path(folder), clients * EACH
     out.mkdir(parents=True)
@@ -223,7 +223,7 @@ def predicted(folder: str, cohort: int = COHORT, model: str = "logistic") -> dic
     from tempfile import NamedTemporaryFile
 
     from fedjax_sim.experiments import build
-    from fedjax_sim.experiments.config import load
+    from fedjax_sim.experiments.config import load_config
     from fedjax_sim.experiments.estimate import estimate
 
     tables = [
@@ -238,7 +238,7 @@ def predicted(folder: str, cohort: int = COHORT, model: str = "logistic") -> dic
     with NamedTemporaryFile("w", suffix=".toml") as file:
         file.write("\n".join(tables))
         file.flush()
-        costs = estimate(build(load(file.name)))
+        costs = estimate(build(load_config(file.name)))
     return {"cohort": cohort, "device": costs.device, "data": costs.data, "host": costs.host}
 
 

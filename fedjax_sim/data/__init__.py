@@ -54,13 +54,8 @@ from fedjax_sim.data.population import (
     rows,
     to_table,
 )
-from fedjax_sim.data.prepared.reader import (
-    is_prepared,
-    open_prepared,
-    read_card,
-    save,
-    write_blocks,
-)
+from fedjax_sim.data.prepared.reader import is_prepared, open_prepared, read_card
+from fedjax_sim.data.prepared.save import save, write_blocks
 from fedjax_sim.data.tfds.catalogue import CATALOGUE
 from fedjax_sim.data.tfds.federation import tfds
 from fedjax_sim.data.tfds.reader import is_tfds, open_tfds, read_columns

@@ -186,14 +186,16 @@ def draw(
       Rows and mask, ``[..., B]``: the axes of ``step`` come first.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax
       >>> import numpy as np
       >>> import fedjax_sim as fs
       >>> table = fs.data.to_table(fs.data.population(np.zeros(5), np.zeros(5), [0, 2, 5]))
       >>> work = fs.data.local_work(batch_size=2, shuffle=False)
-      >>> words = jnp.zeros(2, jnp.uint32)
-      >>> batch = fs.data.draw(work, 3, words, table, jnp.int32(1), jnp.arange(2))
-      >>> batch.rows.tolist(), batch.mask.tolist()
+      >>> @jax.jit
+      ... def batch(words, client, step):
+      ...     return fs.data.draw(work, 3, words, table, client, step)
+      >>> rows, mask = batch(np.zeros(2, np.uint32), np.int32(1), np.arange(2, dtype=np.int32))
+      >>> rows.tolist(), mask.tolist()
       ([[2, 3], [4, 4]], [[True, True], [True, False]])
     """
     size = jnp.take(table.size, client, mode="clip")
@@ -220,14 +222,11 @@ def fetch(table: Table, indices: BatchIndices) -> Batch:
       A batch with leaves ``[..., B, ...]``.
 
     Example:
-      >>> import jax.numpy as jnp
       >>> import numpy as np
       >>> import fedjax_sim as fs
       >>> table = fs.data.to_table(fs.data.population(np.arange(5), np.zeros(5), [0, 2, 5]))
-      >>> batch = fs.data.fetch(
-      ...     table, fs.data.BatchIndices(jnp.array([3, 2]), jnp.array([True] * 2))
-      ... )
-      >>> batch.x.tolist()
+      >>> indices = fs.data.BatchIndices(np.array([3, 2]), np.array([True, True]))
+      >>> fs.data.fetch(table, indices).x.tolist()
       [3, 2]
     """
     # Without the barrier XLA fuses the arithmetic of the rows into the gather and repeats it for

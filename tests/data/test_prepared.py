@@ -303,8 +303,8 @@ FINE = np.zeros((3, 2), np.float32), np.zeros(3, np.int32)
             "labels of 5 classes lie in 0 to 4: got 9 in train.y, row 1; ",
         ),
         (
-            lambda: [one(*FINE, central=Examples(FINE[0], FINE[1] + 7))],
-            "labels of 5 classes lie in 0 to 4: got 7 in global_test.y, row 0; ",
+            lambda: [one(*FINE, global_test=Examples(FINE[0], FINE[1] + 7))],
+            "labels of 5 classes lie in 0 to 4: got 7 in central.y, row 0; ",
         ),
         (
             lambda: [one(*FINE), one(FINE[0].astype(np.float64), FINE[1])],
@@ -366,7 +366,7 @@ def test_two_writers_do_not_mix(tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), object()])
 def test_what_json_cannot_say_is_refused(tmp_path, value):
-    with pytest.raises(FedError, match="about must be what JSON can say"):
+    with pytest.raises(FedError, match="about must be JSON data"):
         write_blocks(blocks_of(), tmp_path / "set", name="set", about={"value": value})
     assert list(tmp_path.iterdir()) == []
 

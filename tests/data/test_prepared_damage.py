@@ -14,7 +14,7 @@ import pytest
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.data import from_arrays, open_prepared, read_card, save
 from fedjax_sim.data.prepared import columns
-from fedjax_sim.data.prepared.columns import Column, append, finish
+from fedjax_sim.data.prepared.columns import Column
 
 
 def data():
@@ -64,7 +64,7 @@ def test_truncated_files(folder, name, keep):
     os.truncate(path, int(size * keep))
     refused(
         folder,
-        rf"{name} must have the {size} bytes that its card says: got {int(size * keep)} bytes; copy or prepare",
+        rf"{name} must have the {size} bytes that its card states: got {int(size * keep)} bytes; copy or prepare",
     )
 
 
@@ -209,18 +209,18 @@ def test_a_full_disk_is_said_in_a_sentence(rows):
     """Small writes fail when the file is flushed, large ones at once."""
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")
-    column = Column(Path("/dev/full"), open("/dev/full", "wb"), np.dtype(np.int64), ())  # noqa: SIM115
+    column = Column(Path("/dev/full"), np.dtype(np.int64))
     words = re.escape(
         "/dev/full could not be written: got No space left on device; make room there"
     )
 
     def write():
-        append(column, np.arange(rows))
-        finish(column)
+        column.append(np.arange(rows))
+        column.finish()
 
     with pytest.raises(FedError, match=words):
         write()
-    columns.abandon([column])
+    column.close()
 
 
 @pytest.mark.parametrize("call", ["write_text", "sync"])
@@ -248,7 +248,7 @@ def test_what_a_killed_writer_left_is_told(tmp_path):
     (tmp_path / ".set.partial").mkdir()
     with pytest.raises(
         FedError,
-        match=r"was when that was cut short: got .*\.set\.partial; wait for the other command, or remove it",
+        match=r"its preparation was interrupted: got .*\.set\.partial; wait for the other command, or remove it",
     ):
         save(data(), tmp_path / "set", name="set")
     (tmp_path / ".set.partial").rmdir()

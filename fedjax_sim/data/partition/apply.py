@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def deal(
       >>> [part.tolist() for part in parts]
       [[0, 1], [2, 3]]
     """
-    function = partition
+    function: Any = partition
     if isinstance(partition, str):
         function = lookup("partition", partition, REGISTRY).factory
     require(

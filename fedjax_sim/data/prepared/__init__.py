@@ -1,1 +1,1 @@
-"""Prepared data sets: folders of columns that open without being read."""
+"""Prepared data sets: folders of memory-mapped arrays that open without reading the examples."""

@@ -1,61 +1,152 @@
-"""Files of a prepared data set: ``.npy`` arrays that grow row by row, and a folder that is complete or not there."""
+"""Files of a prepared data set: ``.npy`` arrays that grow, and a folder that is complete or
+absent."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 
 from fedjax_sim.core.errors import fail, require
 
 HEADER = 512
-"""Bytes before an array's data: room for any shape, written again when the number of rows is known."""
+"""Bytes before an array's data: room for any shape, rewritten when the number of rows is known."""
 CHUNK = 2**24
 """Bytes written, checked or hashed at once."""
 
 
-@dataclasses.dataclass
 class Column:
-    """An array that grows; the one mutable thing here."""
+    """A new ``.npy`` file to which rows are appended; numbers are in this machine's byte order.
 
-    path: Path
-    file: BinaryIO
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    """Of one row."""
-    rows: int = 0
+    Use it as a context manager, or call :meth:`close`: both close the file, complete or not. Only
+    :meth:`finish` makes the file complete.
+
+    Args:
+      path: the file.
+      dtype: type of an entry; a plain number.
+      shape: shape of one row.
+
+    Raises:
+      FedError: if the type is not a plain number, or the file cannot be written.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...] = ()) -> None:
+        require(
+            dtype.kind in "biufc",
+            "only plain numbers can be saved",
+            got=f"{dtype} for {path.name}",
+            fix="convert them to integers or floats",
+        )
+        self.path = path
+        self.dtype = dtype.newbyteorder("=")
+        self.shape = shape
+        self.rows = 0
+        with saving(path):
+            self._file = path.open("wb")
+            self._file.write(bytes(HEADER))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def append(self, rows: np.ndarray) -> None:
+        """Writes more rows.
+
+        Args:
+          rows: ``[n, *shape]``.
+
+        Raises:
+          FedError: if they cannot be written.
+        """
+        flat = np.ascontiguousarray(rows, self.dtype).reshape(-1)
+        with saving(self.path):
+            self._file.write(flat.view(np.uint8).data)
+        self.rows += len(rows)
+
+    def finish(self) -> dict[str, object]:
+        """Writes the header and closes the file.
+
+        Returns:
+          The file's ``bytes`` and ``sha256``.
+
+        Raises:
+          FedError: if it cannot be written.
+        """
+        with saving(self.path), self._file as file:
+            file.seek(0)
+            file.write(self._header())
+        return describe(self.path)
+
+    def close(self) -> None:
+        """Closes the file as it is; does nothing if it is closed."""
+        with contextlib.suppress(OSError):  # flushing to a full disk fails once more
+            self._file.close()
+
+    def _header(self) -> bytes:
+        """Returns the header of format version 1.0, padded to :data:`HEADER` bytes."""
+        fields = {
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": (self.rows, *self.shape),
+        }
+        text = repr(fields).encode()
+        require(
+            len(text) < HEADER - 10,
+            "an example has too many axes to be saved",
+            got=self.shape,
+            fix="flatten it",
+        )
+        start = b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little")
+        return start + text.ljust(HEADER - 11) + b"\n"
 
 
 @contextlib.contextmanager
 def saving(path: Path) -> Iterator[None]:
-    """Turns what the operating system says about a file that is written into a sentence."""
+    """Converts an ``OSError`` in the block into a :class:`FedError`.
+
+    Args:
+      path: the file or folder that the block writes, for the error.
+    """
     try:
         yield
     except OSError as error:
-        do = "make room there or choose another folder; nothing was left behind and nothing else was changed"
-        fail(f"{path} could not be written", got=error.strerror or error, fix=do)
+        fail(
+            f"{path} could not be written",
+            got=error.strerror or error,
+            fix="make room there or choose another folder; nothing was left behind and nothing "
+            "else was changed",
+        )
 
 
 @contextlib.contextmanager
 def fresh_folder(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that becomes ``out`` when the block is left, and is gone if it is left by an error.
+    """Makes a temporary folder that becomes ``out`` at the end of the block.
+
+    The folder is beside ``out`` and is called ``.<name>.partial``. If the block raises, it is
+    removed.
+
+    Args:
+      out: the folder to make; must not exist.
 
     Raises:
-      FedError: where ``out`` exists, where another writer is at work on it or was killed, or where it cannot be written.
+      FedError: if ``out`` exists, the temporary folder exists (another process is writing it or was
+        killed), or it cannot be written.
     """
-    require(
-        not os.path.lexists(out),
-        "the folder to prepare must not exist yet",
-        got=out,
-        fix="remove it or choose another one",
-    )
+    _check_absent(out, "remove it or choose another one")
     part = out.with_name(f".{out.name}.partial")
     with saving(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +154,7 @@ def fresh_folder(out: Path) -> Iterator[Path]:
             part.mkdir()
         except FileExistsError:
             fail(
-                "this folder is being prepared, or was when that was cut short",
+                "this folder is being prepared, or its preparation was interrupted",
                 got=part,
                 fix="wait for the other command, or remove it",
             )
@@ -72,12 +163,7 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         with saving(out):
             for path in (*part.iterdir(), part):
                 sync(path)
-            require(
-                not os.path.lexists(out),
-                "the folder to prepare must not exist yet",
-                got=out,
-                fix="choose another one",
-            )
+            _check_absent(out, "choose another one")
             part.rename(out)
             sync(out.parent)
     except BaseException:
@@ -85,49 +171,27 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         raise
 
 
-def open_column(path: Path, dtype: np.dtype, shape: tuple[int, ...] = ()) -> Column:
-    """A new file for rows of that type and shape; numbers are written in this machine's byte order."""
-    require(
-        dtype.kind in "biufc",
-        "only plain numbers can be saved",
-        got=f"{dtype} for {path.name}",
-        fix="convert them to integers or floats",
-    )
-    with saving(path):
-        file = path.open("wb")
-        file.write(bytes(HEADER))
-    return Column(path, file, dtype.newbyteorder("="), shape)
-
-
-def append(column: Column, rows: np.ndarray) -> None:
-    """Writes more rows, ``[n, *shape]``."""
-    flat = np.ascontiguousarray(rows, column.dtype).reshape(-1)
-    with saving(column.path):
-        column.file.write(flat.view(np.uint8).data)
-    column.rows += len(rows)
-
-
-def finish(column: Column) -> dict[str, object]:
-    """Writes the header, closes the file, and describes the file: ``bytes`` and ``sha256``."""
-    with saving(column.path), column.file as file:
-        file.seek(0)
-        file.write(_header(column))
-    return describe(column.path)
+def _check_absent(out: Path, fix: str) -> None:
+    require(not os.path.lexists(out), "the folder to prepare must not exist yet", got=out, fix=fix)
 
 
 def write_text(path: Path, text: str) -> None:
-    """A whole text file."""
+    """Writes a whole text file in UTF-8.
+
+    Raises:
+      FedError: if it cannot be written.
+    """
     with saving(path):
         path.write_text(text, encoding="utf-8")
 
 
 def describe(path: Path) -> dict[str, object]:
-    """A file's ``bytes`` and ``sha256``."""
+    """Returns a file's ``bytes`` and ``sha256``."""
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file, as ``sha256sum`` prints it."""
+    """Returns the hash of a file as ``sha256sum`` prints it."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(CHUNK):
@@ -136,35 +200,9 @@ def sha256(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Returns when a file's contents, or a folder's names, are on disk."""
+    """Waits until a file's contents, or a folder's entries, are on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def abandon(columns: Iterable[Column]) -> None:
-    """Closes files that nobody will read."""
-    for column in columns:
-        with contextlib.suppress(OSError):  # a full disk says so once more
-            column.file.close()
-
-
-def _header(column: Column) -> bytes:
-    """The format's version 1.0, padded to a fixed length."""
-    about = {
-        "descr": np.lib.format.dtype_to_descr(column.dtype),
-        "fortran_order": False,
-        "shape": (column.rows, *column.shape),
-    }
-    text = repr(about).encode()
-    require(
-        len(text) < HEADER - 10,
-        "an example has too many axes to be saved",
-        got=column.shape,
-        fix="flatten it",
-    )
-    return (
-        b"\x93NUMPY\x01\x00" + (HEADER - 10).to_bytes(2, "little") + text.ljust(HEADER - 11) + b"\n"
-    )

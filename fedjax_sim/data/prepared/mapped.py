@@ -1,11 +1,14 @@
-"""Arrays that lie in a file, read here and there: what the system is told of it.
+"""Advice to the operating system about memory-mapped arrays that are read in scattered runs of
+rows.
 
-A mapping reads what lies around a place, too, as far as the disk's read-ahead goes (128 kB as a rule, 8 MB on some machines), and every
-page that was looked at counts as memory of the process until somebody needs it. Both suit somebody who reads a file from end to end. Who
-reads a client here and a client there says beforehand where, so that the disk is asked for that and for all of it at once, and lets go
-of the pages afterwards: they stay in the system's cache, but not in the process.
+A mapping also reads what is near a requested page, as far as the disk's read-ahead reaches (usually
+128 kB, 8 MB on some machines), and every page that was read counts as memory of the process until
+the system needs it. Both suit a program that reads a file from end to end. A program that reads the
+rows of some clients gives the places beforehand, so that the disk reads those rows and no others,
+all of them at once, and releases the pages afterwards: they stay in the system's cache, but not in
+the process.
 
-All of this is advice: where a system does not take it, nothing changes but speed and memory.
+On a system that ignores the advice only speed and memory change.
 """
 
 from __future__ import annotations
@@ -18,11 +21,11 @@ from typing import NamedTuple
 import numpy as np
 
 SHORT = 2**17
-"""Bytes of a run of rows up to which it pays to ask for it alone; longer ones are read well by reading ahead."""
+"""Bytes of a run of rows up to which it is faster to read it without read-ahead."""
 
 
 class Mapped(NamedTuple):
-    """Where an array's rows lie in a mapping."""
+    """Where an array's rows are in a mapping."""
 
     memory: mmap.mmap
     first: int
@@ -32,20 +35,23 @@ class Mapped(NamedTuple):
 
 
 def mapped(array: np.ndarray) -> Mapped | None:
-    """The read-only mapping under a contiguous array of rows, or ``None`` where there is none.
+    """Returns the read-only mapping under an array.
 
-    What was written to a private mapping is in its pages alone, and must not be let go of.
+    A private mapping that may be written to does not count: what was written is in its pages alone,
+    which must not be released.
+
+    Args:
+      array: ``[n, ...]``.
+
+    Returns:
+      The mapping; ``None`` if there is none, or the array is empty or not contiguous.
     """
     base: object = array
     while isinstance(base, np.ndarray):
         base = base.base
-    if (
-        not isinstance(base, mmap.mmap)
-        or not hasattr(base, "madvise")
-        or not memoryview(base).readonly
-    ):
+    if not isinstance(base, mmap.mmap) or not hasattr(base, "madvise"):
         return None
-    if not array.flags.c_contiguous or not array.size:
+    if not memoryview(base).readonly or not array.flags.c_contiguous or not array.size:
         return None
     start = np.frombuffer(base, np.uint8, 1).ctypes.data
     return Mapped(base, array.ctypes.data - start, array.strides[0])
@@ -53,7 +59,12 @@ def mapped(array: np.ndarray) -> Mapped | None:
 
 @contextlib.contextmanager
 def visiting(array: np.ndarray, runs: list[tuple[int, int]]) -> Iterator[None]:
-    """While these runs of rows ``(first, last + 1)`` are read, one after the other; afterwards the process lets go of them."""
+    """Prepares for reads of runs of rows; releases the array's pages at the end of the block.
+
+    Args:
+      array: ``[n, ...]``; without a mapping nothing is done.
+      runs: ``(first, last + 1)`` of each run, in the order in which the block reads them.
+    """
     where = mapped(array)
     if where is None:
         yield

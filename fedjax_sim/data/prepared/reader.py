@@ -1,21 +1,20 @@
-"""Prepared data sets: a federation as a folder of memory-mapped arrays, which opens in milliseconds whatever its size.
+"""Opens prepared data sets: a folder of memory-mapped arrays opens in milliseconds at any size.
 
 | file | holds |
 |---|---|
-| ``card.json`` | what this is: names, counts, types, and the size and hash of every other file |
-| ``train.x.npy``, ``train.y.npy`` | the clients' examples, one after the other; ``train.x.0.npy``, ... where ``x`` has several leaves |
+| ``card.json`` | names, counts, types, and the size and hash of every other file |
+| ``train.x.npy``, ``train.y.npy`` | the clients' examples, one client after the other; \
+``train.x.0.npy``, ... where ``x`` has several leaves |
 | ``train.offsets.npy`` | int64[N + 1], each client's first row |
 | ``names.text.npy``, ``names.ends.npy`` | the clients' names in one UTF-8 buffer, and where each ends |
-| ``test.*``, ``central.*`` | the same clients' test examples, and a test set that belongs to nobody |
+| ``test.*`` | test examples of the same clients |
+| ``central.*`` | the global test set, whose examples have no owner |
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,108 +22,58 @@ from fedjax_sim.core import files
 from fedjax_sim.core.errors import fail, require
 from fedjax_sim.core.types import PyTree
 from fedjax_sim.data.federation import Federation, federation
-from fedjax_sim.data.population import Examples, Names, population
-from fedjax_sim.data.prepared.columns import abandon, fresh_folder, sha256, write_text
-from fedjax_sim.data.prepared.writer import (
-    Form,
-    add_block,
-    close_writer,
-    file_names,
-    form,
-    open_writer,
+from fedjax_sim.data.population import Examples, Names, Population, population
+from fedjax_sim.data.prepared.card import (
+    CARD,
+    FORMAT,
+    REQUIRED,
+    VERSION,
+    Card,
+    content,
+    malformed,
 )
+from fedjax_sim.data.prepared.columns import sha256
+from fedjax_sim.data.prepared.writer import Form, file_names, form
 
-FORMAT, VERSION, CARD = "fedjax_sim prepared data", 1, "card.json"
-
-Card = dict[str, Any]
-
-
-# ---------------------------------------------------------------------------------------------------------------- writing
-
-
-def save(
-    data: Federation,
-    out: str | Path,
-    *,
-    name: str,
-    source: str = "",
-    classes: int | None = None,
-    about: Mapping[str, Any] | None = None,
-) -> Path:
-    """Writes a federation as a folder, complete or not there at all. See :func:`write_blocks`, of which this is the case of one block."""
-    return write_blocks([data], out, name=name, source=source, classes=classes, about=about)
-
-
-def write_blocks(
-    blocks: Iterable[Federation],
-    out: str | Path,
-    *,
-    name: str,
-    source: str = "",
-    classes: int | None = None,
-    about: Mapping[str, Any] | None = None,
-) -> Path:
-    """Writes a federation that comes in blocks of clients, so that it need not fit in memory: what is kept is one block and 24 bytes
-    a client.
-
-    Args:
-      blocks: federations, of which the whole is the concatenation: their clients one after the other, each with its test examples
-        where the block has any, and their ``central`` examples. All have the same structure, shapes and types. ``x`` and ``y`` are
-        arrays, or dictionaries, tuples and lists of them.
-      out: the folder to write; must not exist. While it is written it is called ``.<name>.partial``.
-      name: of the data set.
-      source: where it is from.
-      classes: how many labels there are, where ``y`` is one array of integers; otherwise one more than the largest.
-      about: more for the card, such as the names of the classes; whatever JSON can say.
-
-    Raises:
-      FedError: in one sentence, with nothing left behind: where ``out`` exists, the disk is full, blocks differ, a client has no
-        example, a label is negative or not below ``classes``, or an example is not finite.
-    """
-    out = Path(out).expanduser()
-    _check_about(about)
-    with fresh_folder(out) as part:
-        writer = open_writer(part, classes)
-        try:
-            for block in blocks:
-                add_block(writer, block)
-            facts, files = close_writer(writer)
-        finally:
-            abandon(writer.columns.values())
-        card = {
-            "format": FORMAT,
-            "version": VERSION,
-            "name": name,
-            "source": source,
-            **facts,
-            "about": dict(about or {}),
-            "files": files,
-        }
-        write_text(
-            part / CARD,
-            json.dumps({**card, "content": content(card)}, indent=1, allow_nan=False) + "\n",
-        )
-    return out
-
-
-# ---------------------------------------------------------------------------------------------------------------- reading
+PREPARE_AGAIN = "prepare the data set again with `fedjax-sim data prepare`"
 
 
 def is_prepared(directory: str | Path) -> bool:
-    """Whether a folder looks like a prepared data set: it has a card of ours. Nothing else is looked at."""
+    """Whether a folder has the card of a prepared data set; nothing else is checked.
+
+    Args:
+      directory: the folder; need not exist.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> fs.data.is_prepared("no-such-folder")
+      False
+    """
+    path = Path(directory).expanduser() / CARD
     try:
-        return (
-            files.parse_json(files.read(Path(directory).expanduser() / CARD)).get("format") == FORMAT
-        )
+        return files.parse_json(files.read(path)).get("format") == FORMAT
     except (OSError, ValueError, AttributeError):
         return False
 
 
 def read_card(directory: str | Path) -> Card:
-    """What ``card.json`` says.
+    """Returns the entries of ``card.json``.
+
+    Args:
+      directory: the folder of a prepared data set.
 
     Raises:
-      FedError: where there is none, it is damaged, or a newer version of this package wrote it.
+      FedError: if there is no card, it is damaged, or a newer version of this package wrote it.
+
+    Example:
+      >>> import tempfile
+      >>> import numpy as np
+      >>> import fedjax_sim as fs
+      >>> data = fs.data.from_arrays(np.zeros((4, 2)), np.zeros(4), np.arange(4))
+      >>> with tempfile.TemporaryDirectory() as home:
+      ...     card = fs.data.read_card(fs.data.save(data, f"{home}/toy", name="toy"))
+      >>> card["name"], card["clients"], card["x"]
+      ('toy', 4, {'dtype': 'float64', 'shape': [2]})
     """
     folder = Path(directory).expanduser()
     path = folder / CARD
@@ -134,94 +83,62 @@ def read_card(directory: str | Path) -> Card:
         got=f"no {CARD} in {path.parent}",
         fix="make one with `fedjax-sim data prepare`",
     )
-    do = "prepare the data set again with `fedjax-sim data prepare`"
     try:
         card = files.parse_json(path.read_bytes())
     except ValueError as error:
-        fail(f"{path} is damaged", got=error, fix=do)
-    ours = isinstance(card, dict) and card.get("format") == FORMAT
+        fail(f"{path} is damaged", got=error, fix=PREPARE_AGAIN)
+    _check_card(path, card)
+    return {"name": folder.name, "source": "", **card}
+
+
+def _check_card(path: Path, card: Card) -> None:
     require(
-        ours,
+        isinstance(card, dict) and card.get("format") == FORMAT,
         f"{path} is not the card of a prepared data set",
         got="another file of this name",
         fix="choose another folder",
     )
-    new = f"version {card.get('version')} in {path.parent}"
     require(
         card.get("version") == VERSION,
         f"only version {VERSION} of prepared data can be read",
-        got=new,
-        fix=f"update fedjax-sim, or {do}",
+        got=f"version {card.get('version')} in {path.parent}",
+        fix=f"update fedjax-sim, or {PREPARE_AGAIN}",
     )
-    missing = [
-        key
-        for key in ("clients", "named", "examples", "x", "y", "classes", "files", "content")
-        if key not in card
-    ]
-    require(not missing, f"{path} is damaged", got=f"no {missing}", fix=do)
-    odd = [key for key, formed in FORMED.items() if key in card and not formed(card[key])]
+    missing = [key for key in REQUIRED if key not in card]
+    require(not missing, f"{path} is damaged", got=f"no {missing}", fix=PREPARE_AGAIN)
+    wrong = malformed(card)
     require(
-        not odd,
+        not wrong,
         f"{path} is damaged",
-        got=", ".join(f"{key} = {str(card[key])[:60]!r}" for key in odd[:1]),
-        fix=do,
+        got=", ".join(f"{key} = {str(card[key])[:60]!r}" for key in wrong[:1]),
+        fix=PREPARE_AGAIN,
     )
-    return {"name": folder.name, "source": "", **card}
-
-
-def _counts(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _is_form(of: Any) -> bool:
-    """Whether this may say what an example is like: see :func:`fedjax_sim.data.prepared.writer.form`."""
-    if not isinstance(of, dict):
-        return False
-    if "dtype" in of:
-        shape = of.get("shape")
-        return isinstance(of["dtype"], str) and isinstance(shape, list) and all(map(_counts, shape))
-    inner = (
-        list(of["dict"].values())
-        if isinstance(of.get("dict"), dict)
-        else of.get("tuple", of.get("list"))
-    )
-    return isinstance(inner, list) and all(map(_is_form, inner))
-
-
-def _are_files(of: Any) -> bool:
-    """Whether this may be the files of a folder, each with its size and hash."""
-    return isinstance(of, dict) and all(
-        name == Path(name).name
-        and isinstance(about, dict)
-        and _counts(about.get("bytes"))
-        and isinstance(about.get("sha256"), str)
-        for name, about in of.items()
-    )
-
-
-FORMED: dict[str, Callable[[Any], bool]] = {
-    "name": lambda value: isinstance(value, str),
-    "source": lambda value: isinstance(value, str),
-    "clients": _counts,
-    "examples": lambda value: isinstance(value, dict) and all(map(_counts, value.values())),
-    "x": _is_form,
-    "y": _is_form,
-    "classes": lambda value: value is None or (_counts(value) and value > 0),
-    "files": _are_files,
-    "content": lambda value: isinstance(value, str),
-}
-"""What a card's entries must be like: nothing that follows looks whether somebody else wrote it."""
 
 
 def open_prepared(directory: str | Path, verify: bool = False) -> Federation:
-    """A prepared data set, memory-mapped: examples are read from disk when they are used.
+    """Opens a prepared data set; examples are read from disk when they are used.
 
     Args:
       directory: the folder.
-      verify: also compare the hash of every file with the card's, which reads them all.
+      verify: also compare the hash of every file with the card's, which reads all files.
+
+    Returns:
+      A federation whose arrays are read-only and memory-mapped.
 
     Raises:
-      FedError: where there is none, a file is missing, has another size than the card says or, if asked, other contents.
+      FedError: if there is no data set, or a file is missing, has another size than the card
+        states, or, with ``verify``, other contents.
+
+    Example:
+      >>> import tempfile
+      >>> import numpy as np
+      >>> import fedjax_sim as fs
+      >>> data = fs.data.from_arrays(np.zeros((4, 2)), np.arange(4), np.repeat(["a", "b"], 2))
+      >>> with tempfile.TemporaryDirectory() as home:
+      ...     folder = fs.data.save(data, f"{home}/toy", name="toy")
+      ...     train = fs.data.open_prepared(folder, verify=True).train
+      ...     train.names[0], train.sizes.tolist(), train.y.tolist()
+      ('a', [2, 2], [0, 1, 2, 3])
     """
     folder = Path(directory).expanduser()
     card = read_card(folder)
@@ -231,97 +148,67 @@ def open_prepared(directory: str | Path, verify: bool = False) -> Federation:
         parts = {
             part: _part(folder, card, part) for part, count in card["examples"].items() if count
         }
-        # Not ``*parts[...]``: Python takes the number of examples for that of the arguments, and makes room for them.
-        train = population(parts["train"].x, parts["train"].y, _offsets(folder, "train"), names)
-        test = (
-            population(
-                parts["test"].x, parts["test"].y, _offsets(folder, "test"), names, empty=True
-            )
-            if "test" in parts
-            else None
-        )
+        train = _population(folder, "train", parts["train"], names)
+        test = None
+        if "test" in parts:
+            test = _population(folder, "test", parts["test"], names, empty=True)
         return federation(train, test, parts.get("central"))
     except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
         fail(
             f"{folder} is damaged: its card and its files disagree",
             got=error,
-            fix="prepare the data set again with `fedjax-sim data prepare`",
+            fix=PREPARE_AGAIN,
         )
-
-
-def _check_about(about: Mapping[str, Any] | None) -> None:
-    try:
-        json.dumps(about, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        fail(
-            "about must be what JSON can say",
-            got=error,
-            fix="use text, numbers, lists and dictionaries",
-        )
-
-
-def content(card: Card) -> str:
-    """One hash over everything in a prepared data set but its name and the words about it: of equal data it is equal."""
-    of = {
-        "x": card["x"],
-        "y": card["y"],
-        "files": {name: about["sha256"] for name, about in card["files"].items()},
-    }
-    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
 
 
 def _check_files(folder: Path, card: Card, verify: bool) -> None:
-    do = "copy or prepare the data set again"
+    fix = "copy or prepare the data set again"
     for name, about in card["files"].items():
         path = folder / name
         size = path.stat().st_size if path.is_file() else None
-        got = "no such file" if size is None else f"{size} bytes"
         require(
             size == about["bytes"],
-            f"{path} must have the {about['bytes']} bytes that its card says",
-            got=got,
-            fix=do,
+            f"{path} must have the {about['bytes']} bytes that its card states",
+            got="no such file" if size is None else f"{size} bytes",
+            fix=fix,
         )
         if verify:
-            found = sha256(path)
-            require(
-                found == about["sha256"],
-                f"{path} is damaged: its sha256 must be {about['sha256'][:12]}...",
-                got=f"{found[:12]}...",
-                fix=do,
-            )
+            _check_hash(path, sha256(path), about["sha256"], "sha256", fix)
     if verify:
-        same = content(card) == card["content"]
-        require(
-            same,
-            f"{folder / CARD} is damaged: its content hash must be {content(card)[:12]}...",
-            got=f"{card['content'][:12]}...",
-            fix=do,
-        )
+        _check_hash(folder / CARD, card["content"], content(card), "content hash", fix)
+
+
+def _check_hash(path: Path, got: str, expected: str, what: str, fix: str) -> None:
+    require(
+        got == expected,
+        f"{path} is damaged: its {what} must be {expected[:12]}...",
+        got=f"{got[:12]}...",
+        fix=fix,
+    )
 
 
 def _names(folder: Path) -> Names:
     names = Names(_load(folder, "names.text"), _load(folder, "names.ends"))
-    if (names.text.ndim, names.text.dtype, names.ends.ndim, names.ends.dtype) != (
-        1,
-        np.uint8,
-        1,
-        np.int64,
-    ):
+    types = (names.text.ndim, names.text.dtype, names.ends.ndim, names.ends.dtype)
+    if types != (1, np.uint8, 1, np.int64):
         raise ValueError("names that are no text")
     return names
 
 
+def _population(
+    folder: Path, part: str, examples: Examples, names: Names | None, empty: bool = False
+) -> Population:
+    # Offsets are read into memory: all of them are checked at once, which a disk serves faster than
+    # page by page. ``*examples`` is avoided: its length is the number of examples, and Python would
+    # reserve that many arguments.
+    offsets = np.load(folder / f"{part}.offsets.npy", allow_pickle=False)
+    return population(examples.x, examples.y, offsets, names, empty=empty)
+
+
 def _part(folder: Path, card: Card, part: str) -> Examples:
-    return Examples(
-        *(
-            _tree(
-                card[name],
-                iter(_leaves(folder, f"{part}.{name}", card[name], card["examples"][part])),
-            )
-            for name in "xy"
-        )
-    )
+    rows = card["examples"][part]
+    leaves = {name: _leaves(folder, f"{part}.{name}", card[name], rows) for name in "xy"}
+    return Examples(_tree(card["x"], iter(leaves["x"])), _tree(card["y"], iter(leaves["y"])))
 
 
 def _leaves(folder: Path, stem: str, of: Form, rows: int) -> list[np.ndarray]:
@@ -333,7 +220,7 @@ def _leaves(folder: Path, stem: str, of: Form, rows: int) -> list[np.ndarray]:
 
 
 def _tree(of: Form, leaves: Iterator[np.ndarray]) -> PyTree:
-    """The tree of that form, leaves in JAX's order."""
+    """Builds the tree of a form from its leaves in JAX's order."""
     if "dict" in of:
         return {key: _tree(of["dict"][key], leaves) for key in sorted(of["dict"])}
     if "tuple" in of:
@@ -346,11 +233,6 @@ def _tree(of: Form, leaves: Iterator[np.ndarray]) -> PyTree:
     return leaf
 
 
-def _offsets(folder: Path, part: str) -> np.ndarray:
-    """In memory: all are looked at at once, which a disk serves faster than page by page."""
-    return np.load(folder / f"{part}.offsets.npy", allow_pickle=False)
-
-
 def _load(folder: Path, name: str) -> np.ndarray:
-    """A file as a plain array on mapped memory."""
+    # A plain array on mapped memory, not a np.memmap.
     return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))

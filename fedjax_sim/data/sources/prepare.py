@@ -25,7 +25,7 @@ from fedjax_sim.data.partition import REGISTRY as PARTITIONS
 from fedjax_sim.data.partition import generator
 from fedjax_sim.data.partition.apply import deal
 from fedjax_sim.data.population import Examples, Population, population
-from fedjax_sim.data.prepared.reader import write_blocks
+from fedjax_sim.data.prepared.save import write_blocks
 from fedjax_sim.data.prepared.writer import concatenated
 from fedjax_sim.data.sources.base import Found
 from fedjax_sim.data.sources.options import fitted, keywords
