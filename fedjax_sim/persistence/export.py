@@ -1,13 +1,14 @@
-"""A trained model as one file for other programs: its weights, or the whole model as a StableHLO program; each with a card.
+"""A trained model as one file for other programs: its weights, or the whole model as a StableHLO
+program, each with a card.
 
 | format | holds | read by |
 |---|---|---|
-| ``safetensors`` | weights by name, the card in the header | the safetensors library, in any language |
-| ``msgpack`` | weights by name, each with its checksum, and the card | :func:`load_weights`, msgpack |
+| ``safetensors`` | weights by name, the card in the header | the safetensors library |
+| ``msgpack`` | weights by name with checksums, and the card | :func:`load_weights`, msgpack |
 | ``npz`` | weights by name, and the card as the array ``card`` | numpy |
-| ``stablehlo`` | the model with its weights, for CPU, CUDA and TPU; the card in a file beside it | :func:`load_program`, ``jax.export`` |
+| ``stablehlo`` | model and weights; the card beside it | :func:`load_program`, ``jax.export`` |
 
-Reading runs no code of the file's: nothing here is pickled.
+Reading a file never runs code from it: nothing here is pickled.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from fedjax_sim.persistence.manifest import state_hash
 from fedjax_sim.persistence.weights import (
     Arrays,
     Card,
+    bare,
     from_named,
     known_dtype,
     read_bytes,
@@ -41,28 +43,32 @@ from fedjax_sim.persistence.weights import (
 )
 
 PROGRAM = "stablehlo"
-"""Name of the format that is not of weights alone."""
+"""The format that holds the model and its weights."""
 PLATFORMS = ("cpu", "cuda", "tpu")
-"""What a program can run on."""
-CARD, HASH = "card", "weights_hash"
-"""Names of the card in a file, and of the hash of all leaves in the card."""
+"""Platforms on which an exported program can run."""
+CARD = "card"
+"""Name of the card in a file."""
+HASH = "weights_hash"
+"""Name of the hash of all leaves in the card."""
 CODES = {"BOOL": "bool", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 CODES |= {
     f"{name[0].upper()}{bits}": f"{name}{bits}"
     for name in ("float", "int", "uint", "complex")
     for bits in (8, 16, 32, 64)
 }
-"""safetensors' names of dtypes, and numpy's."""
+"""numpy's names of dtypes, by those of safetensors."""
 
 
 class Format(NamedTuple):
-    """A format of weights."""
+    """A file format of weights."""
 
     write: Callable[[Arrays, Card], bytes]
+    """``(leaves by name, card) -> bytes``."""
     read: Callable[[bytes], tuple[Arrays, Card]]
+    """``bytes -> (leaves by name, card)``; raises an exception of any type for other bytes."""
 
 
-# ---------------------------------------------------------------------------------------------------------------- weights
+# ------------------------------------------------------------------------------------------ weights
 
 
 def save_weights(
@@ -72,50 +78,92 @@ def save_weights(
     form: str = "safetensors",
     force: bool = False,
 ) -> Path:
-    """Writes a model's leaves, under the names that :func:`fedjax_sim.core.tree.name` gives them, and a card.
+    """Writes a model's leaves, under the names that :func:`fedjax_sim.core.tree.name` gives them,
+    and a card.
 
     Args:
-      path: the file; it appears whole or not at all.
-      variables: the model.
-      card: what is said about it; whatever JSON can say. ``weights_hash`` is added, which :func:`load_weights` compares.
+      path: the file; it is written completely or not at all.
+      variables: the model, or any tree of arrays.
+      card: facts about it, anything that JSON can hold. ``weights_hash`` is added, which
+        :func:`load_weights` compares.
       form: ``"safetensors"``, ``"msgpack"`` or ``"npz"``.
-      force: whether a file that is there may be replaced.
+      force: replaces an existing file.
+
+    Returns:
+      The path.
 
     Raises:
-      FedError: where there is a file already, it cannot be written, or the format cannot hold the model.
+      FedError: if the file exists, it cannot be written, or the format cannot hold the model.
+
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> import fedjax_sim as fs
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = fs.export.save_weights(
+    ...         pathlib.Path(folder) / "model.npz", {"w": np.ones(2)}, {"rounds": 3}, form="npz"
+    ...     )
+    ...     fs.export.read_card(path)["rounds"], fs.export.load_weights(path, {"w": np.zeros(2)})
+    (3, {'w': array([1., 1.])})
     """
-    written = lookup("format of weights", form, WEIGHTS).write
-    _free(path, force)
+    write = lookup("format of weights", form, WEIGHTS).write
+    _require_free(path, force)
     arrays = to_named(variables)
-    with _telling(f"{form} cannot hold this model", "choose another format, such as msgpack"):
-        data = written(arrays, _hashed(card, arrays))
+    with _as_fed_error(f"{form} cannot hold this model", "choose another format, such as msgpack"):
+        data = write(arrays, _with_hash(card, arrays))
     return _put(path, data)
 
 
 def load_weights(path: str | Path, like: PyTree) -> PyTree:
-    """A model from a file that :func:`save_weights` wrote, whatever its format; leaves are numpy arrays, bit for bit what was saved.
+    """Reads a model from a file that :func:`save_weights` wrote, in any format.
 
     Args:
       path: the file.
-      like: a tree of the same structure, of arrays or of ``jax.ShapeDtypeStruct``, such as ``jax.eval_shape(task.init, key)``.
+      like: a tree of the model's structure, of arrays or of ``jax.ShapeDtypeStruct``, such as
+        ``jax.eval_shape(task.init, key)``.
+
+    Returns:
+      A tree like ``like`` of numpy arrays, bit for bit what was saved.
 
     Raises:
-      FedError: where the file is absent, damaged, of no known format, or does not fit, with the name of a leaf.
+      FedError: if the file is absent, damaged, of an unknown format, or does not fit, with the name
+        of a leaf.
+
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> import fedjax_sim as fs
+    >>> model = {"w": np.arange(3, dtype=np.float32)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = fs.export.save_weights(pathlib.Path(folder) / "model.safetensors", model)
+    ...     fs.export.load_weights(path, model)
+    {'w': array([0., 1., 2.], dtype=float32)}
     """
     return from_named(like, _read(path)[0])
 
 
 def read_card(path: str | Path) -> Card:
-    """The card of an exported model, of any format.
+    """Reads the card of an exported model, of any format.
+
+    Args:
+      path: the model's file.
 
     Raises:
-      FedError: where there is none.
+      FedError: if the file has no card, is absent or is damaged.
+
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> import fedjax_sim as fs
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = fs.export.save_weights(
+    ...         pathlib.Path(folder) / "model.safetensors", {"w": np.ones(2)}, {"task": "digits"}
+    ...     )
+    ...     fs.export.read_card(path)["task"]
+    'digits'
     """
-    beside = _beside(path)
-    if not beside.is_file():
+    card_path = _card_path(path)
+    if not card_path.is_file():
         return _read(path)[1]
-    with _reading(beside):
-        return dict(json.loads(beside.read_bytes()))
+    with _reading(card_path):
+        return dict(json.loads(card_path.read_bytes()))
 
 
 def _read(path: str | Path) -> tuple[Arrays, Card]:
@@ -124,18 +172,18 @@ def _read(path: str | Path) -> tuple[Arrays, Card]:
         data = path.read_bytes()
         form = "npz" if data[:2] == b"PK" else "safetensors" if data[8:9] == b"{" else "msgpack"
         arrays, card = WEIGHTS[form].read(data)
-    wanted, found = card.get(HASH), state_hash(arrays)
-    do = "export the model again, or copy the file again"
+    expected = card.get(HASH)
+    actual = state_hash(arrays)
     require(
-        wanted in (None, found),
-        f"{path} is damaged: its weights must have the hash {str(wanted)[:12]}...",
-        got=f"{found[:12]}...",
-        fix=do,
+        expected in (None, actual),
+        f"{path} is damaged: its weights must have the hash {str(expected)[:12]}...",
+        got=f"{actual[:12]}...",
+        fix="export the model again, or copy the file again",
     )
     return arrays, card
 
 
-def _hashed(card: Card | None, arrays: Arrays) -> Card:
+def _with_hash(card: Card | None, arrays: Arrays) -> Card:
     return {**(card or {}), HASH: state_hash(arrays)}
 
 
@@ -148,36 +196,33 @@ def _write_safetensors(arrays: Arrays, card: Card) -> bytes:
 def _read_safetensors(data: bytes) -> tuple[Arrays, Card]:
     from safetensors import deserialize
 
-    # The library's way to numpy knows no bfloat16.
+    # safetensors.numpy does not support bfloat16.
     arrays = {
-        name: np.frombuffer(held["data"], known_dtype(CODES[held["dtype"]])).reshape(held["shape"])
-        for name, held in deserialize(data)
+        name: np.frombuffer(leaf["data"], known_dtype(CODES[leaf["dtype"]])).reshape(leaf["shape"])
+        for name, leaf in deserialize(data)
     }
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return arrays, dict(json.loads(header.get("__metadata__", {}).get(CARD, "{}")))
 
 
 def _write_npz(arrays: Arrays, card: Card) -> bytes:
-    kinds = {name: str(array.dtype) for name, array in arrays.items()}
-    # Dtypes that numpy's files do not know are bare bytes in them.
-    plain = {
-        name: array.view(f"V{array.itemsize}")
-        if array.dtype.type.__module__ == "ml_dtypes"
-        else array
-        for name, array in arrays.items()
-    }
-    held: dict[str, Any] = {**plain, CARD: np.array(json.dumps({"card": card, "dtypes": kinds}))}
+    dtypes = {name: str(array.dtype) for name, array in arrays.items()}
+    # Dtypes that numpy's files do not support are raw bytes in them.
+    plain = {name: array.view(bare(array.dtype)) for name, array in arrays.items()}
+    facts = np.array(json.dumps({"card": card, "dtypes": dtypes}))
+    content: dict[str, Any] = {**plain, CARD: facts}
     file = io.BytesIO()
-    np.savez(file, **held)
+    np.savez(file, **content)
     return file.getvalue()
 
 
 def _read_npz(data: bytes) -> tuple[Arrays, Card]:
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        held = json.loads(str(archive[CARD]))
-        return {
-            name: archive[name].view(known_dtype(kind)) for name, kind in held["dtypes"].items()
-        }, dict(held["card"])
+        facts = json.loads(str(archive[CARD]))
+        arrays = {
+            name: archive[name].view(known_dtype(dtype)) for name, dtype in facts["dtypes"].items()
+        }
+        return arrays, dict(facts["card"])
 
 
 WEIGHTS = {
@@ -188,7 +233,7 @@ WEIGHTS = {
 """Formats of weights, by name."""
 
 
-# ---------------------------------------------------------------------------------------------------------------- program
+# ------------------------------------------------------------------------------------------ program
 
 
 def save_program(
@@ -199,58 +244,91 @@ def save_program(
     card: Card | None = None,
     force: bool = False,
 ) -> Path:
-    """Writes a model in evaluation mode, its weights inside, as a program that needs no Python of its own; the card beside it.
+    """Writes a model in evaluation mode with its weights as a StableHLO program, and a card beside
+    it.
 
-    The number of examples is left open where the model allows. Where it does not, the program takes one example at a time, which
-    :func:`load_program` hides.
+    The program takes any number of examples if the model can be traced so. Otherwise it takes one
+    example at a time, and :func:`load_program` maps it over them.
 
     Args:
-      path: the file; the card goes to the same name with ``.json`` after it.
+      path: the file; the card's has ``.json`` appended to its name.
       model: ``apply(params, state, x, train=False, key=None)`` is what is written.
       variables: its weights.
       x: some examples ``[n, ...]``, of which only shapes and dtypes matter.
       card, force: as for :func:`save_weights`.
 
+    Returns:
+      The path.
+
     Raises:
-      FedError: where there is a file already, it cannot be written, or the model cannot be told in StableHLO.
+      FedError: if one of the files exists, it cannot be written, or the model cannot be exported to
+        StableHLO.
+
+    >>> import pathlib, tempfile
+    >>> import jax.numpy as jnp
+    >>> import fedjax_sim as fs
+    >>> model = fs.from_functions(
+    ...     lambda key, x: {"w": jnp.ones(2)}, lambda params, x: x @ params["w"]
+    ... )
+    >>> variables = fs.Variables({"w": jnp.ones(2)}, ())
+    >>> x = jnp.arange(6.0).reshape(3, 2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "model.stablehlo"
+    ...     predict = fs.export.load_program(fs.export.save_program(path, model, variables, x))
+    >>> predict(x).tolist()
+    [1.0, 5.0, 9.0]
     """
-    for each in (path, _beside(path)):
-        _free(each, force)
-    with _telling(
+    for file in (path, _card_path(path)):
+        _require_free(file, force)
+    with _as_fed_error(
         "the model cannot be written as a program",
         "export its weights, with the format safetensors",
     ):
         program = bytes(_exported(model, jax.tree.map(jnp.asarray, variables), x).serialize())
-    _put(_beside(path), (json.dumps(_hashed(card, to_named(variables)), indent=1) + "\n").encode())
+    _put(
+        _card_path(path),
+        (json.dumps(_with_hash(card, to_named(variables)), indent=1) + "\n").encode(),
+    )
     return _put(path, program)
 
 
 def load_program(path: str | Path) -> Callable[[PyTree], Array]:
-    """The function ``x -> out`` in a file that :func:`save_program` wrote; ``x`` is ``[n, ...]`` in every leaf, for any n.
+    """Reads a program that :func:`save_program` wrote. It needs neither the model's code nor its
+    library.
 
-    It needs neither the model's code nor the library it was written with, and may be called inside ``jax.jit``.
+    Args:
+      path: the program's file.
+
+    Returns:
+      The function ``x -> out``, with ``x`` ``[n, ...]`` in every leaf for any n. It may be called
+      inside ``jax.jit``.
 
     Raises:
-      FedError: where the file is absent, damaged, or of a version that this JAX cannot read.
+      FedError: if the file is absent, damaged, or of a version that this JAX cannot read.
+
+    >>> import fedjax_sim as fs
+    >>> fs.export.load_program("missing.stablehlo")
+    Traceback (most recent call last):
+    ...
+    fedjax_sim.core.errors.FedError: missing.stablehlo is not an exported model, ...
     """
     path = Path(path)
     with _reading(path):
         exported = programs.deserialize(bytearray(path.read_bytes()))
         single = all(isinstance(aval.shape[0], int) for aval in exported.in_avals)
 
-    def one(example: PyTree) -> Array:
-        return jax.tree.map(
-            lambda leaf: leaf[0], exported.call(jax.tree.map(lambda leaf: leaf[None], example))
-        )
+    def predict_one(example: PyTree) -> Array:
+        out = exported.call(jax.tree.map(lambda leaf: leaf[None], example))
+        return jax.tree.map(lambda leaf: leaf[0], out)
 
-    return jax.jit((lambda x: jax.lax.map(one, x)) if single else exported.call)
+    return jax.jit((lambda x: jax.lax.map(predict_one, x)) if single else exported.call)
 
 
 def _exported(model: Model, variables: Variables, x: PyTree) -> programs.Exported:
     def predict(x: PyTree) -> PyTree:
         return model.apply(variables.params, variables.state, x, train=False, key=None)[0]
 
-    def of(count: Any) -> programs.Exported:
+    def for_count(count: Any) -> programs.Exported:
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(
                 (count, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)
@@ -260,16 +338,16 @@ def _exported(model: Model, variables: Variables, x: PyTree) -> programs.Exporte
         return programs.export(jax.jit(predict), platforms=PLATFORMS)(shapes)
 
     try:
-        return of(programs.symbolic_shape("n")[0])
-    except Exception:  # a model that looks at the number of examples
-        return of(1)
+        return for_count(programs.symbolic_shape("n")[0])
+    except Exception:  # a model that depends on the number of examples
+        return for_count(1)
 
 
-# ------------------------------------------------------------------------------------------------------------------ files
+# -------------------------------------------------------------------------------------------- files
 
 
-def _free(path: str | Path, force: bool) -> None:
-    """Refuses a path where something is: a folder always, a file unless ``force``."""
+def _require_free(path: str | Path, force: bool) -> None:
+    """Refuses the path of a folder always, and of a file unless ``force``."""
     path = Path(path)
     require(
         not path.is_dir(),
@@ -285,12 +363,12 @@ def _free(path: str | Path, force: bool) -> None:
     )
 
 
-def _beside(path: str | Path) -> Path:
+def _card_path(path: str | Path) -> Path:
     return Path(f"{path}.json")
 
 
 def _put(path: str | Path, data: bytes) -> Path:
-    """The file, whole or not at all."""
+    """Writes a file, completely or not at all."""
     path = Path(path)
     with files.saving(path):
         files.replace(path, data)
@@ -298,14 +376,15 @@ def _put(path: str | Path, data: bytes) -> Path:
 
 
 def _reading(path: Path) -> contextlib.AbstractContextManager[None]:
-    return _telling(
-        f"{path} is no exported model, or damaged", "give a file that `fedjax-sim export` wrote"
+    return _as_fed_error(
+        f"{path} is not an exported model, or it is damaged",
+        "give a file that `fedjax-sim export` wrote",
     )
 
 
 @contextlib.contextmanager
-def _telling(what: str, do: str) -> Iterator[None]:
-    """What another library complains about, as one sentence; complaints of this package pass."""
+def _as_fed_error(what: str, fix: str) -> Iterator[None]:
+    """Turns any exception of another library into a :class:`FedError`."""
     try:
         yield
     except FedError:
@@ -317,4 +396,4 @@ def _telling(what: str, do: str) -> Iterator[None]:
             if isinstance(error, OSError)
             else f"{type(error).__name__}: {first}"
         )
-        raise FedError(sentence(what, got=got, fix=do)) from error
+        raise FedError(sentence(what, got=got, fix=fix)) from error

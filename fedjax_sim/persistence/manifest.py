@@ -1,6 +1,8 @@
-"""What a state is made of, in words and numbers: names, shapes, dtypes and checksums of its leaves, and the hash of the whole.
+"""Manifests: names, shapes, dtypes and checksums of a state's leaves, and the hash of the whole
+state.
 
-The order of things is that of the leaves' names. Nothing here touches a disk; :mod:`fedjax_sim.persistence.checkpoint` does.
+Leaves are in the order of their names. Nothing here touches a disk;
+:mod:`fedjax_sim.persistence.checkpoint` does.
 """
 
 from __future__ import annotations
@@ -30,14 +32,31 @@ from fedjax_sim.runtime.devices import cores
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "fedjax-sim")
 
 OPTIONS = ("enable_x64", "default_matmul_precision", "threefry_partitionable", "default_prng_impl")
-"""Of JAX; they change numbers."""
+"""Options of JAX that change numbers."""
 
 Manifest = dict[str, list[Any]]
 """``{name: [shape, dtype, crc32]}``, ready for JSON."""
 
 
 def state_hash(state: PyTree) -> str:
-    """sha256 over every leaf of a logical state in the order of their names: name, dtype, shape, bytes. Equal hash, equal run."""
+    """Returns the sha256 over every leaf of a state: name, dtype, shape and bytes, in the order of
+    their names.
+
+    Two runs with equal hashes ended in the same bits, wherever their arrays are.
+
+    Args:
+      state: a logical state, or any tree of arrays.
+
+    Returns:
+      64 hexadecimal digits.
+
+    >>> import numpy as np
+    >>> import fedjax_sim as fs
+    >>> fs.state_hash({"w": np.zeros(2, np.float32)})[:16]
+    '6a0e56057192f122'
+    >>> fs.state_hash({"w": np.zeros(2)}) == fs.state_hash({"w": np.zeros(2, np.float32)})
+    False
+    """
     digest = hashlib.sha256()
     for name, leaf in sorted(leaves(state).items()):
         digest.update(f"{name}\n{dtype(leaf)}\n{list(jnp.shape(leaf))}\n".encode())
@@ -46,7 +65,11 @@ def state_hash(state: PyTree) -> str:
 
 
 def manifest(state: PyTree) -> Manifest:
-    """Shape, dtype and crc32 of every leaf."""
+    """Returns the shape, dtype and crc32 of every leaf, by name.
+
+    Args:
+      state: any tree of arrays, typed keys included.
+    """
     return {
         name: [list(jnp.shape(leaf)), dtype(leaf), crc(to_numpy(leaf))]
         for name, leaf in leaves(state).items()
@@ -54,7 +77,11 @@ def manifest(state: PyTree) -> Manifest:
 
 
 def versions() -> dict[str, str]:
-    """Versions, machine and options of JAX: all that a run's bits depend on besides its configuration."""
+    """Returns everything that a run's bits depend on besides its configuration.
+
+    Returns:
+      The versions of libraries and of Python, the platform, the processor, and options of JAX.
+    """
     machine = f"{platform.system()} {platform.machine()} {jax.default_backend()}"
     libraries = {
         **{name: _version(name) for name in LIBRARIES},
@@ -65,51 +92,77 @@ def versions() -> dict[str, str]:
 
 
 def order(plan: Any) -> dict[str, str]:
-    """What decides, where versions and machine are the same, in which order a round of this plan adds."""
+    """Returns everything in a plan that decides in which order a round sums; the last bits depend
+    on it.
+
+    Args:
+      plan: the program's, of type :class:`fedjax_sim.engine.Plan`.
+    """
     fixed = "in a fixed order on any devices" if plan.ordered else "one a device"
     return {"engine": plan.kind, "lanes": str(plan.lanes), "shards": f"{plan.shards} {fixed}"}
 
 
 def changed(then: Any, now: dict[str, str]) -> tuple[str, ...]:
-    """One note where what :func:`versions` or :func:`order` said differs from what they say now, for then the bits may too.
+    """Returns one note if the result of :func:`versions` or :func:`order` differs from that in a
+    checkpoint.
 
-    ``then`` is from a file, and may be anything.
+    Args:
+      then: the checkpoint's; read from a file, so of any type.
+      now: this run's.
     """
-    said = then.items() if isinstance(then, dict) else ()
-    moved = [
-        shorten(f"{name} {old} -> {now.get(name)}", 200) for name, old in said if now.get(name) != old
+    saved = then.items() if isinstance(then, dict) else ()
+    changes = [
+        shorten(f"{name} {old} -> {now.get(name)}", 200)
+        for name, old in saved
+        if now.get(name) != old
     ]
-    return (
-        (f"saved in other circumstances ({'; '.join(moved)}): results may differ in the last bits",)
-        if moved
-        else ()
-    )
+    if not changes:
+        return ()
+    listed = "; ".join(changes)
+    return (f"saved under other conditions ({listed}): results may differ in the last bits",)
 
 
 def compare(step: int, have: Manifest, like: PyTree) -> None:
-    """Refuses a checkpoint whose leaves are not those of ``like`` (arrays or ``ShapeDtypeStruct``).
+    """Checks that a checkpoint's leaves have the names, shapes and dtypes of a state.
+
+    Args:
+      step: the checkpoint's round, for the error message.
+      have: the checkpoint's manifest.
+      like: the state, of arrays or of ``ShapeDtypeStruct``.
 
     Raises:
-      FedError: naming one leaf that differs, both shapes and dtypes, and what to do.
+      FedError: naming one leaf that differs, with both shapes and dtypes.
     """
     want = {name: f"{dtype(leaf)}{list(jnp.shape(leaf))}" for name, leaf in leaves(like).items()}
     found = {name: f"{kind}{shape}" for name, (shape, kind, _) in have.items()}
-    odd = [
-        name for name in (*want, *(found.keys() - want.keys())) if want.get(name) != found.get(name)
-    ]
-    if not odd:
+    names = (*want, *(found.keys() - want.keys()))
+    different = [name for name in names if want.get(name) != found.get(name)]
+    if not different:
         return
-    odd.sort(key=lambda name: not (name in want and name in found))  # a leaf in both says most
-    others = f" (and at {len(odd) - 1} more leaves)" if len(odd) > 1 else ""
+    # A leaf in both, with another shape or dtype, is the most informative one.
+    different.sort(key=lambda name: not (name in want and name in found))
+    name = different[0]
+    others = f" (and at {len(different) - 1} more leaves)" if len(different) > 1 else ""
     fail(
-        f"the checkpoint of round {step} does not fit this configuration at {odd[0]}{others}",
-        got=f"{found.get(odd[0], 'nothing')} in the checkpoint, {want.get(odd[0], 'nothing')} in this configuration",
-        fix="resume with the configuration that the run was started with, or start a new run in another folder",
+        f"the checkpoint of round {step} does not fit this configuration at {name}{others}",
+        got=f"{found.get(name, 'nothing')} in the checkpoint, "
+        f"{want.get(name, 'nothing')} in this configuration",
+        fix="resume with the configuration that the run was started with, "
+        "or start a new run in another folder",
     )
 
 
 def with_checksum(described: Manifest, metadata: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint's record. Its seal tells a record that was damaged from one that does not fit."""
+    """Returns a checkpoint's record: manifest, metadata, and a checksum of both that reveals
+    damage.
+
+    Args:
+      described: the manifest of the state.
+      metadata: anything that JSON can hold.
+
+    Raises:
+      FedError: if the metadata is not JSON.
+    """
     try:
         metadata = json.loads(json.dumps(metadata))
     except (TypeError, ValueError) as error:
@@ -122,13 +175,18 @@ def with_checksum(described: Manifest, metadata: dict[str, Any]) -> dict[str, An
 
 
 def checksum_ok(record: dict[str, Any]) -> bool:
-    """Whether a record is as :func:`with_checksum` made it. Whoever made it up may have known how to seal it."""
-    formed = all(len(facts) == 3 for facts in record["manifest"].values()) and not too_deep(record)
-    return formed and record["seal"] == _seal(record["manifest"], record["metadata"])
+    """Returns True if a record is as :func:`with_checksum` made it. This detects damage, not
+    forgery."""
+    valid = all(len(facts) == 3 for facts in record["manifest"].values()) and not too_deep(record)
+    return valid and record["seal"] == _seal(record["manifest"], record["metadata"])
 
 
 def leaves(state: PyTree) -> dict[str, Any]:
-    """Leaves by name, in the tree's order."""
+    """Returns the leaves by name, in the tree's order.
+
+    Raises:
+      FedError: if two leaves have the same name.
+    """
     named = [
         (tree.name(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
     ]
@@ -143,28 +201,37 @@ def leaves(state: PyTree) -> dict[str, Any]:
 
 
 def is_key(leaf: Any) -> bool:
-    """Whether a leaf holds typed keys."""
+    """Returns True if a leaf holds typed keys."""
     return jnp.issubdtype(getattr(leaf, "dtype", np.dtype("O")), jax.dtypes.prng_key)
 
 
 def dtype(leaf: Any) -> str:
-    """A leaf's dtype in words, also of a plain number."""
+    """Returns the name of a leaf's dtype, also of a Python number's."""
     return str(leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype)
 
 
 def to_numpy(leaf: Any) -> np.ndarray:
-    """The leaf on the host, possibly a view of it; typed keys as their words."""
+    """Returns the leaf on the host, possibly a view of it; typed keys become unsigned integers."""
     return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
 
 
 def storage(leaf: Any) -> tuple[tuple[int, ...], Any]:
-    """Shape and dtype of :func:`raw`, without the data."""
-    words = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
-    return jnp.shape(words), words.dtype if hasattr(words, "dtype") else np.asarray(words).dtype
+    """Returns the shape and dtype of :func:`to_numpy`, for a leaf that may be a
+    ``ShapeDtypeStruct``."""
+    array = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
+    return jnp.shape(array), array.dtype if hasattr(array, "dtype") else np.asarray(array).dtype
 
 
 def from_numpy(leaf: Any, array: Any) -> Any:
-    """The way back from :func:`raw`: the array itself, or the typed keys that its words are."""
+    """Inverts :func:`to_numpy`.
+
+    Args:
+      leaf: an array or ``ShapeDtypeStruct`` with the wanted dtype.
+      array: what :func:`to_numpy` returned.
+
+    Returns:
+      The array itself, or the typed keys whose data it is.
+    """
     if not is_key(leaf):
         return array
     kinds = {
@@ -175,12 +242,12 @@ def from_numpy(leaf: Any, array: Any) -> Any:
 
 
 def crc(array: np.ndarray) -> int:
-    """crc32 of an array's bytes."""
+    """Returns the crc32 of an array's bytes."""
     return zlib.crc32(data(array))
 
 
 def data(array: np.ndarray) -> memoryview:
-    """An array's bytes in row-major order."""
+    """Returns an array's bytes in row-major order."""
     return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
 
 
@@ -190,7 +257,7 @@ def _seal(described: Manifest, metadata: Any) -> int:
 
 @cache
 def _processor() -> str:
-    """The kind of device, and of a CPU how many cores this process may use."""
+    """Returns the kind of device, and for a CPU the number of cores that this process may use."""
     kind = jax.devices()[0].device_kind
     if jax.default_backend() != "cpu":
         return kind

@@ -1,4 +1,5 @@
-"""Orbax without its noise: its threads print a page of traceback each for an error that is reported elsewhere in one sentence."""
+"""Suppression of Orbax's messages: its threads print tracebacks for an error that is reported in
+one sentence elsewhere."""
 
 from __future__ import annotations
 
@@ -11,21 +12,28 @@ from functools import partial
 from typing import Any
 
 _FAILED: list[bool] = []
-"""Whether something failed in this process."""
+"""Not empty once something has failed in this process."""
 
 
 def hush() -> None:
-    """From now on Orbax says nothing, until :func:`unhush`."""
+    """Suppresses Orbax's messages until :func:`unhush`."""
     if not _hooked():
         sys.unraisablehook = partial(_unraisable, sys.unraisablehook)
-    logging.getLogger("absl").addFilter(_quiet)
-    logging.getLogger("asyncio").addFilter(_elsewhere)
+    logging.getLogger("absl").addFilter(_not_orbax)
+    logging.getLogger("asyncio").addFilter(_not_tensorstore)
 
 
 def unhush(failed: bool = False) -> None:
-    """The way back. When one array cannot be read or written, Orbax closes its event loop under the others, which complain from their
-    own threads, where nobody can catch them: shortly after the error itself, or whenever they are collected. So after something has
-    ``failed``, the ears stay closed."""
+    """Shows Orbax's messages again, unless something has failed.
+
+    If one array cannot be read or written, Orbax closes its event loop while the other arrays still
+    use it. Their errors are raised in threads of their own, where no caller can catch them: shortly
+    after the first error, or when they are garbage-collected. So after a failure the messages stay
+    suppressed.
+
+    Args:
+      failed: whether the read or write that ends now has failed.
+    """
     if failed:
         _FAILED.append(True)
         warnings.filterwarnings(
@@ -37,13 +45,13 @@ def unhush(failed: bool = False) -> None:
         return
     if _hooked():
         sys.unraisablehook = sys.unraisablehook.args[0]  # type: ignore[attr-defined]
-    logging.getLogger("absl").removeFilter(_quiet)
-    logging.getLogger("asyncio").removeFilter(_elsewhere)
+    logging.getLogger("absl").removeFilter(_not_orbax)
+    logging.getLogger("asyncio").removeFilter(_not_tensorstore)
 
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """A read without noise."""
+    """Suppresses Orbax's messages while open."""
     hush()
     try:
         yield
@@ -54,7 +62,12 @@ def hushed() -> Iterator[None]:
 
 
 def cause(error: BaseException) -> str:
-    """The first line of the innermost error, which is the one that says something; of a long one, begin and end."""
+    """Returns the first line of the innermost error, which names the reason; the middle of a long
+    one is left out.
+
+    Args:
+      error: as Orbax raised it.
+    """
     while inner := error.__cause__ or error.__context__:
         error = inner
     line = (
@@ -62,12 +75,12 @@ def cause(error: BaseException) -> str:
         .partition(" [tensorstore_spec")[0]
         .partition(" [os_error_code")[0]
     )
-    return (
-        f"{type(error).__name__}: {line if len(line) <= 160 else f'{line[:60]} ... {line[-95:]}'}"
-    )
+    if len(line) > 160:
+        line = f"{line[:60]} ... {line[-95:]}"
+    return f"{type(error).__name__}: {line}"
 
 
-def _quiet(record: logging.LogRecord) -> bool:
+def _not_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in record.pathname
 
 
@@ -75,11 +88,12 @@ def _hooked() -> bool:
     return getattr(sys.unraisablehook, "func", None) is _unraisable
 
 
-def _unraisable(before: Callable[[Any], Any], told: Any) -> None:
-    if "loop is closed" not in str(told.exc_value):
-        before(told)
+def _unraisable(before: Callable[[Any], Any], unraisable: Any) -> None:
+    if "loop is closed" not in str(unraisable.exc_value):
+        before(unraisable)
 
 
-def _elsewhere(record: logging.LogRecord) -> bool:
-    """Not about a read whose error was told: asyncio says so of every one that nobody waited for."""
+def _not_tensorstore(record: logging.LogRecord) -> bool:
+    """Returns False for asyncio's message about a failed read that was not awaited: its error is
+    reported elsewhere."""
     return "tensorstore" not in record.getMessage()

@@ -1,4 +1,5 @@
-"""JAX, set up before it starts: CPU cores as devices where there is no accelerator, and compiled programs kept for next time."""
+"""Configuration of JAX before it starts: CPU cores as devices if there is no accelerator, and the
+compilation cache."""
 
 from __future__ import annotations
 
@@ -17,21 +18,29 @@ import numpy as np
 from fedjax_sim.core.errors import require
 
 ALIGNMENT = 64
-"""Bytes."""
+"""Bytes; XLA uses a host array in place if it is aligned so."""
 HARDWARE = {"cuda": ("/dev/nvidia[0-9]*", "/dev/nvhost-gpu", "/dev/dxg"), "rocm": ("/dev/kfd",)}
-"""Device files, one of which is there where a plugin of that name has something to run on."""
+"""Device files by the name of a JAX plugin, at least one of which exists if the plugin has a
+device."""
 
 
 def use_cores(count: int | None = None) -> None:
-    """Makes devices of the CPU's cores. To be called before anything runs on JAX.
+    """Makes CPU cores devices of JAX. To be called before anything runs on JAX.
 
-    What was said before (``JAX_NUM_CPU_DEVICES``, ``XLA_FLAGS``, JAX's own configuration) is respected, on a machine with an
-    accelerator nothing happens, and a JAX that has started stays as it is: look at ``jax.devices()``.
+    Does nothing if the number is set already (by ``JAX_NUM_CPU_DEVICES``, ``XLA_FLAGS`` or JAX's
+    configuration), on a machine with an accelerator, or once JAX has started: ``jax.devices()``
+    shows the result.
 
     Args:
-      count: how many devices; by default one for each core that this process may use.
+      count: number of devices; by default the number of cores that this process may use.
+
+    >>> import jax
+    >>> import fedjax_sim as fs
+    >>> fs.use_cores()
+    >>> len(jax.devices()) >= 1
+    True
     """
-    if _decided() or _accelerated():
+    if _count_is_set() or _accelerated():
         return
     try:
         jax.config.update("jax_num_cpu_devices", cores() if count is None else count)
@@ -40,15 +49,23 @@ def use_cores(count: int | None = None) -> None:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def aligned_copy(leaf: Any) -> Any:
-    """A copy of an array that a CPU's JAX devices use where it lies, all of them the one copy. An array of JAX's stays what it is.
+    """Copies an array so that all CPU devices of JAX can use the one copy in place.
 
-    Aligned as XLA wants it, and in memory of numpy's, which asks the system for huge pages: rows gathered from them cost a tenth of
-    a small model's step less than from JAX's own memory.
+    The copy is aligned as XLA requires, in memory that numpy allocates in huge pages: gathering
+    rows from it instead of JAX's own memory makes the step of a small model a tenth faster.
+
+    Args:
+      leaf: an array, or anything that ``np.asarray`` accepts.
+
+    Returns:
+      A numpy array; an array of JAX is returned as it is.
     """
     if isinstance(leaf, jax.Array):
         return leaf
@@ -59,7 +76,12 @@ def aligned_copy(leaf: Any) -> Any:
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An empty array that a CPU's JAX devices use where it lies."""
+    """Returns an uninitialised array that CPU devices of JAX can use in place.
+
+    Args:
+      shape: of the array.
+      dtype: of the array.
+    """
     nbytes = math.prod(shape) * dtype.itemsize
     block = np.empty(nbytes + ALIGNMENT, np.uint8)
     start = -block.ctypes.data % ALIGNMENT
@@ -67,10 +89,17 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def require_memory(what: str, nbytes: float, do: str, setting: str | None = None) -> None:
-    """Refuses what the machine's memory cannot hold before it is made: a system without memory ends programs without a word.
+    """Refuses an allocation that exceeds the machine's RAM: the operating system would kill the
+    process without a message.
+
+    Args:
+      what: what is to be allocated, the subject of the message.
+      nbytes: its size.
+      do: what the user should do instead.
+      setting: the setting that caused it.
 
     Raises:
-      FedError: with both sizes, what to do, and the setting to blame.
+      FedError: with both sizes, ``do`` and the setting.
     """
     has = (
         os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -87,64 +116,72 @@ def require_memory(what: str, nbytes: float, do: str, setting: str | None = None
 
 
 def enable_compilation_cache() -> None:
-    """Turns on JAX's persistent compilation cache, so that a second run starts at once.
+    """Turns on JAX's persistent compilation cache, so that a second run starts without compiling.
 
-    In the user's cache folder, at most 2 GB, oldest out first; a damaged entry is compiled anew, and what a process left that was killed
-    while it wrote is forgotten. ``FEDJAX_SIM_CACHE=off`` turns it off, any other value names the folder. A cache that JAX was told of
-    already is respected.
+    The cache is in the user's cache folder and holds at most 2 GB; the entries used longest ago are
+    removed first. Damaged entries are compiled again. The environment variable ``FEDJAX_SIM_CACHE``
+    names another folder, or turns the cache off with ``off``. If JAX has a cache folder already,
+    nothing changes.
+
+    >>> import os
+    >>> from unittest import mock
+    >>> import fedjax_sim as fs
+    >>> with mock.patch.dict(os.environ, FEDJAX_SIM_CACHE="off"):
+    ...     fs.enable_compilation_cache()
     """
-    asked = os.environ.get("FEDJAX_SIM_CACHE", "")
-    if asked.lower() in ("off", "0", "no") or jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+    requested = os.environ.get("FEDJAX_SIM_CACHE", "")
+    configured = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if requested.lower() in ("off", "0", "no") or configured:
         return
-    # A damaged entry, or one that cannot be kept, is a program to compile, not something to tell the user about, once for each.
+    # A damaged entry, or one that cannot be stored, is compiled: no warning for each of them.
     warnings.filterwarnings(
         "ignore", message="Error (reading|writing) persistent compilation cache entry"
     )
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = asked or str(Path(home) / "fedjax_sim" / "programs")
-    _forget_torn(Path(folder))
+    folder = requested or str(Path(home) / "fedjax_sim" / "programs")
+    _remove_incomplete(Path(folder))
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_compilation_cache_max_size", 2 * 2**30)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def _forget_torn(folder: Path) -> None:
-    """Removes entries whose writer was killed before it noted their time.
+def _remove_incomplete(folder: Path) -> None:
+    """Removes entries whose writer was killed before it wrote their time of access.
 
-    With one of them JAX keeps no more programs, and it never replaces an entry that is cut short.
+    While there is one of them JAX stores no more programs, and it never replaces an incomplete
+    entry.
     """
     if not folder.is_dir():
         return
     import filelock  # as JAX does, when it first compiles
 
-    with (
-        contextlib.suppress(OSError),
-        filelock.FileLock(folder / ".lockfile", timeout=10),
-    ):  # JAX's own: nobody writes meanwhile
+    # JAX's own lock: no other process writes to the folder while it is held.
+    with contextlib.suppress(OSError), filelock.FileLock(folder / ".lockfile", timeout=10):
         names = set(os.listdir(folder))
         for name in names:
             if name.endswith("-cache") and f"{name.removesuffix('-cache')}-atime" not in names:
                 (folder / name).unlink()
 
 
-def _decided() -> bool:
+def _count_is_set() -> bool:
     flagged = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     return flagged or jax.config.jax_num_cpu_devices > 0  # type: ignore[attr-defined]
 
 
 def _accelerated() -> bool:
-    """Whether JAX will run on something else than the CPU: the one that was asked for, else where a plugin finds its hardware."""
-    asked = jax.config.jax_platforms or ""  # type: ignore[attr-defined]
-    if asked:
-        return asked.split(",")[0] != "cpu"
-    return any(
-        _served(plugin.name) for plugin in importlib.metadata.entry_points(group="jax_plugins")
-    )
+    """Returns True if JAX will run on another platform than the CPU: the requested one, or that of
+    a plugin with a device."""
+    requested = jax.config.jax_platforms or ""  # type: ignore[attr-defined]
+    if requested:
+        return requested.split(",")[0] != "cpu"
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return any(_has_device(plugin.name) for plugin in plugins)
 
 
-def _served(plugin: str) -> bool:
-    """Whether a plugin has something to run on, as far as device files tell; one that we do not know is believed."""
+def _has_device(plugin: str) -> bool:
+    """Returns True if a device file of the plugin exists, or the plugin is not in
+    :data:`HARDWARE`."""
     files = next((files for name, files in HARDWARE.items() if name in plugin), None)
     hidden = "cuda" in plugin and os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1")
     return not hidden and (files is None or any(glob.glob(file) for file in files))

@@ -1,7 +1,8 @@
-"""Several processes, one run: who writes, who is told, and what happens when one of them is gone.
+"""One run on several processes: which of them writes files, how they exchange text, and what
+happens if one of them dies.
 
-Every process runs the same program on its own devices (JAX's way); the first one alone writes, shows and speaks. In a single process
-all of this is nothing.
+As usual in JAX, every process runs the same program on its own devices. The first one alone writes
+files and prints. With a single process, these functions do nothing.
 """
 
 from __future__ import annotations
@@ -18,38 +19,43 @@ from jax.experimental import multihost_utils
 from fedjax_sim.core.errors import FedError, require, sentence
 
 GONE = 3
-"""Exit status of a process whose run ended because another one has gone."""
+"""Exit status of a process whose run ended because another process died."""
 HEARTBEAT = 30
-"""Seconds after which one that says nothing is taken to have gone, where no connection to it broke before."""
+"""Seconds without a heartbeat after which a process is considered dead, if no connection to it
+broke before."""
 
-WISH = 200
-"""Bytes of a wish that all are told."""
+REASON_BYTES = 200
+"""Bytes of a reason to stop that is sent to all processes."""
 
 
 def join(
     coordinator: str | None = None, processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Becomes one of several processes. To be called before anything runs on JAX.
+    """Makes this process one of several of a run. To be called before anything runs on JAX.
 
     Args:
-      coordinator: ``host:port`` of the first process; without it, JAX finds out by itself on SLURM, Kubernetes, Cloud TPU and Open MPI.
-      processes: how many there are.
-      process_id: which of them this is, from 0.
+      coordinator: ``host:port`` of the first process; without it, JAX detects it on SLURM,
+        Kubernetes, Cloud TPU and Open MPI.
+      processes: number of processes.
+      process_id: the number of this process, from 0.
 
     Raises:
-      FedError: where the three do not go together, or nobody answers.
+      FedError: unless all three or none are given, or if the other processes cannot be reached.
     """
     given = {"--coordinator": coordinator, "--processes": processes, "--process-id": process_id}
     missing = [name for name, value in given.items() if value is None]
-    what = "several processes need --coordinator HOST:PORT, --processes N and --process-id I"
-    do = "give all three, or --distributed alone on a cluster that JAX knows"
-    require(len(missing) in (0, 3), what, got=f"no {' and no '.join(missing)}", fix=do)
+    require(
+        len(missing) in (0, 3),
+        "several processes need --coordinator HOST:PORT, --processes N and --process-id I",
+        got=f"no {' and no '.join(missing)}",
+        fix="give all three, or --distributed alone on a cluster that JAX knows",
+    )
     if processes is not None and process_id is not None:
         require(
             0 <= process_id < processes,
             "--process-id must be from 0 to --processes - 1",
             got=f"{process_id} of {processes}",
-            fix="number them anew",
+            fix="number the processes from 0",
         )
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
@@ -58,22 +64,35 @@ def join(
         )
     except (RuntimeError, ValueError) as error:
         got = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        do = "start all processes with the same --coordinator, a free port of the first one's host"
-        raise FedError(sentence("the processes did not come together", got=got, fix=do)) from error
+        fix = "start all processes with the same --coordinator, a free port of the first one's host"
+        raise FedError(sentence("the processes could not connect", got=got, fix=fix)) from error
 
 
 def several() -> bool:
-    """Whether this run has more than one process."""
+    """Returns True if this run has more than one process."""
     return jax.process_count() > 1
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Returns True in the process that writes files and prints.
+
+    >>> from fedjax_sim.runtime.processes import is_main_process
+    >>> is_main_process()
+    True
+    """
     return jax.process_index() == 0
 
 
 def run_on_main(work: Callable[[], str]) -> str:
-    """What the first process found out, on every process; its :class:`FedError` is raised on every one, too."""
+    """Calls a function in the first process and returns its result in every process.
+
+    Args:
+      work: ``() -> text``. A :class:`FedError` of it is raised in every process.
+
+    >>> from fedjax_sim.runtime.processes import run_on_main
+    >>> run_on_main(lambda: "a folder's name")
+    "a folder's name"
+    """
     if not several():
         return work()
     answer = ""
@@ -82,60 +101,69 @@ def run_on_main(work: Callable[[], str]) -> str:
             answer = "+" + work()
         except FedError as error:
             answer = "-" + str(error)
-    said = _told(answer)
-    if said.startswith("-"):
-        raise FedError(said[1:])
-    return said[1:]
+    answer = _broadcast(answer)
+    if answer.startswith("-"):
+        raise FedError(answer[1:])
+    return answer[1:]
 
 
-def any_process(wish: str | None) -> str | None:
-    """A wish of any process to end the run, as everybody's: that of the first process that has one."""
+def any_process(reason: str | None) -> str | None:
+    """Returns the same reason to stop the run in every process: that of the first process that has
+    one.
+
+    Args:
+      reason: of this process, at most 200 bytes; ``None`` if it has none.
+
+    >>> from fedjax_sim.runtime.processes import any_process
+    >>> any_process("interrupted")
+    'interrupted'
+    """
     if not several():
-        return wish
-    mine = np.frombuffer((wish or "").encode()[:WISH].ljust(WISH, b"\0"), np.uint8)
-    wishes = np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, WISH).astype(np.uint8)
-    return next(
-        (said for each in wishes if (said := each.tobytes().rstrip(b"\0").decode(errors="ignore"))),
-        None,
-    )
+        return reason
+    padded = (reason or "").encode()[:REASON_BYTES].ljust(REASON_BYTES, b"\0")
+    gathered = multihost_utils.process_allgather(np.frombuffer(padded, np.uint8))
+    rows = np.asarray(gathered).reshape(-1, REASON_BYTES).astype(np.uint8)
+    reasons = (row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in rows)
+    return next(filter(None, reasons), None)
 
 
 @contextlib.contextmanager
 def exit_if_peer_lost(again: Callable[[], str]) -> Iterator[None]:
-    """While open, the loss of another process ends this one with one sentence.
+    """While open, the death of another process ends this one with a message and exit status 3.
 
     Args:
-      again: what to do then, in words.
+      again: ``() -> text``, what the user should do then.
     """
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        if not several() or not _lost(error):
+        if not several() or not _is_lost_peer(error):
             raise
         print(
-            sentence("another process of this run has gone", got=_first(error), fix=again()),
+            sentence("another process of this run has died", got=_first_line(error), fix=again()),
             file=sys.stderr,
             flush=True,
         )
-        # Not the usual way out: on it JAX waits for the one that will not come.
+        # os._exit, because a normal exit blocks in JAX's shutdown barrier, waiting for the dead
+        # process.
         os._exit(GONE)
 
 
-def _told(text: str) -> str:
+def _broadcast(text: str) -> str:
+    """Returns the first process's text in every process."""
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text.encode()))))
     padded = np.zeros(length, np.uint8)
     if is_main_process():
         padded[:] = np.frombuffer(text.encode(), np.uint8)
-    return (
-        np.asarray(multihost_utils.broadcast_one_to_all(padded)).astype(np.uint8).tobytes().decode()
-    )
+    sent = np.asarray(multihost_utils.broadcast_one_to_all(padded))
+    return sent.astype(np.uint8).tobytes().decode()
 
 
-def _lost(error: BaseException) -> bool:
-    """Whether an error says that a collective did not come about."""
+def _is_lost_peer(error: BaseException) -> bool:
+    """Returns True if an error is that of a failed collective."""
     words = ("Gloo", "NCCL", "Connection", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat", "peer")
     return any(word in str(error) for word in words)
 
 
-def _first(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0][:160]

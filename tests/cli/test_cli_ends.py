@@ -112,7 +112,7 @@ def test_rows_that_are_missing_are_told_of_and_the_table_follows_the_record(run:
     (run / "metrics.csv").write_text("round,loss\n1,7.0\n")
     assert main(["resume", str(run), "--rounds", "5"]) == 0
     assert summary(run)["notes"] == [
-        "metrics.jsonl lacks 1 of the rounds before the checkpoint, first of all round 2"
+        "metrics.jsonl lacks the rows of 1 rounds before the checkpoint, the first of them that of round 2"
     ]
     assert rounds(run) == [1, 3, 4, 5]
     assert [line.split(",")[0] for line in (run / "metrics.csv").read_text().splitlines()] == [
@@ -143,7 +143,7 @@ def test_other_devices_are_nothing_to_tell_and_other_lanes_are(
     run: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert main(["resume", str(run), "--rounds", "5", "engine.devices=2"]) == 0
-    assert "other circumstances" not in capsys.readouterr().out
+    assert "under other conditions" not in capsys.readouterr().out
     assert (
         main(
             [
@@ -159,7 +159,7 @@ def test_other_devices_are_nothing_to_tell_and_other_lanes_are(
         == 0
     )
     words = "lanes auto -> 1; shards 4 in a fixed order on any devices -> 2 in a fixed order on any devices"
-    assert f"saved in other circumstances ({words})" in capsys.readouterr().out
+    assert f"saved under other conditions ({words})" in capsys.readouterr().out
 
 
 def test_clients_who_remember_nothing_may_do_so_anywhere(run: Path):

@@ -132,7 +132,7 @@ def test_sharded_state_restores_on_another_number_of_devices(tmp_path):
     assert np.array_equal(jax.device_put(back.memory, rows(2)), table)
 
 
-# --------------------------------------------------------------------------------------------------------------- policies
+# ----------------------------------------------------------------------------------------- policies
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_going_on_from_an_older_round_drops_the_later_ones(tmp_path):
     assert same(store.restore(blank()).state, tiny.after(7))
 
 
-# ---------------------------------------------------------------------------------------------------------- failing saves
+# ------------------------------------------------------------------------------------ failing saves
 
 
 def test_failed_save_is_reported_once_and_poisons_nothing(tmp_path, monkeypatch):
@@ -292,7 +292,7 @@ def test_full_disk(tmp_path):
     assert "absl" not in done.stderr
 
 
-# ------------------------------------------------------------------------------------------------------------------- hash
+# --------------------------------------------------------------------------------------------- hash
 
 
 def test_hash_is_of_the_values_wherever_they_are():

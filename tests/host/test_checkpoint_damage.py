@@ -15,7 +15,7 @@ from fedjax_sim.persistence.checkpoint import open_store
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-# ----------------------------------------------------------------------------------------------------------------- damage
+# ------------------------------------------------------------------------------------------- damage
 
 
 def reseal(step: Path) -> None:
@@ -116,7 +116,7 @@ def test_leftovers_of_a_killed_save_are_ignored_and_removed(tmp_path):
     assert not leftover.exists()
 
 
-# -------------------------------------------------------------------------------------------------------------- structure
+# ---------------------------------------------------------------------------------------- structure
 
 
 def misfits():

@@ -54,7 +54,7 @@ def like() -> Variables:
     return jax.eval_shape(variables)
 
 
-# ------------------------------------------------------------------------------------------------------------ lists and bytes
+# ---------------------------------------------------------------------------------- lists and bytes
 
 
 def test_weights_go_there_and_back_to_the_bit():
@@ -178,7 +178,7 @@ def test_damaged_bytes_never_become_other_weights():
         survives(lambda content: weights.from_bytes(like(), content), content)
 
 
-# ---------------------------------------------------------------------------------------------------------------------- files
+# -------------------------------------------------------------------------------------------- files
 
 
 @pytest.mark.parametrize("form", OF_WEIGHTS)
@@ -251,7 +251,7 @@ def test_objects_in_an_archive_are_not_brought_to_life(tmp_path: Path):
 
     card = np.array(json.dumps({"card": {}, "dtypes": {"params": "object"}}))
     np.savez(tmp_path / "m", params=np.array([Trap()], object), card=card)
-    with pytest.raises(FedError, match="no exported model, or damaged"):
+    with pytest.raises(FedError, match="not an exported model, or it is damaged"):
         export.load_weights(tmp_path / "m.npz", like())
 
 
@@ -275,12 +275,12 @@ def test_what_a_format_cannot_hold_is_told(tmp_path: Path):
         export.save_weights(tmp_path / "m", Variables({"w": np.ones(2, complex)}))
     with pytest.raises(FedError, match="unknown format of weights: got 'npy'"):
         export.save_weights(tmp_path / "m", variables(), form="npy")
-    with pytest.raises(FedError, match="no exported model, or damaged: got No such file"):
+    with pytest.raises(FedError, match="not an exported model, or it is damaged: got No such file"):
         export.load_weights(tmp_path / "m", like())
     assert list(tmp_path.iterdir()) == []
 
 
-# ------------------------------------------------------------------------------------------------------------------- programs
+# ----------------------------------------------------------------------------------------- programs
 
 EXAMPLES = {
     "cnn": ((12, 12, 1), "uint8"),

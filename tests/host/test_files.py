@@ -57,7 +57,7 @@ def test_a_missing_folder_is_an_error_of_the_system(tmp_path):
         files.append(tmp_path / "gone" / "a", 0, b"x")
 
 
-# ------------------------------------------------------------------------------------------------------ strangers' folders
+# ------------------------------------------------------------------------------- strangers' folders
 
 
 def test_a_link_is_not_written_through(tmp_path):

@@ -10,7 +10,7 @@ from fedjax_sim.core.errors import FedError
 from fedjax_sim.engine.host.rows import open_vault
 from fedjax_sim.engine.host.rows.slots import PAGE, SlotTable
 
-# --------------------------------------------------------------------------------------------------------------- the model
+# ---------------------------------------------------------------------------------------- the model
 
 
 class Twin:
@@ -171,7 +171,7 @@ def test_calls_of_several_threads_take_turns(tmp_path):
     vault.close()
 
 
-# --------------------------------------------------------------------------------------------------------------- mistakes
+# ----------------------------------------------------------------------------------------- mistakes
 
 
 def misfits():

@@ -8,7 +8,7 @@ from vaults import CLIENTS, LIKE, ROWS, error_of, filled, holds, rows, usable
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.engine.host.rows import open_vault
 
-# ---------------------------------------------------------------------------------------------------------------- damage
+# ------------------------------------------------------------------------------------------- damage
 
 
 def flipped(part):

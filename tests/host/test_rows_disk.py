@@ -13,7 +13,7 @@ from vaults import CLIENTS, LIKE, ROWS, error_of, filled, holds, put, rows, usab
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.engine.host.rows import open_vault, row_file
 
-# ------------------------------------------------------------------------------------------------- disks that fill or fail
+# -------------------------------------------------------------------------- disks that fill or fail
 
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
