@@ -1,0 +1,104 @@
+"""All checks of an algorithm by name, and :func:`check_algorithm`, which runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fedjax_sim.algorithms import REGISTRY
+from fedjax_sim.core.errors import lookup
+from fedjax_sim.core.types import Law
+from fedjax_sim.testing import laws, layouts, premise, runs, trips
+from fedjax_sim.testing.program import Factory
+
+PREMISES: dict[str, Callable[[Factory], None]] = {
+    check.__name__: check
+    for check in (
+        premise.check_no_collectives,
+        premise.check_no_effects,
+        premise.check_keys_are_derived,
+        trips.check_trips,
+        trips.check_dtypes,
+    )
+}
+"""Checks that read a traced program or an abstract round; nothing is compiled."""
+
+RUNS: dict[str, Callable[[Factory], None]] = {
+    check.__name__: check
+    for check in (
+        runs.check_absent_rows,
+        runs.check_absent_data,
+        runs.check_absent_memory,
+        runs.check_empty_cohort,
+        runs.check_order,
+        runs.check_partial_work,
+        runs.check_seeds_and_rounds,
+        runs.check_resume,
+        runs.check_report,
+    )
+}
+"""Checks that run the one compiled program."""
+
+LAWS: dict[str, Callable[[Factory, Law], None]] = {
+    "check_law_is_stated": lambda factory, law: laws.check_law_is_stated(factory, law, registered),
+    "check_law": lambda factory, law: laws.check_law(factory, law, registered),
+    "check_law_can_fail": lambda factory, law: laws.check_law_can_fail(factory, law, registered),
+    "check_conserved": laws.check_conserved,
+}
+"""Checks of a law; the algorithm that it names is looked up in the registry."""
+
+
+def registered(name: str) -> Factory:
+    """The factory of a registered algorithm.
+
+    Raises:
+      FedError: if none has this name.
+    """
+    return lookup("algorithm", name, REGISTRY).factory
+
+
+def law_of(factory: Factory) -> Law | None:
+    """The law of a registered factory, or ``None``."""
+    found = (entry.law for entry in REGISTRY.values() if entry.factory is factory)
+    return next(found, None)
+
+
+def check_algorithm(
+    factory: Factory, law: Law | None = None, layouts_too: bool | None = None
+) -> None:
+    """Runs every check that the registered algorithms pass: laws, conserved quantities, absent
+    clients, keys, layouts.
+
+    One program is compiled for the algorithm, and one for each other structure that its law names;
+    numbers, data, cohorts and seeds are arguments of it.
+
+    Args:
+      factory: ``(objective, *, settings) -> algorithm``, every setting with a default.
+      law: how the algorithm proves itself; by default the law it is registered with. Without any,
+        the checks of laws are left out.
+      layouts_too: whether the result is also compared over engines, backends and devices, which
+        compiles several programs; by default only if no registered algorithm asks the same of the
+        engine, so that the registered ones do not prove it.
+
+    Raises:
+      CheckError: for the first check that fails, in three parts: which check, what was got, what
+      to look for.
+
+    Example:
+      >>> import fedjax_sim as fs
+      >>> fs.testing.check_algorithm(fs.fedavg)
+    """
+    law = law_of(factory) if law is None else law
+    for check in PREMISES.values():
+        check(factory)
+    for check in RUNS.values():
+        check(factory)
+    if law is not None:
+        for check in LAWS.values():
+            check(factory, law)
+    known = [entry.factory for entry in REGISTRY.values()]
+    if layouts_too is None:
+        layouts_too = factory not in known and trips.signature(factory) not in map(
+            trips.signature, known
+        )
+    if layouts_too:
+        layouts.check_layouts(factory)
