@@ -112,8 +112,10 @@ def open_store(directory: str | Path, keep: int | None = 3, every: int | None = 
 
 
 class Store:
-    """One run's checkpoints, opened by :func:`open_store`. Every method first reports a save that
-    failed in the background."""
+    """One run's checkpoints, opened by :func:`open_store`.
+
+    Every method first reports a save that failed in the background.
+    """
 
     def __init__(self, path: Path, keep: int | None, every: int | None) -> None:
         self.path = path
@@ -138,8 +140,7 @@ class Store:
         self.wait()
 
     def wait(self) -> None:
-        """Waits for the save in progress, reports its failure once, and removes the checkpoints
-        that are not to be kept."""
+        """Waits for the save in progress, and removes the checkpoints that are not kept."""
         if self._pending is None:
             return
         step, response = self._pending
@@ -199,8 +200,9 @@ class Store:
         step: int | None = None,
         along: Callable[[dict[str, Any]], None] | None = None,
     ) -> Restored:
-        """Reads the newest checkpoint that loads and verifies. An undamaged one that does not fit
-        ends the search with an error.
+        """Reads the newest checkpoint that loads and verifies.
+
+        An undamaged one that does not fit ends the search with an error.
 
         Args:
           like: a logical state of arrays or of ``ShapeDtypeStruct``, with the structure, shapes and
@@ -238,7 +240,9 @@ class Store:
 
     def metadata(self) -> dict[str, Any]:
         """Returns the metadata of the newest checkpoint that can be read, ``{}`` if there is none.
-        Loads no array."""
+
+        Loads no array.
+        """
         for step in reversed(self.steps()):
             with contextlib.suppress(_DamagedError):
                 return _read_record(self.path / str(step))["metadata"]
@@ -262,8 +266,7 @@ class Store:
         self._known[step] = record["manifest"]
 
     def _remove_leftovers(self, looks: int = 1) -> None:
-        """Removes what failed or killed saves left, repeatedly if writers may still be creating
-        files."""
+        """Removes the files of failed or killed saves, repeatedly if writers may still run."""
         for look in range(looks):
             if look:
                 time.sleep(PAUSE)
@@ -300,8 +303,7 @@ def _orbax() -> Any:
 
 
 def _committed(directory: Path) -> tuple[int, ...]:
-    """Returns the rounds with a complete checkpoint, whose folder Orbax has renamed to a bare
-    number."""
+    """Returns the rounds with a complete checkpoint: Orbax renames its folder to a number."""
     entries = directory.iterdir() if directory.is_dir() else ()
     names = (entry.name for entry in entries if entry.name.isdecimal() and entry.is_dir())
     return tuple(sorted(int(name) for name in names if str(int(name)) == name))

@@ -78,8 +78,7 @@ def save_weights(
     form: str = "safetensors",
     force: bool = False,
 ) -> Path:
-    """Writes a model's leaves, under the names that :func:`fedjax_sim.core.tree.name` gives them,
-    and a card.
+    """Writes a model's leaves, named by :func:`fedjax_sim.core.tree.name`, and a card.
 
     Args:
       path: the file; it is written completely or not at all.
@@ -244,8 +243,7 @@ def save_program(
     card: Card | None = None,
     force: bool = False,
 ) -> Path:
-    """Writes a model in evaluation mode with its weights as a StableHLO program, and a card beside
-    it.
+    """Writes a model and its weights as a StableHLO program in evaluation mode, and a card.
 
     The program takes any number of examples if the model can be traced so. Otherwise it takes one
     example at a time, and :func:`load_program` maps it over them.
@@ -293,8 +291,9 @@ def save_program(
 
 
 def load_program(path: str | Path) -> Callable[[PyTree], Array]:
-    """Reads a program that :func:`save_program` wrote. It needs neither the model's code nor its
-    library.
+    """Reads a program that :func:`save_program` wrote.
+
+    It needs neither the model's code nor its library.
 
     Args:
       path: the program's file.

@@ -39,8 +39,7 @@ Manifest = dict[str, list[Any]]
 
 
 def state_hash(state: PyTree) -> str:
-    """Returns the sha256 over every leaf of a state: name, dtype, shape and bytes, in the order of
-    their names.
+    """Returns the sha256 over the name, dtype, shape and bytes of a state's leaves.
 
     Two runs with equal hashes ended in the same bits, wherever their arrays are.
 
@@ -92,8 +91,9 @@ def versions() -> dict[str, str]:
 
 
 def order(plan: Any) -> dict[str, str]:
-    """Returns everything in a plan that decides in which order a round sums; the last bits depend
-    on it.
+    """Returns everything in a plan that decides the order of a round's sums.
+
+    The last bits of a result depend on that order.
 
     Args:
       plan: the program's, of type :class:`fedjax_sim.engine.Plan`.
@@ -103,8 +103,7 @@ def order(plan: Any) -> dict[str, str]:
 
 
 def changed(then: Any, now: dict[str, str]) -> tuple[str, ...]:
-    """Returns one note if the result of :func:`versions` or :func:`order` differs from that in a
-    checkpoint.
+    """Returns a note if :func:`versions` or :func:`order` differ from a checkpoint's.
 
     Args:
       then: the checkpoint's; read from a file, so of any type.
@@ -153,8 +152,7 @@ def compare(step: int, have: Manifest, like: PyTree) -> None:
 
 
 def with_checksum(described: Manifest, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Returns a checkpoint's record: manifest, metadata, and a checksum of both that reveals
-    damage.
+    """Returns a checkpoint's record: manifest, metadata, and a checksum of both.
 
     Args:
       described: the manifest of the state.
@@ -175,8 +173,10 @@ def with_checksum(described: Manifest, metadata: dict[str, Any]) -> dict[str, An
 
 
 def checksum_ok(record: dict[str, Any]) -> bool:
-    """Returns True if a record is as :func:`with_checksum` made it. This detects damage, not
-    forgery."""
+    """Returns True if a record is as :func:`with_checksum` made it.
+
+    This detects damage, not forgery.
+    """
     valid = all(len(facts) == 3 for facts in record["manifest"].values()) and not too_deep(record)
     return valid and record["seal"] == _seal(record["manifest"], record["metadata"])
 
@@ -216,8 +216,7 @@ def to_numpy(leaf: Any) -> np.ndarray:
 
 
 def storage(leaf: Any) -> tuple[tuple[int, ...], Any]:
-    """Returns the shape and dtype of :func:`to_numpy`, for a leaf that may be a
-    ``ShapeDtypeStruct``."""
+    """Returns the shape and dtype of :func:`to_numpy`, also of a ``ShapeDtypeStruct``."""
     array = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
     return jnp.shape(array), array.dtype if hasattr(array, "dtype") else np.asarray(array).dtype
 

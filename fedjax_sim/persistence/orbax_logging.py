@@ -62,8 +62,7 @@ def hushed() -> Iterator[None]:
 
 
 def cause(error: BaseException) -> str:
-    """Returns the first line of the innermost error, which names the reason; the middle of a long
-    one is left out.
+    """Returns the first line of the innermost error, with at most 160 characters.
 
     Args:
       error: as Orbax raised it.
@@ -94,6 +93,5 @@ def _unraisable(before: Callable[[Any], Any], unraisable: Any) -> None:
 
 
 def _not_tensorstore(record: logging.LogRecord) -> bool:
-    """Returns False for asyncio's message about a failed read that was not awaited: its error is
-    reported elsewhere."""
+    """Returns False for asyncio's messages about failed reads, which are reported elsewhere."""
     return "tensorstore" not in record.getMessage()

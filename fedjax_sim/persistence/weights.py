@@ -75,8 +75,7 @@ def from_named(like: PyTree, arrays: Mapping[str, Any]) -> PyTree:
 
 
 def to_arrays(variables: PyTree) -> list[np.ndarray]:
-    """Returns copies of all leaves in the tree's order; Flower calls this list a model's
-    parameters.
+    """Returns copies of all leaves in the tree's order, Flower's format of parameters.
 
     Args:
       variables: any tree of arrays; typed keys become unsigned integers.
@@ -119,8 +118,10 @@ def from_arrays(like: PyTree, arrays: Sequence[Any]) -> PyTree:
 
 
 def to_bytes(variables: PyTree, card: Card | None = None) -> bytes:
-    """Returns all leaves as msgpack: name, shape, dtype and crc32 of each, the card, then their
-    bytes (little-endian, C order).
+    """Returns all leaves as msgpack.
+
+    The bytes hold name, shape, dtype and crc32 of each leaf, the card, then the leaves' data
+    (little-endian, C order).
 
     Args:
       variables: any tree of arrays.
@@ -219,8 +220,7 @@ def known_dtype(name: str) -> np.dtype:
 
 
 def bare(dtype: np.dtype) -> np.dtype:
-    """Returns the dtype itself if numpy's files support it, else one of raw bytes of the same
-    size."""
+    """Returns the dtype, or one of raw bytes if numpy's files do not support it."""
     return np.dtype(f"V{dtype.itemsize}") if dtype.type.__module__ == "ml_dtypes" else dtype
 
 

@@ -89,8 +89,9 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def require_memory(what: str, nbytes: float, do: str, setting: str | None = None) -> None:
-    """Refuses an allocation that exceeds the machine's RAM: the operating system would kill the
-    process without a message.
+    """Refuses an allocation that exceeds the machine's RAM.
+
+    The operating system would kill the process without a message.
 
     Args:
       what: what is to be allocated, the subject of the message.
@@ -170,8 +171,7 @@ def _count_is_set() -> bool:
 
 
 def _accelerated() -> bool:
-    """Returns True if JAX will run on another platform than the CPU: the requested one, or that of
-    a plugin with a device."""
+    """Returns True if JAX will run on another platform than the CPU."""
     requested = jax.config.jax_platforms or ""  # type: ignore[attr-defined]
     if requested:
         return requested.split(",")[0] != "cpu"
@@ -180,8 +180,7 @@ def _accelerated() -> bool:
 
 
 def _has_device(plugin: str) -> bool:
-    """Returns True if a device file of the plugin exists, or the plugin is not in
-    :data:`HARDWARE`."""
+    """Returns True if a device file of the plugin exists, or the plugin is unknown."""
     files = next((files for name, files in HARDWARE.items() if name in plugin), None)
     hidden = "cuda" in plugin and os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1")
     return not hidden and (files is None or any(glob.glob(file) for file in files))

@@ -108,8 +108,7 @@ def run_on_main(work: Callable[[], str]) -> str:
 
 
 def any_process(reason: str | None) -> str | None:
-    """Returns the same reason to stop the run in every process: that of the first process that has
-    one.
+    """Returns one reason to stop in every process, that of the first that has one.
 
     Args:
       reason: of this process, at most 200 bytes; ``None`` if it has none.

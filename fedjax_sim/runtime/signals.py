@@ -121,8 +121,7 @@ def _watch(pipe: socket.socket, leave: Callable[[int], None]) -> None:
 
 
 def exit_status(stopped: str) -> int:
-    """Returns the exit status of a run: 128 plus the signal's number if a signal stopped it, as in
-    shells, else 0.
+    """Returns a run's exit status: 128 plus the number of the signal that stopped it, or 0.
 
     Args:
       stopped: why the run stopped, such as ``"interrupted"``.

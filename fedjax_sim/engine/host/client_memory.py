@@ -84,14 +84,16 @@ class HostMemory:
         self.close()
 
     def close(self) -> None:
-        """Writes what is on its way, and releases the folder; a temporary one is removed."""
+        """Finishes writing and releases the folder; a temporary folder is removed."""
         self._resources.close()
         self._prefetcher = None
         self._rows = None
 
     def use(self, folder: str | Path) -> None:
-        """Sets the folder of the rows; a temporary folder otherwise. To be called before
-        ``program.init``."""
+        """Sets the folder of the rows; a temporary folder otherwise.
+
+        To be called before ``program.init``.
+        """
         self.close()
         self._folder = Path(folder)
 
@@ -116,7 +118,7 @@ class HostMemory:
 
         Args:
           state: the state before the round.
-          cohort: who takes part.
+          cohort: the cohort of the round.
 
         Returns:
           The memory of every place in the shards, device by device.
@@ -155,7 +157,7 @@ class HostMemory:
         """Writes the rows that a round returns, once it is over, and counts the round.
 
         Args:
-          cohort: who takes part in the round.
+          cohort: the cohort of the round.
           memory: their rows on the devices, as :meth:`fetch` gave them out.
         """
         if self.plan.backend == "pmap":
@@ -238,8 +240,7 @@ class HostMemory:
 
 
 class NoRows:
-    """The row store of clients without memory: it keeps the round of a snapshot and nothing
-    else."""
+    """The row store of clients without memory."""
 
     def __init__(self, row: PyTree) -> None:
         self.row = row  # has no leaves
@@ -277,12 +278,12 @@ def run_with_host_memory(
 
     Args:
       memory: of the program; unchanged if the round fails or is rejected.
-      loader: told to pack the next cohort's examples while this round runs.
+      loader: packs the next cohort's examples while this round runs.
       policy: for results that are not finite; if it can reject the round, this function waits until
         the round is over.
       advance: the compiled round, ``(state, inputs) -> (state, outcome)``.
       state: before the round, without memory.
-      loaded: what ``loader`` gave for this round.
+      loaded: this round's inputs, from ``loader``.
 
     Returns:
       The state after the round, without memory, and the outcome.

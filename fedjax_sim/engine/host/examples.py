@@ -95,8 +95,9 @@ def make_cohort_loader(
 
 
 class CohortLoader:
-    """Samples cohorts and packs their examples, created by :func:`make_cohort_loader`. Not
-    thread-safe.
+    """Samples cohorts and packs their examples, created by :func:`make_cohort_loader`.
+
+    Not thread-safe.
 
     One worker thread packs the next cohort while a round runs. It ends with :meth:`close`, or when
     the loader is collected.
@@ -129,8 +130,7 @@ class CohortLoader:
         self._pending = None
 
     def take(self, state: RoundState) -> LoadedCohort:
-        """Returns the inputs of the round after a state: those packed ahead, if they fit the state,
-        else packed now.
+        """Returns the inputs of the round after a state, packed ahead or now.
 
         Raises:
           Exception: the worker's, if packing ahead failed; the next call packs again.
@@ -184,7 +184,7 @@ def _identical(leaves: Sequence[Any], others: Sequence[Any]) -> bool:
     )
 
 
-# ---------------------------------------------------------------------------------------- packing
+# ------------------------------------------------------------------------------------------ packing
 
 
 def clients_by_device(cohort: SampledCohort, devices: int) -> list[np.ndarray]:
@@ -263,8 +263,7 @@ def sizes_of(data: Population, ids: np.ndarray) -> np.ndarray:
 
 
 def bucket(needed: int, data: Population, clients: int) -> int:
-    """Returns the rows of the smallest buffer that holds ``needed`` examples, of few sizes that
-    serve all rounds.
+    """Returns the size of the smallest buffer that holds ``needed`` examples.
 
     Args:
       needed: examples.
@@ -320,8 +319,7 @@ def _copy(out: np.ndarray, leaf: np.ndarray, runs: list[tuple[int, int]]) -> Non
 
 
 def _runs(ids: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yields the first and last index of every run of consecutive clients, whose rows are
-    consecutive too."""
+    """Yields the first and last index of every run of consecutive clients."""
     if not len(ids):
         return iter(())
     breaks = np.flatnonzero(np.diff(ids) != 1)

@@ -64,8 +64,9 @@ def open_pipeline(store: Rows, clients: int) -> RowPrefetcher:
 
 
 class RowPrefetcher:
-    """Reads rows ahead of rounds and writes them behind, opened by :func:`open_pipeline`. Not
-    thread-safe.
+    """Reads rows ahead of rounds and writes them behind, opened by :func:`open_pipeline`.
+
+    Not thread-safe.
 
     A cohort's rows are *in use* from :meth:`take` until they are delivered. An error of the worker
     is raised by the next call, once, and that call does nothing else. If rows could not be read,
@@ -111,8 +112,7 @@ class RowPrefetcher:
         self._ahead = [self._submit(self._read, readable)]
 
     def deliver(self, ids: Any, rows: PyTree) -> None:
-        """Passes the rows that a round returned on to the next cohort, for clients in both, and to
-        the store.
+        """Passes a round's rows on to the next cohort, for clients in both, and to the store.
 
         Args:
           ids: int[k]; rows of absent clients (N or more) are ignored.
@@ -130,8 +130,9 @@ class RowPrefetcher:
         self._submit(self._write, ids[ids < self.clients], ids, to_host)
 
     def take(self) -> PyTree:
-        """Returns the prefetched cohort's rows. None of them may be in use any more. Waits for
-        reading, not for writing.
+        """Returns the prefetched cohort's rows.
+
+        None of them may be in use any more. Waits for reading, not for writing.
 
         Returns:
           The rows, ``[k, ...]`` in every leaf, up to date; the caller may change them.
@@ -156,14 +157,12 @@ class RowPrefetcher:
         return rows
 
     def wait(self) -> None:
-        """Returns when everything delivered is in the store. To be called before the store's
-        ``snapshot``."""
+        """Waits until all delivered rows are in the store, as its ``snapshot`` requires."""
         futures.wait(self._tasks)
         self._raise_error()
 
     def close(self) -> None:
-        """Waits until everything delivered is in the store, and ends the worker. The store stays
-        open."""
+        """Waits until all rows are in the store, and ends the worker. The store stays open."""
         self._worker.shutdown()
         self._raise_error()
 
@@ -204,8 +203,7 @@ class RowPrefetcher:
     def _to_host(
         self, rows: PyTree, ahead: Future | None, targets: list[int], sources: list[int]
     ) -> PyTree:
-        """Returns delivered rows as numpy arrays, and copies ``sources`` of them to ``targets`` of
-        the next cohort's rows."""
+        """Returns delivered rows as numpy arrays, after copying some to the next cohort's rows."""
         rows = jax.tree.map(np.asarray, rows)
         if targets and ahead is not None and not ahead.exception():
             following = jax.tree.leaves(ahead.result())

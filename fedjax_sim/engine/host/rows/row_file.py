@@ -105,8 +105,7 @@ def enlarge(file: FileIO, record: int, have: int, need: int) -> int:
 
 
 def _reserve(file: FileIO, record: int, have: int, want: int) -> int:
-    """Reserves disk space where the file system can, so that a disk that fills up later does not
-    make writes to it fail."""
+    """Extends the file, with reserved disk space if the file system can."""
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), have * record, (want - have) * record)
@@ -121,8 +120,7 @@ def _reserve(file: FileIO, record: int, have: int, want: int) -> int:
 
 
 def _runs(slots: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
-    """Yields ``(index, first slot, first place, length)`` of every run in which slots and places
-    both increase by one."""
+    """Yields ``(index, first slot, first place, length)`` of every run of consecutive rows."""
     starts = np.flatnonzero((np.diff(slots, prepend=-2) != 1) | (np.diff(places, prepend=-2) != 1))
     counts = np.diff(starts, append=len(slots))
     return zip(

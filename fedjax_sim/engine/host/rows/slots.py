@@ -66,8 +66,9 @@ class SlotTable:
         return np.sort(self.stack[self.free - count : self.free])
 
     def commit(self, ids: np.ndarray, slots: np.ndarray, crcs: np.ndarray) -> None:
-        """Assigns the slots that :meth:`take` returned. The clients' earlier slots become free,
-        unless a snapshot refers to them.
+        """Assigns the slots that :meth:`take` returned.
+
+        The clients' earlier slots become free, unless a snapshot refers to them.
 
         Args:
           ids: int64[k], distinct clients.
@@ -84,8 +85,10 @@ class SlotTable:
         self._enter(ids, slots)
 
     def grow(self, slots: int) -> None:
-        """Extends the table to ``slots`` slots in total. The new ones are free; the lowest is used
-        first."""
+        """Extends the table to ``slots`` slots in total.
+
+        The new ones are free; the lowest is used first.
+        """
         have = len(self.owner)
         self.owner = _extended(self.owner, slots, -1)
         self.crc = _extended(self.crc, slots, 0)
@@ -102,8 +105,9 @@ class SlotTable:
         return int(np.count_nonzero(self.pinned | (self.owner >= 0)))
 
     def replace(self, ids: np.ndarray, slots: np.ndarray, crcs: np.ndarray) -> None:
-        """Makes these rows the only present ones. The caller must call :meth:`pin` next, which
-        recomputes the free slots.
+        """Makes these rows the only present ones.
+
+        The caller must call :meth:`pin` next, which recomputes the free slots.
 
         Args:
           ids, slots, crcs: as for :meth:`commit`.
@@ -117,8 +121,9 @@ class SlotTable:
         self._enter(ids, slots)
 
     def pin(self, snapshots: Iterable[np.ndarray]) -> None:
-        """Sets which slots snapshots refer to. All others without a present row become free; the
-        lowest is used first.
+        """Sets which slots snapshots refer to.
+
+        All others without a present row become free; the lowest is used first.
 
         Args:
           snapshots: int64[k] of each snapshot, its slots. Those beyond the end of a truncated file

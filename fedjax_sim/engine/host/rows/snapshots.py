@@ -47,8 +47,9 @@ class Snapshot(NamedTuple):
 
 
 def save(folder: Path, snapshot: Snapshot) -> Description:
-    """Writes a snapshot durably. If the process or the disk fails, the folder has the complete file
-    or none.
+    """Writes a snapshot durably.
+
+    If the process or the disk fails, the folder has the complete file or none.
 
     Args:
       folder: where the file is written.
@@ -208,8 +209,7 @@ def _parse(content: bytes, path: Path) -> Snapshot:
 
 
 def _is_valid(header: dict[str, Any], size: int) -> bool:
-    """Checks types and sizes in a header: a correct crc32 does not prove that :func:`save` wrote
-    it."""
+    """Checks types and sizes in a header, which may be forged with a correct crc32."""
     numbers = all(type(header[name]) is int for name in ("round", "clients", "count"))
     leaves = all(
         len(leaf) == 3 and isinstance(leaf, list) for leaf in header["layout"]

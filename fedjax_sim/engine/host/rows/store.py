@@ -40,8 +40,7 @@ BLOCK = 2**24
 
 
 def open_vault(folder: str | Path, like: PyTree, clients: int) -> RowStore:
-    """Opens the row store in a folder, as it is before the first round; ``restore`` brings a
-    snapshot back.
+    """Opens the row store in a folder, in its state before the first round.
 
     Args:
       folder: created if it is missing. One process at a time.
@@ -116,8 +115,7 @@ class RowStore:
         self.close()
 
     def close(self) -> None:
-        """Releases the folder; rows written after the last snapshot are lost. May be called
-        again."""
+        """Releases the folder. Rows written after the last snapshot are lost."""
         with self._lock:
             self._resources.close()
 
@@ -234,7 +232,7 @@ class RowStore:
             self._slots.pin(self._snapshots.values())
 
     def facts(self) -> dict[str, int]:
-        """Counts what the folder holds.
+        """Counts the rows and bytes of the folder.
 
         Returns:
           ``clients`` with a row, ``rows`` on disk (those of snapshots too) and ``bytes`` of all
