@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.hosted import ROW
 from benchmarks.pages import ms, table
-from fedjax_sim.experiments.estimate import size
+from fedjax_sim.experiments.estimate import format_bytes as size
 
 
 def document(facts: dict[str, Any], parts: dict[str, Any]) -> str:

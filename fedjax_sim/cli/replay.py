@@ -1,53 +1,65 @@
-"""``fedjax-sim replay``: the clients of a round that was refused, step by step."""
+"""``fedjax-sim replay``: runs clients of a rejected round again, step by step."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from fedjax_sim.cli.run import experiment, say
+from fedjax_sim.cli.run import experiment_of_run, say
 from fedjax_sim.core import files
 from fedjax_sim.experiments import Experiment
 
-TAIL = 12
-"""Steps that are shown before one at which something is wrong; the file has all."""
+if TYPE_CHECKING:
+    from fedjax_sim.simulation.replay import TripTrace
+
+SHOWN_STEPS = 12
+"""Steps that are shown of a trip, the last ones; the file has all."""
 
 
-def replay(asked: argparse.Namespace) -> None:
-    """``replay FILE [--client ID]``: shows, and writes ``nonfinite-<round>-client-<id>.json`` beside the file."""
-    from fedjax_sim.simulation.nonfinite_report import CONFIG, read, restore
-    from fedjax_sim.simulation.replay import Parts
-    from fedjax_sim.simulation.replay import replay as again
+def replay(args: argparse.Namespace) -> None:
+    """``replay FILE [--client ID]``: prints the steps of the clients, and writes them to files.
 
-    incident = read(asked.file)
-    ready = experiment(incident.folder / CONFIG, [])
-    found = restore(incident, blank(ready))
-    parts = Parts(ready.algorithm, ready.sampler, ready.local_work, ready.guard, ready.program.plan)
+    The files are ``nonfinite-<round>-client-<id>.json``, beside the given one.
+    """
+    from fedjax_sim.simulation.nonfinite_report import read, restore
+    from fedjax_sim.simulation.replay import RoundParts
+    from fedjax_sim.simulation.replay import replay as replay_client
+
+    path = Path(args.file)
+    rejected = read(path)
+    ready = experiment_of_run(rejected.folder, [], args)
+    restored = restore(rejected, stored_shapes(ready))
+    parts = RoundParts(
+        ready.algorithm, ready.sampler, ready.local_work, ready.guard, ready.program.plan
+    )
     console = Console()
-    for note in found.notes:
+    for note in restored.notes:
         say(console, f"note: {note}")
-    for client in incident.clients if asked.client is None else [asked.client]:
-        name = incident.names.get(client)
-        say(console, f"round {incident.round}, client {client}{f' ({name})' if name else ''}")
-        passages = []
-        for passage in again(parts, ready.task.data.train, found.state, client):
-            passages.append(passage)
-            show(console, passage)
-        path = Path(asked.file).with_name(f"{Path(asked.file).stem}-client-{client}.json")
-        files.save(
-            path,
-            json.dumps(told(incident.round, client, name, passages), indent=1, default=str) + "\n",
-        )
-        say(console, f"written to {path}")
+    for client in rejected.clients if args.client is None else [args.client]:
+        name = rejected.names.get(client)
+        say(console, f"round {rejected.round}, client {client}{f' ({name})' if name else ''}")
+        traces = []
+        for trace in replay_client(parts, ready.task.data.train, restored.state, client):
+            traces.append(trace)
+            print_trace(console, trace)
+        target = path.with_name(f"{path.stem}-client-{client}.json")
+        content = traces_json(rejected.round, client, name, traces)
+        files.save(target, json.dumps(content, indent=1, default=str) + "\n")
+        say(console, f"wrote {target}")
 
 
-def blank(ready: Experiment) -> Any:
-    """Shapes of what is kept of the state: the memory is that of a cohort."""
+def stored_shapes(ready: Experiment) -> Any:
+    """Returns the shapes of a rejected round's stored state, whose memory has the cohort's rows
+    only.
+
+    Args:
+      ready: the experiment of the run.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -55,58 +67,86 @@ def blank(ready: Experiment) -> Any:
     from fedjax_sim.experiments.run import starting_variables
 
     data = ready.task.data.train
+    cohort = ready.sampler.cohort(data.clients)
 
     def start() -> Any:
         sizes = jnp.asarray(data.sizes, jnp.int32)
-        return initial_state(
-            ready.algorithm, ready.sampler, sizes, ready.local_work, starting_variables(ready), 0
-        )
+        variables = starting_variables(ready)
+        return initial_state(ready.algorithm, ready.sampler, sizes, ready.local_work, variables, 0)
 
-    state, cohort = jax.eval_shape(start), ready.sampler.cohort(data.clients)
-    return state.replace(
-        memory=jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((cohort, *leaf.shape[1:]), leaf.dtype), state.memory
-        )
-    )
+    def cohort_rows(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((cohort, *leaf.shape[1:]), leaf.dtype)
+
+    state = jax.eval_shape(start)
+    return state.replace(memory=jax.tree.map(cohort_rows, state.memory))
 
 
-def show(console: Console, passage: Any) -> None:
-    """The last steps of a passage, and what was found."""
+def print_trace(console: Console, trace: TripTrace) -> None:
+    """Prints the last steps of a trip, and its problem.
+
+    Args:
+      console: where to print.
+      trace: the client's steps in the trip.
+    """
     table = Table(
-        title=f"trip {passage.trip}: {len(passage.steps)} of {passage.of} steps",
+        title=f"trip {trace.trip}: {len(trace.steps)} of {trace.planned_steps} steps",
         title_justify="left",
     )
     for heading in ("step", "loss", "norm of delta", "not finite"):
         table.add_column(heading)
-    for step in passage.steps[-TAIL:]:
-        more = f" and {len(step.odd) - 1} more" if len(step.odd) > 1 else ""
-        table.add_row(
-            str(step.number),
-            "-" if step.loss is None else f"{step.loss:.4g}",
-            f"{step.norm:.4g}",
-            (step.odd or ("",))[0] + more,
-        )
+    for step in trace.steps[-SHOWN_STEPS:]:
+        first = step.nonfinite[0] if step.nonfinite else ""
+        more = f" and {len(step.nonfinite) - 1} more" if len(step.nonfinite) > 1 else ""
+        loss = "-" if step.loss is None else f"{step.loss:.4g}"
+        table.add_row(str(step.number), loss, f"{step.norm:.4g}", f"{first}{more}")
     console.print(table)
-    say(
-        console,
-        f"found: {passage.found}"
-        if passage.found
-        else "nothing is wrong in this trip when the client runs by itself",
-    )
+    no_problem = "every value of this trip is finite when the client runs by itself"
+    say(console, f"found: {trace.problem}" if trace.problem else no_problem)
 
 
-def told(round_: int, client: int, name: str | None, passages: list[Any]) -> dict[str, Any]:
-    """The same for a file, in strict JSON."""
-    trips = [
-        {**each._asdict(), "steps": [step._asdict() for step in each.steps]} for each in passages
-    ]
-    for trip in trips:
-        del trip["client"]
-        for step in trip["steps"]:
-            step |= {key: strict(step[key]) for key in ("loss", "norm")}
+def traces_json(
+    round_: int, client: int, name: str | None, traces: list[TripTrace]
+) -> dict[str, Any]:
+    """Converts the traces of a client to values of strict JSON.
+
+    Args:
+      round_: the rejected round, counted from 1.
+      client: the client's id.
+      name: its name, if it has one.
+      traces: its trips.
+    """
+    trips = []
+    for trace in traces:
+        steps = [
+            {
+                "number": step.number,
+                "loss": json_number(step.loss),
+                "norm": json_number(step.norm),
+                "odd": step.nonfinite,
+            }
+            for step in trace.steps
+        ]
+        trips.append(
+            {
+                "trip": trace.trip,
+                "of": trace.planned_steps,
+                "steps": steps,
+                "found": trace.problem,
+            }
+        )
     return {"round": round_, "client": client, "name": name, "trips": trips}
 
 
-def strict(value: float | None) -> float | str | None:
-    """A number as JSON can say it."""
+def json_number(value: float | None) -> float | str | None:
+    """Returns a number for strict JSON: NaN and infinity, which JSON lacks, become text.
+
+    Args:
+      value: a number, or ``None``.
+
+    Example:
+
+        >>> from fedjax_sim.cli.replay import json_number
+        >>> json_number(0.5), json_number(float("inf"))
+        (0.5, 'inf')
+    """
     return value if value is None or abs(value) < float("inf") else str(value)

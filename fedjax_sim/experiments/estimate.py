@@ -1,4 +1,4 @@
-"""What a run will cost, from shapes alone: nothing is computed, no memory is taken."""
+"""Estimates the costs of a run from shapes: nothing is computed or allocated."""
 
 from __future__ import annotations
 
@@ -17,168 +17,219 @@ from fedjax_sim.data.population import outline
 from fedjax_sim.engine import Plan
 from fedjax_sim.engine.costs import TripCost, trip_costs
 from fedjax_sim.engine.devices import memory_limit, sharding
-from fedjax_sim.engine.host import examples as supply
+from fedjax_sim.engine.host.examples import bucket
 from fedjax_sim.engine.host.rows.slots import PAGE
 from fedjax_sim.engine.round import initial_state
 from fedjax_sim.experiments import Experiment
 from fedjax_sim.experiments.run import starting_variables
 
-AHEAD = 2
-"""Cohorts whose examples and rows are on the way at once: one that is trained, and the next."""
-LARGER = 2
-"""A device's share of a cohort is taken to have so many standard deviations more examples than the mean."""
+COHORTS_IN_FLIGHT = 2
+"""Cohorts whose examples and memory rows are on the devices at once: the current and the next."""
+DEVIATIONS = 2
+"""Standard deviations above the mean at which the examples of a device's clients are estimated."""
 
 
 class Estimate(NamedTuple):
-    """Costs of a run. Bytes, unless said otherwise."""
+    """Costs of a run; bytes, unless stated otherwise."""
 
     parameters: int
-    """Scalars that are trained."""
+    """Trained scalars."""
     cohort: int
-    """Clients in a round, at most."""
-    legs: tuple[TripCost, ...]
+    """Largest number of clients in a round."""
+    trips: tuple[TripCost, ...]
+    """Costs of the trips of a round, per client."""
     examples: int
-    """All clients' examples."""
+    """Training examples of all clients."""
     data: int
-    """Of them on each device: all, or two cohorts' shares."""
+    """Training examples on each device: all, or those of two cohorts."""
     server: int
-    """The algorithm's state and the sampler's, on each device."""
+    """State of the algorithm and the sampler, on each device."""
     memory: int
-    """What all clients remember together."""
-    kept: int
-    """Of it on each device: its block of the table, or two cohorts' shares."""
-    census: int
-    """What the sampler knows of the clients, where the host samples: on one device of each process."""
+    """Memory of all clients."""
+    memory_on_device: int
+    """Client memory on each device: its block of the table, or the rows of two cohorts."""
+    client_sizes: int
+    """Sizes and steps of all clients, if the host passes examples: on one device per process."""
     host: int
-    """On the host, of each process, besides pages of files: sizes, addresses, and what is on the way."""
+    """Host memory of each process for sizes, addresses and cohorts in flight, without cached pages
+    of files."""
 
     @property
     def device(self) -> int:
-        """On the device that has most, about; for each lane what it holds, its gradient, its update."""
-        lanes = max((leg.lanes * leg.local * 3 for leg in self.legs), default=0)
-        return self.data + 2 * self.server + self.kept + self.census + lanes
+        """Bytes on the fullest device, approximately.
+
+        Each lane has its local state, a gradient and an update.
+        """
+        lanes = max((trip.lanes * trip.local * 3 for trip in self.trips), default=0)
+        return self.data + 2 * self.server + self.memory_on_device + self.client_sizes + lanes
 
 
 def estimate(experiment: Experiment) -> Estimate:
-    """The costs of an experiment, by tracing one round on shapes."""
-    plan, data = experiment.program.plan, experiment.task.data.train
-    variables, table = jax.eval_shape(lambda: starting_variables(experiment)), outline(data)
-    start, cohort = (
-        (experiment.algorithm, experiment.sampler),
-        experiment.sampler.cohort(data.clients),
-    )
+    """Estimates the costs of an experiment, by tracing one round on shapes.
+
+    Args:
+      experiment: from :func:`fedjax_sim.experiments.build`.
+
+    Returns:
+      The costs, in bytes unless stated otherwise.
+    """
+    plan = experiment.program.plan
+    data = experiment.task.data.train
+    algorithm = experiment.algorithm
+    sampler = experiment.sampler
+    work = experiment.local_work
+    variables = jax.eval_shape(lambda: starting_variables(experiment))
+    table = outline(data)
+    cohort = sampler.cohort(data.clients)
     state = jax.eval_shape(
-        lambda v, t: initial_state(*start, t.size, experiment.local_work, v, 0), variables, table
+        lambda variables, sizes: initial_state(algorithm, sampler, sizes, work, variables, 0),
+        variables,
+        table.size,
     )
-    row = sharding.nbytes(plan, "memory", jax.eval_shape(experiment.algorithm.memory, variables))
-    packed, rows = AHEAD * buffer(plan, data, cohort), AHEAD * seats(plan, cohort) * row
-    supplied, lent = plan.data == "host", plan.client_memory == "host"
-    passing = packed * supplied * (plan.platform != "cpu") + rows * lent
+    row = sharding.nbytes(plan, "memory", jax.eval_shape(algorithm.memory, variables))
+    buffers = COHORTS_IN_FLIGHT * buffer_bytes(plan, data, cohort)
+    rows = COHORTS_IN_FLIGHT * device_cohort(plan, cohort) * row
+    data_on_host = plan.data == "host"
+    memory_on_host = plan.client_memory == "host"
+    block = -(-data.clients // plan.replicas) * row + rows * (plan.replicas > 1)
+    in_flight = buffers * data_on_host * (plan.platform != "cpu") + rows * memory_on_host
+    slots = 4 * data.clients // PAGE * memory_on_host
     return Estimate(
         parameters=tree.size(variables.params),
         cohort=cohort,
-        legs=trip_costs(*start, plan, experiment.local_work, state, table),
+        trips=trip_costs(algorithm, sampler, plan, work, state, table),
         examples=tree.nbytes((table.x, table.y)),
-        data=packed if supplied else tree.nbytes(table),
+        data=buffers if data_on_host else tree.nbytes(table),
         server=sharding.nbytes(plan, "algorithm", state.algorithm) + tree.nbytes(state.sampler),
         memory=tree.nbytes(state.memory),
-        kept=rows if lent else -(-data.clients // plan.replicas) * row + rows * (plan.replicas > 1),
-        census=tree.nbytes((table.size, table.size)) * supplied,
-        host=12 * data.clients
-        + passing * len(plan.local_devices)
-        + 4 * data.clients // PAGE * lent,
+        memory_on_device=rows if memory_on_host else block,
+        client_sizes=tree.nbytes((table.size, table.size)) * data_on_host,
+        host=12 * data.clients + in_flight * len(plan.local_devices) + slots,
     )
 
 
-def seats(plan: Plan, cohort: int) -> int:
-    """Clients of a cohort that a device trains, at most."""
+def device_cohort(plan: Plan, cohort: int) -> int:
+    """Returns the largest number of clients that a device trains in a round.
+
+    Args:
+      plan: for its shards.
+      cohort: clients in a round.
+    """
     return plan.shards_per_device * -(-cohort // plan.shards)
 
 
-def buffer(plan: Plan, data: Population, cohort: int) -> int:
-    """Bytes of what a device is brought of a cohort's examples, in all but few rounds."""
-    clients, sizes = seats(plan, cohort), data.sizes
-    needed = clients * sizes.mean() + LARGER * math.sqrt(clients) * sizes.std()
-    rows = int(data.offsets[-1])
-    example = tree.nbytes((outline(data).x, outline(data).y)) // rows
-    return supply.bucket(min(rows, math.ceil(needed)), data, clients) * example + 3 * 4 * clients
+def buffer_bytes(plan: Plan, data: Population, cohort: int) -> int:
+    """Returns the bytes of a device's buffer for the examples of a cohort, in almost all rounds.
+
+    Args:
+      plan: for its shards.
+      data: the training examples.
+      cohort: clients in a round.
+    """
+    clients = device_cohort(plan, cohort)
+    sizes = data.sizes
+    expected = clients * sizes.mean() + DEVIATIONS * math.sqrt(clients) * sizes.std()
+    total = int(data.offsets[-1])
+    table = outline(data)
+    example = tree.nbytes((table.x, table.y)) // total
+    places = bucket(min(total, math.ceil(expected)), data, clients)
+    return places * example + 3 * 4 * clients
 
 
 def lines(experiment: Experiment, costs: Estimate) -> Iterable[tuple[str, str]]:
-    """The estimate in words."""
-    run, plan, data = experiment.config.run, experiment.program.plan, experiment.task.data.train
+    """Describes an estimate, as pairs of a label and a text.
+
+    Args:
+      experiment: the experiment.
+      costs: its estimate.
+    """
+    run = experiment.config.run
+    plan = experiment.program.plan
+    data = experiment.task.data.train
     sizes = data.sizes
-    yield (
-        "clients",
-        f"{data.clients:,} with {int(sizes.min())} to {int(sizes.max())} examples, {int(data.offsets[-1]):,} in all",
-    )
-    yield "cohort", f"{costs.cohort} a round, {run.rounds:,} rounds"
+    examples = f"{int(sizes.min())} to {int(sizes.max())} examples"
+    yield "clients", f"{data.clients:,} with {examples}, {int(data.offsets[-1]):,} in total"
+    yield "cohort", f"{costs.cohort} clients per round, {run.rounds:,} rounds"
     yield "parameters", f"{costs.parameters:,}"
-    for number, leg in enumerate(costs.legs, 1):
-        trip = f"trip {number}: " if len(costs.legs) > 1 else ""
-        yield (
-            f"{trip}down per round",
-            f"{size(leg.down * costs.cohort)} ({size(leg.down)} a client)",
-        )
-        yield f"{trip}up per round", f"{size(leg.up * costs.cohort)} ({size(leg.up)} a client)"
-        steps = np.asarray(local_steps(leg.local_work, jnp.asarray(sizes, jnp.int32)))
-        mean = float(steps.mean())
-        yield (
-            f"{trip}steps per round",
-            f"about {mean * costs.cohort:,.0f} ({mean:.1f} a client, at most {int(steps.max())})",
-        )
-        yield f"{trip}lanes", f"{leg.lanes} on each device"
-    yield (
-        "devices",
-        f"{len(plan.devices)} x {plan.platform}, {plan.shards} shards, backend {plan.backend}, engine {plan.kind}",
-    )
+    for number, trip in enumerate(costs.trips, 1):
+        prefix = f"trip {number}: " if len(costs.trips) > 1 else ""
+        for label, text in trip_lines(trip, costs.cohort, sizes):
+            yield f"{prefix}{label}", text
+    devices = f"{len(plan.devices)} x {plan.platform}, {plan.shards} shards"
+    yield "devices", f"{devices}, backend {plan.backend}, engine {plan.kind}"
     yield from memory_lines(plan, costs)
 
 
+def trip_lines(trip: TripCost, cohort: int, sizes: np.ndarray) -> Iterable[tuple[str, str]]:
+    """Describes one trip of a round, as pairs of a label and a text.
+
+    Args:
+      trip: its costs per client.
+      cohort: clients in a round.
+      sizes: int[N], training examples of each client.
+    """
+    for label, nbytes in (("down per round", trip.down), ("up per round", trip.up)):
+        yield label, f"{format_bytes(nbytes * cohort)} ({format_bytes(nbytes)} per client)"
+    steps = np.asarray(local_steps(trip.local_work, jnp.asarray(sizes, jnp.int32)))
+    mean = float(steps.mean())
+    per_client = f"{mean:.1f} per client, at most {int(steps.max())}"
+    yield "steps per round", f"about {mean * cohort:,.0f} ({per_client})"
+    yield "lanes", f"{trip.lanes} on each device"
+
+
 def memory_lines(plan: Plan, costs: Estimate) -> Iterable[tuple[str, str]]:
-    """Where examples and client memory are kept, and what that takes."""
-    supplied, lent, share = (
-        plan.data == "host",
-        plan.client_memory == "host",
-        "for a cohort and the next",
-    )
-    yield (
-        "memory, estimated",
-        f"{size(costs.device)} on {'the device that samples' if supplied else 'each device'}",
-    )
-    yield (
-        "  of it data",
-        f"{size(costs.data)} {share}; {size(costs.examples)} on the host"
-        if supplied
-        else size(costs.data),
-    )
-    on_device = f"{size(costs.kept)} ({size(costs.memory)} in all)"
-    yield (
-        "  of it client memory",
-        f"{size(costs.kept)} {share}; up to {size(costs.memory)} in files" if lent else on_device,
-    )
-    if supplied:
-        yield "  of it clients' sizes", size(costs.census)
-        yield (
-            "memory on the host",
-            f"{size(costs.host)} for each process, and what it keeps of the files",
-        )
-    has = device_memory(plan)
-    if not lent and costs.kept > has:
-        yield (
-            "warning",
-            f'client memory takes {size(costs.kept)} where a device has {size(has)}; set engine.client_memory = "host"',
-        )
+    """Describes where examples and client memory are kept, as pairs of a label and a text.
+
+    Args:
+      plan: the plan of the run.
+      costs: its estimate.
+    """
+    data_on_host = plan.data == "host"
+    memory_on_host = plan.client_memory == "host"
+    share = "for the current cohort and the next"
+    where = "the device that samples" if data_on_host else "each device"
+    yield "device memory", f"about {format_bytes(costs.device)} on {where}"
+    examples = format_bytes(costs.data)
+    if data_on_host:
+        examples = f"{examples} {share}; {format_bytes(costs.examples)} on the host"
+    yield "  examples", examples
+    table = format_bytes(costs.memory)
+    on_device = format_bytes(costs.memory_on_device)
+    if memory_on_host:
+        yield "  client memory", f"{on_device} {share}; up to {table} in files"
+    else:
+        yield "  client memory", f"{on_device} ({table} in total)"
+    if data_on_host:
+        yield "  client sizes", format_bytes(costs.client_sizes)
+        yield "host memory", f"{format_bytes(costs.host)} per process, without cached files"
+    available = device_memory(plan)
+    if not memory_on_host and costs.memory_on_device > available:
+        problem = f"client memory takes {on_device}, but a device has {format_bytes(available)}"
+        yield "warning", f'{problem}; set engine.client_memory = "host"'
 
 
 def device_memory(plan: Plan) -> int:
-    """Bytes that each device has for a round; a CPU's devices share the machine's."""
+    """Returns the bytes that each device has for a round; CPU devices share the machine's memory.
+
+    Args:
+      plan: for its devices and its ``memory_limit``.
+    """
     shared = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(plan.devices)
     return memory_limit.device_memory(plan) or shared
 
 
-def size(count: float) -> str:
-    """Bytes in words."""
+def format_bytes(count: float) -> str:
+    """Returns a number of bytes as text, with three digits and a unit.
+
+    Args:
+      count: bytes.
+
+    Example:
+
+        >>> from fedjax_sim.experiments.estimate import format_bytes
+        >>> format_bytes(1500), format_bytes(2.5e6)
+        ('1.5 kB', '2.5 MB')
+    """
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

@@ -233,7 +233,7 @@ def test_ctrl_c_twice_ends_a_run_in_the_middle_of_a_call(small: str, tmp_path: P
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert (
-        "stopped at once; go on from the newest checkpoint with: fedjax-sim resume" in errors
+        "stopped at once; continue from the newest checkpoint with: fedjax-sim resume" in errors
         or errors == "interrupted\n"
     )
 

@@ -11,8 +11,8 @@ from commands import SMALL
 from fedjax_sim.core import tree
 from fedjax_sim.engine.host import examples
 from fedjax_sim.experiments import Experiment, build
-from fedjax_sim.experiments.config import load
-from fedjax_sim.experiments.estimate import AHEAD, Estimate, estimate, lines
+from fedjax_sim.experiments.config import load_config
+from fedjax_sim.experiments.estimate import COHORTS_IN_FLIGHT, Estimate, estimate, lines
 from fedjax_sim.experiments.run import starting_variables
 
 PLACES = {
@@ -29,7 +29,9 @@ def ready(tmp_path: Path):
 
     def make(*words: str) -> tuple[Experiment, Estimate]:
         experiment = build(
-            load(str(path), ["sampler.cohort=5", "engine.lanes=1", "task.model=logistic", *words])
+            load_config(
+                str(path), ["sampler.cohort=5", "engine.lanes=1", "task.model=logistic", *words]
+            )
         )
         return experiment, estimate(experiment)
 
@@ -48,11 +50,12 @@ def arguments(experiment: Experiment) -> int:
 @pytest.mark.parametrize("place", PLACES)
 def test_a_round_is_given_what_is_predicted(place, devices, ready):
     experiment, costs = ready(*PLACES[place], f"engine.devices={devices}", "task.partition=iid")
-    packed, lent = (1 if place == "device" else AHEAD), (AHEAD if place == "both" else 1)
+    packed = 1 if place == "device" else COHORTS_IN_FLIGHT
+    lent = COHORTS_IN_FLIGHT if place == "both" else 1
     passing = (
-        AHEAD * 3 * costs.memory // 12 if place != "both" and devices == 2 else 0
+        COHORTS_IN_FLIGHT * 3 * costs.memory // 12 if place != "both" and devices == 2 else 0
     )  # no arguments, but buffers of the ring
-    expected = costs.server + costs.data / packed + (costs.kept - passing) / lent
+    expected = costs.server + costs.data / packed + (costs.memory_on_device - passing) / lent
     assert arguments(experiment) == pytest.approx(expected, rel=0.03)
 
 
@@ -66,8 +69,8 @@ def test_buffers_are_seldom_larger_than_predicted(devices, ready, monkeypatch):
     experiment, costs = ready("engine.data=host", f"engine.devices={devices}")
     state = experiment.program.init(starting_variables(experiment))
     jax.block_until_ready(experiment.program.run(state, 40))
-    assert np.median(seen) > costs.data / AHEAD / 2
-    assert np.mean(np.array(seen) > costs.data / AHEAD) <= 0.1
+    assert np.median(seen) > costs.data / COHORTS_IN_FLIGHT / 2
+    assert np.mean(np.array(seen) > costs.data / COHORTS_IN_FLIGHT) <= 0.1
 
 
 def test_what_the_host_holds_grows_with_the_population_alone(ready):
@@ -76,8 +79,8 @@ def test_what_the_host_holds_grows_with_the_population_alone(ready):
         for count in (30, 60)
     )
     assert many.memory == 2 * few.memory
-    assert many.kept == few.kept
-    assert many.census == 2 * few.census == 8 * 60
+    assert many.memory_on_device == few.memory_on_device
+    assert many.client_sizes == 2 * few.client_sizes == 8 * 60
     assert 30 * 12 <= many.host - few.host <= 30 * 13
 
 
@@ -85,16 +88,18 @@ def test_places_are_told(ready):
     said = {
         place: dict(lines(*ready(*words, "engine.devices=1"))) for place, words in PLACES.items()
     }
-    data, memory, host = "  of it data", "  of it client memory", "memory on the host"
+    data, memory, host = "  examples", "  client memory", "host memory"
     assert host not in said["device"]
     assert "host" not in said["device"][data]
-    assert said["data"][data].endswith("for a cohort and the next; 300 kB on the host")
+    assert said["data"][data].endswith("for the current cohort and the next; 300 kB on the host")
     assert said["both"][data] == said["data"][data]
-    assert said["device"][memory] == said["data"][memory] == "31.2 kB (31.2 kB in all)"
-    assert said["both"][memory].endswith("for a cohort and the next; up to 31.2 kB in files")
-    assert "for each process" in said["data"][host]
-    assert said["device"]["memory, estimated"].endswith("on each device")
-    assert said["both"]["memory, estimated"].endswith("on the device that samples")
+    assert said["device"][memory] == said["data"][memory] == "31.2 kB (31.2 kB in total)"
+    assert said["both"][memory].endswith(
+        "for the current cohort and the next; up to 31.2 kB in files"
+    )
+    assert "per process" in said["data"][host]
+    assert said["device"]["device memory"].endswith("on each device")
+    assert said["both"]["device memory"].endswith("on the device that samples")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +116,5 @@ def test_a_table_that_is_too_large_is_told_with_its_remedy(words, warned, ready)
     said = dict(lines(*ready(*words, "engine.devices=1")))
     assert ("warning" in said) == warned
     if warned:
-        assert (
-            said["warning"]
-            == 'client memory takes 31.2 kB where a device has 10 kB; set engine.client_memory = "host"'
-        )
+        problem = "client memory takes 31.2 kB, but a device has 10 kB"
+        assert said["warning"] == f'{problem}; set engine.client_memory = "host"'
