@@ -254,7 +254,8 @@ def test_what_is_no_folder_is_refused_at_once(kind, tmp_path):
     path.write_text("in the way") if kind == "file" else path.symlink_to(tmp_path / "nowhere")
     with pytest.raises(
         FedError,
-        match=r"checkpoints are kept in a folder: got something else called .*checkpoints; move it away",
+        match=r"checkpoints are kept in a folder: got something else called .*checkpoints; "
+        r"move it away",
     ):
         open_store(path)
 
@@ -286,7 +287,8 @@ print(store.steps(), state_hash(store.restore(state(0)).state) == state_hash(sta
 
 
 def test_full_disk(tmp_path):
-    command = [sys.executable, "-c", FULL, str(tmp_path / "run"), str(Path(__file__).parents[1] / "support")]
+    support = str(Path(__file__).parents[1] / "support")
+    command = [sys.executable, "-c", FULL, str(tmp_path / "run"), support]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.split("\n")[:2] == ["said True", "(1, 3) True"], done.stderr[-2000:]
     assert "absl" not in done.stderr

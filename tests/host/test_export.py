@@ -34,7 +34,7 @@ DTYPES = (
 
 
 def variables() -> Variables:
-    """Leaves of many dtypes and shapes, with bits of their own: not a number among them, and a negative zero."""
+    """Leaves of many dtypes and shapes, NaN and negative zero among them."""
     rng = np.random.default_rng(0)
     params = {
         name: jnp.asarray(rng.normal(size=(3, 2)).astype(np.float32)).astype(name)
@@ -105,7 +105,7 @@ def test_floats_that_numpy_files_do_not_know_may_come_as_bare_bytes():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             lambda named: named.pop("params.int8"),
@@ -133,10 +133,10 @@ def test_floats_that_numpy_files_do_not_know_may_come_as_bare_bytes():
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_leaf(change, said):
+def test_what_does_not_fit_is_refused_with_the_leaf(change, message):
     named = weights.to_named(variables())
     change(named)
-    with pytest.raises(FedError, match=said):
+    with pytest.raises(FedError, match=message):
         weights.from_named(like(), named)
 
 
@@ -148,15 +148,15 @@ def test_a_list_of_another_length_is_refused():
 
 
 def survives(read, content: bytes) -> None:
-    """What is read of damaged bytes are the weights, or it is a sentence."""
+    """Checks that damaged bytes read as the weights, or raise a FedError."""
     try:
         back = read(content)
     except FedError as error:
-        told = str(error)
+        text = str(error)
     else:
         assert same(back, variables())
         return
-    assert re.search(r": got .+; .+", told, re.DOTALL), told
+    assert re.search(r": got .+; .+", text, re.DOTALL), text
 
 
 def damaged(content: bytes, count: int = 120) -> list[bytes]:

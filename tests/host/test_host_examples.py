@@ -1,4 +1,4 @@
-"""Examples that stay on the host: the same bits as from the devices, whatever is packed ahead, and only what is needed."""
+"""Examples that stay on the host: the same bits as from the devices, and only what is needed."""
 
 import threading
 
@@ -63,7 +63,7 @@ def test_every_layout_gives_the_same_bits(name, backend):
 
 
 def curious():
-    """Takes whoever had the highest loss, and begins with the first: what it does next shows only when a round is over."""
+    """Takes the clients with the highest loss, so the next cohort depends on the round's result."""
 
     def sample(key, losses, info, round):
         return samplers.roster(jnp.argsort(-losses).astype(jnp.int32)[:3], info), losses
@@ -119,9 +119,9 @@ def test_the_next_cohort_is_packed_behind(monkeypatch):
     )
     made = program("host")
     made.run(made.init(START), 3)
-    mine = threading.current_thread().name
-    assert packers[0] == mine
-    assert mine not in packers[1:]
+    caller = threading.current_thread().name
+    assert packers[0] == caller
+    assert caller not in packers[1:]
 
 
 def test_what_goes_wrong_behind_is_told_at_the_next_round(monkeypatch):
@@ -206,7 +206,7 @@ def test_examples_are_on_the_devices_where_they_fit(monkeypatch):
 
 def test_clients_of_a_state_on_the_host_may_be_absent_altogether():
     made, state = scripting("host", TWO[0])
-    nobody = made.place(made.logical(state).replace(sampler=scripted([[N] * C] * ROUNDS)))
-    after, outcome = made.run(nobody)
+    absent = made.place(made.logical(state).replace(sampler=scripted([[N] * C] * ROUNDS)))
+    after, outcome = made.run(absent)
     assert float(outcome.metrics["cohort"][0]) == 0
     close(made.logical(after).algorithm, made.logical(state).algorithm, 0)

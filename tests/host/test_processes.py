@@ -1,4 +1,4 @@
-"""Several processes on one machine: the same bits as one, one voice, and an orderly end when one of them is killed."""
+"""Several processes on one machine: the same bits as one, and a clean end if one is killed."""
 
 import os
 import signal
@@ -39,8 +39,8 @@ def start(config: Path, out: Path, *more: str, verb: str = "run") -> list[subpro
 
 def ends(running: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
     """Status, standard output and standard error of each."""
-    told = [process.communicate(timeout=150) for process in running]
-    return [(process.returncode, *texts) for process, texts in zip(running, told, strict=True)]
+    texts = [process.communicate(timeout=150) for process in running]
+    return [(process.returncode, *pair) for process, pair in zip(running, texts, strict=True)]
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_two_processes_are_one_bit_for_bit_and_one_of_them_speaks(config: Path, 
         for each in rows
     ]
     assert timeless[0] == timeless[1]
-    assert main(["resume", str(two), "rounds=6"]) == 0  # one goes on where two were
+    assert main(["resume", str(two), "rounds=6"]) == 0  # one process continues the run of two
     assert main(["resume", str(one), "rounds=6"]) == 0
     assert summary(two)["state_hash"] == summary(one)["state_hash"]
 
@@ -88,10 +88,10 @@ def test_when_one_is_killed_the_other_says_so_and_the_run_goes_on_later(
         assert running[0].poll() is None, running[0].stderr.read()
         time.sleep(0.05)
     running[1].send_signal(signal.SIGKILL)
-    status, _, told = ends(running)[0]
+    status, _, errors = ends(running)[0]
     assert status == processes.GONE
-    assert f"fedjax-sim resume {killed}" in told.splitlines()[-1]
-    assert "Traceback" not in told
+    assert f"fedjax-sim resume {killed}" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
     newest = max(
         int(path.name) for path in (killed / "checkpoints").iterdir() if path.name.isdecimal()
     )
@@ -106,9 +106,9 @@ def test_what_one_may_not_do_none_does(config: Path, tmp_path: Path):
     out = tmp_path / "taken"
     out.mkdir()
     (out / "summary.json").touch()
-    for status, _, told in ends(start(config, out)):
+    for status, _, errors in ends(start(config, out)):
         assert status == 2
-        assert "the folder already holds a run" in told
+        assert "the folder already holds a run" in errors
 
 
 @pytest.mark.parametrize(

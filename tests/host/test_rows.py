@@ -14,7 +14,10 @@ from fedjax_sim.engine.host.rows.slots import PAGE, SlotTable
 
 
 class Twin:
-    """A vault and a dictionary that are told the same things. A row is known by its client and the number of its writing."""
+    """A row store and a dictionary with the same content.
+
+    A row is identified by its client and a random number of its write.
+    """
 
     def __init__(self, folder, seed):
         self.folder, self.rng = folder, np.random.default_rng(seed)
@@ -39,22 +42,22 @@ class Twin:
 
     def snapshot(self):
         self.round += int(self.rng.integers(0, 2))
-        told = json.loads(json.dumps(self.vault.snapshot(self.round)))
-        self.kept[told["index"]] = (told, dict(self.model), dict(self.writing))
-        self.latest[self.round] = told["index"]
+        saved = json.loads(json.dumps(self.vault.snapshot(self.round)))
+        self.kept[saved["index"]] = (saved, dict(self.model), dict(self.writing))
+        self.latest[self.round] = saved["index"]
 
     def restore(self):
         if self.kept:
-            told, model, writing = list(self.kept.values())[self.rng.integers(len(self.kept))]
-            self.vault.restore(told)
-            self.model, self.writing, self.round = dict(model), dict(writing), told["round"]
-            self.latest[self.round] = told["index"]
+            saved, model, writing = list(self.kept.values())[self.rng.integers(len(self.kept))]
+            self.vault.restore(saved)
+            self.model, self.writing, self.round = dict(model), dict(writing), saved["round"]
+            self.latest[self.round] = saved["index"]
 
     def keep(self):
-        rounds = {told["round"] for told, *_ in self.kept.values() if self.rng.random() < 0.6}
+        rounds = {saved["round"] for saved, *_ in self.kept.values() if self.rng.random() < 0.6}
         self.vault.keep(rounds)
-        for name, (told, *_) in list(self.kept.items()):
-            if told["round"] not in rounds or self.latest.get(told["round"], name) != name:
+        for name, (saved, *_) in list(self.kept.items()):
+            if saved["round"] not in rounds or self.latest.get(saved["round"], name) != name:
                 self.dropped[name] = self.kept.pop(name)[0]
 
     def open_again(self):
@@ -70,7 +73,7 @@ class Twin:
         )
         facts = self.vault.facts()
         assert (facts["clients"], facts["rows"]) == (len(self.model), len(in_use)), (
-            "no row is kept that nobody needs"
+            "no unused row is kept"
         )
 
 
@@ -81,12 +84,12 @@ def test_a_vault_is_a_dictionary_with_a_memory(tmp_path, seed):
     for _ in range(120):
         twin.rng.choice(doings, p=[0.4, 0.25, 0.15, 0.1, 0.06, 0.04])()
         twin.check()
-    for name, told in twin.dropped.items():
+    for name, saved in twin.dropped.items():
         if name not in twin.kept:
             with pytest.raises(FedError, match="cannot be read"):
-                twin.vault.restore(told)
-    for told, model, _ in twin.kept.values():
-        twin.vault.restore(told)
+                twin.vault.restore(saved)
+    for saved, model, _ in twin.kept.values():
+        twin.vault.restore(saved)
         assert holds(twin.vault, model)
     twin.vault.close()
 
@@ -106,9 +109,9 @@ def test_rows_keep_their_bits_dtypes_and_shapes(tmp_path):
 
 
 def test_the_row_before_the_first_round_belongs_to_the_snapshot(tmp_path):
-    told, model = filled(tmp_path, (4,))[0]
+    saved, model = filled(tmp_path, (4,))[0]
     vault = open_vault(tmp_path, jax.tree.map(np.zeros_like, LIKE), CLIENTS)
-    vault.restore(told)
+    vault.restore(saved)
     assert holds(vault, model)
     vault.close()
 
@@ -142,7 +145,7 @@ def test_neighbours_share_a_page_of_the_directory():
 
 
 def test_calls_of_several_threads_take_turns(tmp_path):
-    """Every row is one number throughout; a reader sees whole rows, and never older ones than before."""
+    """Every row repeats one number; a reader sees complete rows, never older than before."""
     vault, stop, seen = open_vault(tmp_path, np.zeros(5000), 20), threading.Event(), []
 
     def look():
@@ -198,20 +201,20 @@ def misfits():
     ("like", "words"), [pytest.param(*rest, id=name) for name, *rest in misfits()]
 )
 def test_a_folder_with_other_rows_is_refused_with_the_leaf(tmp_path, like, words):
-    told = filled(tmp_path / "a")[-1][0]
+    saved = filled(tmp_path / "a")[-1][0]
     with pytest.raises(FedError) as caught:
         open_vault(tmp_path / "a", like, CLIENTS)
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert "\n" not in str(caught.value)
     with_other_rows = open_vault(tmp_path / "b", like, CLIENTS)
-    (tmp_path / "a" / told["index"]).rename(tmp_path / "b" / told["index"])
+    (tmp_path / "a" / saved["index"]).rename(tmp_path / "b" / saved["index"])
     with pytest.raises(FedError, match=words[0]):
-        with_other_rows.restore(told)
+        with_other_rows.restore(saved)
     with_other_rows.close()
 
 
 def test_a_folder_that_cannot_be_ours_is_refused(tmp_path):
-    told = filled(tmp_path / "a")[-1][0]
+    saved = filled(tmp_path / "a")[-1][0]
     with pytest.raises(FedError, match=r"another population: got 60 clients in .*, 61 here"):
         open_vault(tmp_path / "a", LIKE, CLIENTS + 1)
     (tmp_path / "file").write_text("")
@@ -222,7 +225,7 @@ def test_a_folder_that_cannot_be_ours_is_refused(tmp_path):
         open_vault(tmp_path / "a", LIKE, CLIENTS)
     vault.close()
     vault.close()
-    for call in (lambda: vault.read([0]), vault.facts, lambda: vault.restore(told)):
+    for call in (lambda: vault.read([0]), vault.facts, lambda: vault.restore(saved)):
         with pytest.raises(FedError, match="is closed"):
             call()
     open_vault(tmp_path / "a", LIKE, CLIENTS).close()
@@ -239,9 +242,9 @@ def test_rows_that_are_none_are_refused(tmp_path, like):
 
 
 def test_mistakes_change_nothing(tmp_path):
-    told, model = filled(tmp_path)[-1]
+    saved, model = filled(tmp_path)[-1]
     vault, new = open_vault(tmp_path, LIKE, CLIENTS), rows(np.random.default_rng(5), 2)
-    vault.restore(told)
+    vault.restore(saved)
     mistakes = {
         "twice at once": ([3, 3], new),
         "must not be negative": ([3, -1], new),
@@ -256,7 +259,7 @@ def test_mistakes_change_nothing(tmp_path):
             vault.write(*given)
     for words, wrong in {
         "does not describe": {},
-        "is damaged": {**told, "crc32": 1},
+        "is damaged": {**saved, "crc32": 1},
         "describe a": {"index": "../lock"},
     }.items():
         with pytest.raises(FedError, match=words):

@@ -17,7 +17,7 @@ from fedjax_sim.engine.host.rows import open_vault, row_file
 
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
-    """What was written, also after the last snapshot, stays; with room again the same write succeeds."""
+    """Earlier rows stay, also those after the last snapshot; with room the same write succeeds."""
     rng, model = np.random.default_rng(0), {}
     first, later = rows(rng, 10), rows(rng, 15)
     vault = open_vault(tmp_path, LIKE, CLIENTS)
@@ -26,7 +26,8 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
         put(model, np.arange(10), first)
         error = error_of(vault.write, np.arange(5, 20), later)
         assert re.fullmatch(
-            r"clients' rows cannot be written: got OSError: File too large in \S*; make room there .*",
+            r"clients' rows cannot be written: got OSError: File too large in \S*; "
+            r"make room there .*",
             error,
         )
         assert (tmp_path / ROWS).stat().st_size == 800
@@ -36,11 +37,11 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
             "client memory of round 1 could not be saved: got OSError: File too large"
         )
     assert sorted(path.name for path in tmp_path.iterdir()) == [ROWS, "lock"]
-    told = vault.snapshot(1)
+    saved = vault.snapshot(1)
     vault.write(np.arange(5, 20), later)
     put(after := dict(model), np.arange(5, 20), later)
     assert holds(vault, after)
-    vault.restore(told)
+    vault.restore(saved)
     assert holds(vault, model)
     vault.close()
 
@@ -72,9 +73,9 @@ def test_where_space_cannot_be_promised_files_grow_all_the_same(tmp_path, monkey
 
 
 def test_a_write_that_fails_midway_changes_nothing(tmp_path, monkeypatch):
-    told, model = filled(tmp_path)[-1]
+    saved, model = filled(tmp_path)[-1]
     vault, store = open_vault(tmp_path, LIKE, CLIENTS), row_file.store
-    vault.restore(told)
+    vault.restore(saved)
 
     def failing(file, slots, records):
         store(file, slots[:3], records[:3])
@@ -93,7 +94,7 @@ def test_a_write_that_fails_midway_changes_nothing(tmp_path, monkeypatch):
 
 def test_after_a_failed_flush_only_a_restoration_helps(tmp_path, monkeypatch):
     """Linux forgets which pages it could not write: the next flush would succeed without them."""
-    told, model = filled(tmp_path)[-1]
+    saved, model = filled(tmp_path)[-1]
     vault, flush = open_vault(tmp_path, LIKE, CLIENTS), os.fsync
     vault.write([1], rows(np.random.default_rng(0), 1))
 
@@ -109,7 +110,7 @@ def test_after_a_failed_flush_only_a_restoration_helps(tmp_path, monkeypatch):
             vault.snapshot(4)
     with pytest.raises(FedError, match="no longer known to be on disk"):
         vault.snapshot(4)
-    vault.restore(told)
+    vault.restore(saved)
     vault.restore(vault.snapshot(5))
     assert holds(vault, model)
     vault.close()
@@ -130,15 +131,15 @@ def test_a_snapshot_needs_nothing_that_was_not_flushed(tmp_path, monkeypatch):
         ids = rng.permutation(CLIENTS)[:20]
         vault.write(ids, new := rows(rng, 20))
         put(model, ids, new)
-        told = vault.snapshot(round_)
+        saved = vault.snapshot(round_)
         vault.write(ids, rows(rng, 20))  # in the air
         left = tmp_path / f"left {round_}"
         left.mkdir()
-        assert told["index"] in durable[str(folder)]
-        (left / told["index"]).write_bytes(durable[str(folder / "index.part")])
+        assert saved["index"] in durable[str(folder)]
+        (left / saved["index"]).write_bytes(durable[str(folder / "index.part")])
         (left / ROWS).write_bytes(durable[str(folder / ROWS)])
-        assert usable(left, told, model)
-        vault.restore(told)
+        assert usable(left, saved, model)
+        vault.restore(saved)
         vault.keep([round_])
     vault.close()
 
@@ -146,7 +147,7 @@ def test_a_snapshot_needs_nothing_that_was_not_flushed(tmp_path, monkeypatch):
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("step", range(6))
 def test_a_process_may_end_before_and_after_every_step(tmp_path, monkeypatch, step, after):
-    """Of a snapshot: flush the rows, flush the index, name it, flush the name. Of dropping the others: two files."""
+    """The steps: flush rows, flush index, rename it, flush the folder; then remove two files."""
     kept = filled(tmp_path)
     rng, steps, vault = np.random.default_rng(1), [], open_vault(tmp_path, LIKE, CLIENTS)
     vault.restore(kept[-1][0])
@@ -160,17 +161,17 @@ def test_a_process_may_end_before_and_after_every_step(tmp_path, monkeypatch, st
             raise KeyboardInterrupt
 
     vault.write(np.arange(9), new := rows(rng, 9))
-    told = []
+    saved = []
     with monkeypatch.context() as patch:
         for name in ("fsync", "replace", "unlink"):
             patch.setattr(os, name, partial(fatal, getattr(os, name)))
         with contextlib.suppress(KeyboardInterrupt):
-            told.append(vault.snapshot(4))
+            saved.append(vault.snapshot(4))
             vault.keep([3, 4])
     assert len(steps) == step + 1
     vault.close()
     assert usable(tmp_path, *kept[-1])
-    assert bool(told) == (step >= 4)
-    if told:
+    assert bool(saved) == (step >= 4)
+    if saved:
         put(model := dict(kept[-1][1]), np.arange(9), new)
-        assert usable(tmp_path, told[0], model)
+        assert usable(tmp_path, saved[0], model)

@@ -1,4 +1,4 @@
-"""Lives of a process that is killed at any moment, each going on from the last snapshot that the one before told of."""
+"""A process that is killed at any moment continues from the last snapshot it reported."""
 
 import json
 import os
@@ -19,7 +19,7 @@ LIKE = {"c": np.zeros(WIDTH, np.float32), "n": np.int64(-1)}
 
 @cache
 def change(round_: int):
-    """What a round writes: clients, and their rows."""
+    """Returns the clients that a round writes, and their rows."""
     rng = np.random.default_rng(round_)
     new = {"c": rng.normal(size=(COHORT, WIDTH)).astype(np.float32), "n": np.full(COHORT, round_)}
     return rng.permutation(CLIENTS)[:COHORT], new
@@ -27,7 +27,7 @@ def change(round_: int):
 
 @cache
 def state(round_: int) -> dict[int, int]:
-    """After so many rounds: the round in which each client was last written."""
+    """Returns the round in which each client was last written, after a number of rounds."""
     return (
         {}
         if round_ == 0
@@ -35,13 +35,13 @@ def state(round_: int) -> dict[int, int]:
     )
 
 
-def live(folder: Path, told: list, pipe: int) -> None:
-    """One life, which does not end by itself: rounds, snapshots, and a word of each to the parent."""
+def live(folder: Path, saved: list, pipe: int) -> None:
+    """Writes rounds and snapshots without end, and reports each snapshot to the parent process."""
     from fedjax_sim.engine.host.rows import open_vault
 
-    vault, round_ = open_vault(folder, LIKE, CLIENTS), told[-1]["round"] if told else 0
-    if told:
-        vault.restore(told[-1])
+    vault, round_ = open_vault(folder, LIKE, CLIENTS), saved[-1]["round"] if saved else 0
+    if saved:
+        vault.restore(saved[-1])
     os.write(pipe, b"\n")
     while True:
         round_ += 1
@@ -51,13 +51,13 @@ def live(folder: Path, told: list, pipe: int) -> None:
             vault.keep([round_ - EVERY, round_])
 
 
-def check(folder: Path, told: dict) -> None:
-    """A snapshot is what it was when it was told of."""
+def check(folder: Path, saved: dict) -> None:
+    """Checks that a snapshot holds the rows it held when it was saved."""
     from fedjax_sim.engine.host.rows import open_vault
 
     vault = open_vault(folder, LIKE, CLIENTS)
-    vault.restore(told)
-    back, model = vault.read(np.arange(CLIENTS)), state(told["round"])
+    vault.restore(saved)
+    back, model = vault.read(np.arange(CLIENTS)), state(saved["round"])
     for client in range(CLIENTS):
         last = model.get(client, -1)
         assert back["n"][client] == last, (client, last)
@@ -67,29 +67,29 @@ def check(folder: Path, told: dict) -> None:
 
 
 def main(folder: Path, kills: int) -> None:
-    """Prints the rounds told of by each life."""
-    told: list[dict] = []
+    """Prints the rounds of the snapshots that each child process reported."""
+    saved: list[dict] = []
     for number in range(kills):
-        ours, theirs = os.pipe()
+        reader, writer = os.pipe()
         child = os.fork()
         if not child:
-            os.close(ours)
-            live(folder, told, theirs)
-        os.close(theirs)
-        with open(ours, "rb") as pipe:
+            os.close(reader)
+            live(folder, saved, writer)
+        os.close(writer)
+        with open(reader, "rb") as pipe:
             pipe.readline()
             time.sleep(random.Random(number).uniform(0, 0.08))
             os.kill(child, signal.SIGKILL)
             words = pipe.read().split(b"\n")[:-1]
         os.waitpid(child, 0)
-        told = [*told, *map(json.loads, words)][-2:]
-        for one in told:
+        saved = [*saved, *map(json.loads, words)][-2:]
+        for one in saved:
             check(folder, one)
         print(*(json.loads(word)["round"] for word in words), flush=True)
 
 
 @pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
-def test_what_was_told_of_outlives_any_kill(tmp_path, kills):
+def test_a_reported_snapshot_survives_any_kill(tmp_path, kills):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", __file__, tmp_path, str(kills)],
         capture_output=True,
@@ -98,7 +98,9 @@ def test_what_was_told_of_outlives_any_kill(tmp_path, kills):
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == kills
-    assert len(done.stdout.split()) >= kills // 5, "lives were too short to tell of anything"
+    assert len(done.stdout.split()) >= kills // 5, (
+        "processes were killed before their first snapshot"
+    )
     assert len(list(tmp_path.glob("*.index"))) <= 5
 
 

@@ -121,9 +121,9 @@ def test_rows_that_are_still_out_are_not_given(vault):
     line.deliver([2], rows(1))
     assert line.take()["b"].tolist() == [1, 0]
     line.prefetch([7])
-    assert line.take()["b"].tolist() == [0], "clients who are not out do not wait for those who are"
+    assert line.take()["b"].tolist() == [0], "clients not in use do not wait for those in use"
     line.prefetch([CLIENTS, 8, 8, CLIENTS])
-    assert line.take()["b"].tolist() == [0, 0, 0, 0], "whoever is absent is never out"
+    assert line.take()["b"].tolist() == [0, 0, 0, 0], "an absent client is never in use"
     line.prefetch([8, CLIENTS, 8])
     line.deliver(np.zeros(0, int), rows(0))
     line.deliver([8], rows(1, 5))
@@ -181,7 +181,7 @@ def test_what_could_not_be_written_is_refused_until_it_is_delivered_again(vault)
     with pytest.raises(FedError, match="the disk is full"):
         line.wait()
     line.wait()
-    assert line.take()["b"].tolist() == [1, 0], "these rows were never in the vault's hands"
+    assert line.take()["b"].tolist() == [1, 0], "these rows were passed on without the store"
     line.prefetch([CLIENTS, 1])
     with pytest.raises(FedError, match=r"could not be written: got \[1\]; deliver them again"):
         line.take()
@@ -232,7 +232,7 @@ def test_rows_that_cannot_be_brought_to_the_host_are_told_once_and_void_the_next
     line.close()
 
 
-def test_wait_leaves_nothing_in_the_air_and_close_tells_what_nobody_heard(vault):
+def test_wait_finishes_every_write_and_close_raises_the_last_error(vault):
     def slow(ids, new):
         time.sleep(0.05)
         vault.write(ids, new)

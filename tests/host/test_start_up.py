@@ -1,4 +1,4 @@
-"""Compiled programs are kept from one process to the next, and a damaged one is compiled anew."""
+"""Compiled programs are kept from one process to the next, and a damaged one is compiled again."""
 
 from __future__ import annotations
 

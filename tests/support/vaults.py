@@ -62,16 +62,16 @@ def some(rng, most: int = 12) -> np.ndarray:
 
 def filled(folder: Path, rounds=(1, 2, 3), seed: int = 0):
     """A closed vault's folder: what describes its snapshots, and what they hold."""
-    rng, model, told = np.random.default_rng(seed), {}, []
+    rng, model, saved = np.random.default_rng(seed), {}, []
     vault = open_vault(folder, LIKE, CLIENTS)
     for round_ in rounds:
         ids = rng.permutation(CLIENTS)[:20]
         new = rows(rng, 20)
         vault.write(ids, new)
         put(model, ids, new)
-        told.append((vault.snapshot(round_), dict(model)))
+        saved.append((vault.snapshot(round_), dict(model)))
     vault.close()
-    return told
+    return saved
 
 
 def error_of(call, *arguments) -> str | None:
@@ -83,10 +83,10 @@ def error_of(call, *arguments) -> str | None:
     return str(caught.value)
 
 
-def usable(folder, told, model) -> bool:
-    """Whether a snapshot is restored and every row read. If not there is an error; whatever is read is right."""
+def usable(folder, saved, model) -> bool:
+    """Returns True if a snapshot is restored and every row read; otherwise checks the errors."""
     vault, errors = open_vault(folder, LIKE, CLIENTS), 0
-    refused = error_of(vault.restore, told)
+    refused = error_of(vault.restore, saved)
     for client in () if refused else range(CLIENTS):
         if error := error_of(vault.read, [client]):
             errors += 1
