@@ -113,7 +113,7 @@ def test_examples_can_be_dealt_out_by_label_or_by_client(by_examples, by_clients
     assert pairs.train.sizes.tolist() == [6, 3]
     with pytest.raises(
         FedError,
-        match=r"whose an example is: got no client_key for ordinary; pass client_key=, or partition=",
+        match=r"the client of an example: got no client_key for ordinary; pass client_key=, or partition=",
     ):
         tfds(by_examples)
     with pytest.raises(FedError, match="needs ids"):

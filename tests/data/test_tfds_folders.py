@@ -202,7 +202,7 @@ def test_no_code_is_imported_because_a_folder_says_so(features, by_clients, tmp_
     (bad / "features.json").write_text(json.dumps(features))
     try:
         with pytest.raises(
-            FedError, match=r"classes of TFDS's own: got \['trap\.Feature'\] in .*/bad; "
+            FedError, match=r"TFDS's own classes: got \['trap\.Feature'\] in .*/bad; "
         ):
             tfds(bad)
     finally:

@@ -1,1 +1,1 @@
-"""Data sets of TensorFlow Datasets, read without TensorFlow."""
+"""Data sets of TensorFlow Datasets (TFDS), read without TensorFlow."""

@@ -1,7 +1,8 @@
-"""Data sets of TensorFlow Datasets and how they become federations: which features are examples, labels and clients.
+"""Data sets of TensorFlow Datasets: which features are examples, labels and clients.
 
-Few of them say whose an example is. The others are dealt out by a partition. Sets that are not here can be read all the same: then
-:func:`fedjax_sim.data.tfds` is told their keys. Left out on purpose: speech (decoding it needs TensorFlow).
+Few of them have a feature that names the client of an example; the others need a partition. A data
+set that is not listed can be read too, with its keys as arguments of :func:`fedjax_sim.data.tfds`.
+Speech is left out because decoding it needs TensorFlow.
 """
 
 from __future__ import annotations
@@ -15,46 +16,72 @@ from fedjax_sim.core import registry
 from fedjax_sim.data.text import hashed_words, next_characters
 
 Convert = Callable[[Any, Any], tuple[Any, Any]]
-"""``(x, y) -> (x, y)`` on all examples of a split at once; an array where all examples have one shape, else a list."""
+"""``(x, y) -> (x, y)`` on all examples of a split at once: arrays ``[n, ...]`` if all examples have
+one shape, otherwise lists."""
 
 
 class Entry(NamedTuple):
     """How a data set is read."""
 
     says: str
-    """What it is, in a line."""
+    """Description in one line."""
     x: str | tuple[str, ...]
     """Feature that becomes ``x``, see :func:`fedjax_sim.data.read_columns`."""
     y: str
     client: str | None = None
-    """Feature that says whose an example is; ``None`` where the set does not say."""
+    """Feature that names the client of an example; ``None`` if there is none."""
     convert: Convert | None = None
     test: str | None = "test"
     """The split to test on, if the data set has it."""
 
 
 def upright(x: Any, y: Any) -> tuple[Any, Any]:
-    """EMNIST's images as they were written: TFDS keeps them mirrored at the diagonal, as the original files do."""
+    """Transposes EMNIST's images: TFDS and the original files store them mirrored at the diagonal.
+
+    Args:
+      x: uint8 ``[n, 28, 28, 1]``.
+      y: labels, unchanged.
+    """
     return np.swapaxes(x, 1, 2), y
 
 
 def words(x: Any, y: Any) -> tuple[Any, Any]:
-    """Texts as 200 hashed words, see :func:`fedjax_sim.data.text.hashed_words`."""
+    """Converts texts to 200 hashed words, see :func:`fedjax_sim.data.text.hashed_words`.
+
+    Args:
+      x: n UTF-8 strings; become int32 ``[n, 200]``.
+      y: labels, unchanged.
+    """
     return hashed_words(x), y
 
 
 def characters(x: Any, y: Any) -> tuple[Any, Any]:
-    """Texts as their first 80 characters, and for each of them the next one."""
+    """Converts texts to their first 80 characters, and the character after each of them.
+
+    Args:
+      x: n UTF-8 strings; become int32 ``[n, 80]``.
+      y: not used; becomes int32 ``[n, 80]``.
+    """
     return next_characters(x)
 
 
 def polarity(x: Any, y: Any) -> tuple[Any, Any]:
-    """Tweets as 40 hashed words, happy (4 in the data) or not (0)."""
+    """Converts tweets to 40 hashed words, and their polarity to a label.
+
+    Args:
+      x: n UTF-8 strings; become int32 ``[n, 40]``.
+      y: ``[n]``, 0 (negative), 2 (neutral) or 4 (positive); becomes 0 or 1.
+    """
     return hashed_words(x, length=40), np.asarray(y, np.int32) // 4
 
 
 def readings(x: Any, y: Any) -> tuple[Any, Any]:
-    """Series of sensors as float32 ``[n, 50, sensors]``, cut or padded with 0."""
+    """Cuts or pads series of sensors to 50 time steps.
+
+    Args:
+      x: n arrays ``[steps, sensors]``; become float32 ``[n, 50, sensors]``.
+      y: labels, unchanged.
+    """
     out = np.zeros((len(x), 50, *np.shape(x[0])[1:]), np.float32)
     for row, series in zip(out, x, strict=True):
         row[: len(series)] = series[:50]
@@ -65,7 +92,12 @@ _AXES = ("features/accel_x", "features/accel_y", "features/accel_z")
 
 
 def card(name: str, record: Entry) -> str:
-    """The text that ``fedjax-sim describe`` shows of a data set: what it is, how it is read, how it is prepared."""
+    """Returns what ``fedjax-sim describe`` shows: description, features, and commands.
+
+    Args:
+      name: the data set's name.
+      record: its entry.
+    """
     features = record.x if isinstance(record.x, str) else ", ".join(record.x)
     clients = f"clients by {record.client}" if record.client else "without clients of its own"
     partition = "" if record.client else ", partition='dirichlet', clients=100"
@@ -80,10 +112,20 @@ def card(name: str, record: Entry) -> str:
 
 
 def command(name: str, data_dir: str | None = None) -> str:
-    """The command that prepares a data set so that it can be read without TensorFlow: on any machine, once, with it."""
+    """Returns the command that prepares a data set for reading without TensorFlow.
+
+    The command itself needs TensorFlow, once, on any machine.
+
+    Args:
+      name: TFDS's name of the data set.
+      data_dir: folder of TFDS's data sets; ``None`` for TFDS's default.
+    """
     where = f", data_dir={data_dir!r}" if data_dir else ""
     builder = f"tfds.builder({name!r}{where}, file_format='array_record').download_and_prepare()"
-    return f'pip install tensorflow tensorflow-datasets && python -c "import tensorflow_datasets as tfds; {builder}"'
+    return (
+        "pip install tensorflow tensorflow-datasets && "
+        f'python -c "import tensorflow_datasets as tfds; {builder}"'
+    )
 
 
 registry.declare(
@@ -97,7 +139,7 @@ for name, record in {
         convert=upright,
     ),
     "mnist": Entry(
-        "Handwritten digits, 28x28 bytes, 10 classes; the writers are not told.", "image", "label"
+        "Handwritten digits, 28x28 bytes, 10 classes; without writers.", "image", "label"
     ),
     "fashion_mnist": Entry("Articles of clothing, 28x28 bytes, 10 classes.", "image", "label"),
     "kmnist": Entry("Cursive Japanese characters, 28x28 bytes, 10 classes.", "image", "label"),

@@ -1,4 +1,7 @@
-"""Writes folders of TensorFlow Datasets, which need no TensorFlow to be read: one record per client, in array_record files."""
+"""Writes folders of TensorFlow Datasets: one record per client, in array_record files.
+
+Reading them needs no TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +20,29 @@ from fedjax_sim.data.prepared.columns import fresh_folder, saving
 def save_tfds(
     data: Federation, out: str | Path, *, name: str, x_key: str = "image", label_key: str = "label"
 ) -> Path:
-    """A federation for other programs that read TFDS; this one opens its own form (:func:`fedjax_sim.data.save`) much faster.
+    """Writes a federation for other programs that read TFDS.
 
-    Splits are ``train``, ``test`` (the same clients' test examples, of those that have any) and ``central`` (records of one client
-    called ``central``). Read it with ``tfds(out, test_split="test")``.
+    This package opens its own format (:func:`fedjax_sim.data.save`) much faster. Splits are
+    ``train``, ``test`` (test examples of the clients that have any) and ``central`` (the global
+    test set, as one record of a client called ``central``). Read it with ``tfds(out,
+    test_split="test")``.
 
     Args:
-      data: ``x`` and ``y`` are one array each.
-      out: the folder to write, complete or not there at all; must not exist.
-      name: of the data set.
-      x_key: what the feature with the examples is called.
-      label_key: what the feature with the labels is called.
+      data: a federation; ``x`` and ``y`` are one array each, ``[examples, ...]``.
+      out: the folder to write; must not exist. It is complete or absent: an error leaves nothing
+        behind.
+      name: name of the data set.
+      x_key: name of the feature with the examples.
+      label_key: name of the feature with the labels.
+
+    Returns:
+      The folder.
 
     Raises:
-      FedError: where ``x`` or ``y`` is not one array, ``out`` exists, or it cannot be written.
+      FedError: if ``x`` or ``y`` is not one array, ``out`` exists, or it cannot be written.
     """
-    single = isinstance(data.train.x, np.ndarray) and isinstance(data.train.y, np.ndarray)
     require(
-        single,
+        isinstance(data.train.x, np.ndarray) and isinstance(data.train.y, np.ndarray),
         "a TFDS record holds one array of examples and one of labels",
         got="several or none",
         fix="save it with fedjax_sim.data.save",
