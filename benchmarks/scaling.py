@@ -116,12 +116,12 @@ def balance(workload: Any, shards: int = 2) -> float:
     import jax.numpy as jnp
 
     from fedjax_sim.data.batching import info
-    from fedjax_sim.engine.lanes.schedule import by_shard, deal
+    from fedjax_sim.engine.lanes.schedule import assign_to_shards, by_shard
     from fedjax_sim.samplers import roster
 
     sizes = jnp.asarray(workload.data.sizes, jnp.int32)
     cohort = roster(jnp.asarray(workload.cohort), population_info(workload.work, sizes))
-    steps = np.asarray(by_shard(cohort, deal(cohort, shards)).members.steps).sum(axis=1)
+    steps = np.asarray(by_shard(cohort, assign_to_shards(cohort, shards)).members.steps).sum(axis=1)
     return float(steps.sum() / steps.max())
 
 

@@ -1,4 +1,4 @@
-"""What a round's trips carry and hold, from shapes alone: nothing is computed, no memory is taken."""
+"""Sizes of a round's messages, uploads and lanes, from shapes alone: nothing is executed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fedjax_sim.core.types import (
     Aggregator,
     Algorithm,
     Learner,
-    Message,
     PyTree,
     Roster,
     RoundState,
     Sampler,
+    Trip,
 )
 from fedjax_sim.data.batching import LocalWork, most_steps, population_info
 from fedjax_sim.data.population import Table
@@ -24,22 +24,22 @@ from fedjax_sim.engine import Plan, make_trips
 from fedjax_sim.engine.devices.sharding import nbytes
 from fedjax_sim.engine.lanes.platform import choose_lanes
 from fedjax_sim.engine.round import sample_cohort
-from fedjax_sim.engine.work import Work, bind, row, shapes
+from fedjax_sim.engine.work import Work, bind, client_shapes, row_shapes
 
 
 class TripCost(NamedTuple):
-    """One trip of a round, for one client."""
+    """Sizes of one trip of a round, for one client."""
 
     down: int
     """Bytes of the message."""
     up: int
-    """Bytes of the upload, dense, as the aggregator's lift leaves it."""
+    """Bytes of the upload, dense, after the aggregator's lift."""
     local: int
-    """Bytes of what a lane holds on a device."""
+    """Bytes of one lane's local state on a device."""
     lanes: int
-    """Lanes on each device; where clients are padded, as many as there are clients."""
+    """Lanes on each device; with the padded engine, the number of clients of a shard."""
     local_work: LocalWork
-    """What a client does in it."""
+    """The client's local work in this trip."""
 
 
 def trip_costs(
@@ -50,85 +50,86 @@ def trip_costs(
     state: Any,
     table: Any,
 ) -> tuple[TripCost, ...]:
-    """The trips of one round, in order.
+    """Computes the sizes of the trips of one round, in order.
 
     Args:
-      algorithm, sampler, plan, work: as for ``make_round``, the plan being ``Program.plan``.
+      algorithm: as for ``make_round``.
+      sampler: as for ``make_round``.
+      plan: the program's plan, ``Program.plan``.
+      local_work: as for ``make_round``.
       state: a ``RoundState``, or its shapes.
       table: a ``Table``, or its shapes.
     """
-    legs: list[TripCost] = []
-    one = plan._replace(
+    costs: list[TripCost] = []
+    single = plan._replace(
         devices=plan.devices[:1],
         shards=plan.shards_per_device,
         backend="vmap",
         devices_per_client=1,
     )
 
-    def round_(state: RoundState, table: Table) -> PyTree:
-        sampled = sample_cohort(
-            sampler,
-            one,
-            local_work,
-            population_info(local_work, table.size),
-            state.seed,
-            state.round,
-            state.sampler,
+    def one_round(state: RoundState, table: Table) -> PyTree:
+        facts = population_info(local_work, table.size)
+        cohort = sample_cohort(
+            sampler, single, local_work, facts, state.seed, state.round, state.sampler
         )
-        trips = make_trips(one, table, local_work, sampled.places)
+        run_trip = make_trips(single, table, local_work, cohort.places)
 
         def trip(
             learner: Learner,
             aggregator: Aggregator,
             key: Any,
             broadcast: Callable,
-            kept: Any,
+            aggregator_state: Any,
             memory: Any,
             roster: Roster,
-            **more: Any,
-        ):
-            epochs = more.get("epochs")
-            own = local_work if epochs is None else local_work._replace(epochs=epochs, steps=None)
-            bound = bind(
+            epochs: int | None = None,
+        ) -> Trip:
+            own_work = local_work
+            if epochs is not None:
+                own_work = local_work._replace(epochs=epochs, steps=None)
+            bound = most_steps(own_work, plan.limit)
+            work = bind(
                 learner,
                 aggregator,
                 key,
                 broadcast,
-                kept,
+                aggregator_state,
                 table,
-                own,
+                own_work,
                 plan.limit,
-                most_steps(own, plan.limit),
+                bound,
             )
-            legs.append(_leg(plan, own, bound, broadcast, memory, roster))
-            return trips(learner, aggregator, key, broadcast, kept, memory, roster, **more)
+            costs.append(_trip_cost(plan, own_work, work, broadcast, memory, roster))
+            return run_trip(
+                learner, aggregator, key, broadcast, aggregator_state, memory, roster, epochs
+            )
 
-        return algorithm.round(
-            trip, jax.random.key(0), state.algorithm, state.memory, sampled.roster
-        )[:2]
+        key = jax.random.key(0)
+        return algorithm.round(trip, key, state.algorithm, state.memory, cohort.roster)[:2]
 
-    jax.eval_shape(round_, state, table)
-    return tuple(legs)
+    jax.eval_shape(one_round, state, table)
+    return tuple(costs)
 
 
-def _leg(
+def _trip_cost(
     plan: Plan,
     local_work: LocalWork,
-    bound: Work,
+    work: Work,
     broadcast: Callable,
     memory: PyTree,
     roster: Roster,
 ) -> TripCost:
-    member, mine = row(roster.members), row(memory)
-    message: Message = jax.eval_shape(broadcast, member)
-    like = shapes(bound, member, mine)
+    member = row_shapes(roster.members)
+    like = client_shapes(work, member, row_shapes(memory))
     upload = like.finished.upload
     local = nbytes(plan, "local", like.local)
     clients = -(-roster.id.shape[0] // plan.shards)
+    padded = plan.kind == "padded"
     return TripCost(
-        tree.nbytes(message),
+        tree.nbytes(jax.eval_shape(broadcast, member)),
         tree.nbytes((upload.delta, upload.state, upload.extra)),
         local,
-        choose_lanes(plan, local, clients, bound.bound) if plan.kind == "queue" else clients,
+        clients if padded else choose_lanes(plan, local, clients, work.bound),
         local_work,
     )

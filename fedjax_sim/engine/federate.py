@@ -25,12 +25,13 @@ from fedjax_sim.core.types import (
 )
 from fedjax_sim.engine.trip import Trips
 
-# Streams of the key that an algorithm's round gets; one with several trips goes on from here.
-TRIP, UPDATE = range(2)
+# Streams of the key of an algorithm's round. Algorithms with several trips continue the numbering.
+TRIP = 0
+UPDATE = 1
 
 
 class FederatedState(NamedTuple):
-    """State of :func:`federate`'s algorithms."""
+    """State of the algorithms that :func:`federate` makes."""
 
     server: PyTree
     aggregator: PyTree
@@ -39,13 +40,30 @@ class FederatedState(NamedTuple):
 def federate(
     learner: Learner, aggregator: Aggregator, server: Server, epochs: int | None = None
 ) -> Algorithm:
-    """The one-trip algorithm: broadcast, learn, aggregate, update.
+    """Makes an algorithm of one trip: broadcast, learn, aggregate, update.
 
     Args:
-      learner, aggregator, server: the three owners of state.
-      epochs: so many whole passes over each client's data, instead of the local work that the roster asks for.
-    """
+      learner: the clients' part; it owns client memory and the local state.
+      aggregator: the reduction of the uploads; exactly one of its stages must reduce.
+      server: the owner of the global model.
+      epochs: whole passes over each client's data, instead of the roster's local steps.
 
+    Returns:
+      The algorithm. Its state is a :class:`FederatedState`, its memory the learner's.
+
+    Raises:
+      FedError: if no stage of the aggregator reduces.
+
+    >>> import optax
+    >>> import fedjax_sim as fs
+    >>> from fedjax_sim.clients.learner import gradient_learner
+    >>> from fedjax_sim.servers.optimizer import optimizer_server
+    >>> model = fs.from_functions(lambda key, x: {"w": x[0] * 0}, lambda params, x: x @ params["w"])
+    >>> learner = gradient_learner(fs.regression(model), optax.sgd(0.1))
+    >>> algorithm = fs.federate(learner, fs.aggregators.mean(), optimizer_server(optax.sgd(1.0)))
+    >>> algorithm.init(fs.Variables({"w": 2.0})).server.variables.params
+    {'w': 2.0}
+    """
     require_reducer(aggregator)
 
     def init(variables: Variables) -> FederatedState:
@@ -54,19 +72,18 @@ def federate(
     def round(
         trip: Trips, key: Key, state: FederatedState, memory: PyTree, roster: Roster
     ) -> tuple[FederatedState, PyTree, Outcome]:
-        message = partial(server.broadcast, state.server)
-        back = trip(
+        result = trip(
             learner,
             aggregator,
             fold_in(key, TRIP),
-            message,
+            partial(server.broadcast, state.server),
             state.aggregator,
             memory,
             roster,
             epochs=epochs,
         )
-        served = update(server, fold_in(key, UPDATE), state.server, back.upload, back.roster)
-        return FederatedState(served, back.aggregator), back.memory, back.outcome
+        updated = update(server, fold_in(key, UPDATE), state.server, result.upload, result.roster)
+        return FederatedState(updated, result.aggregator), result.memory, result.outcome
 
     def variables(state: FederatedState) -> Variables:
         return server.variables(state.server)
@@ -78,5 +95,13 @@ def federate(
 
 
 def update(server: Server, key: Key, state: PyTree, upload: Upload, roster: Roster) -> PyTree:
-    """The server's update; an empty cohort leaves its state as it is."""
+    """Returns the server's state after an update; an empty cohort leaves it as it was.
+
+    Args:
+      server: the server.
+      key: the key of the update.
+      state: the server's state.
+      upload: the reduced upload, from the trip.
+      roster: the clients that took part in the trip, ``[C]`` in every leaf.
+    """
     return tree.where(roster.count > 0, server.update(key, state, upload, roster), state)

@@ -1,20 +1,27 @@
-"""What becomes of a round in which something is not finite, and of the clients to blame.
+"""Policy for NaN and infinite client results: propagate, drop the client, or reject the round.
 
-A client is *lost* in a trip when what it leaves behind - its upload as the lift leaves it, the statistics of the lift, its new memory
-row - has a NaN or an infinity, or when the Euclidean norm of its pseudo-gradient, before the lift, exceeds ``max_norm``. It is looked
-at once, when it is done. Its metrics are not looked at: a loss that is not finite, but spoils nothing else, is only reported.
+A client is *dropped* in a trip if its results - its upload after the lift, the statistics of the
+lift, its new memory row - contain a NaN or an infinity, or if the Euclidean norm of its
+pseudo-gradient, before the lift, exceeds ``max_norm``. The check runs as soon as the client has
+finished. Its metrics are not checked: a loss that is not finite, but affects nothing else, is only
+reported.
 
-* ``propagate``: nobody looks. The program is the one that it would be without all this.
-* ``drop``: whoever is lost is absent from then on. Its upload is not added (in a stack it is zeros), it weighs and counts 0, its memory
-  row stays as it was, its metrics are absent. The roster that the trip gives back, which the next trip and the server get, does not
-  have it. So the round is the one for which it was not sampled, where it is lost in the first trip; in a later one, what it sent in
-  an earlier one stays. How many are lost is the round's metric ``dropped``, and who, its metric of clients ``nonfinite``, int32[C]:
-  the id where a client was lost, else -1. Like every metric, they are not private.
-* ``raise``: the round is looked at as a whole, which costs next to nothing, and *refused* when a part of the algorithm's state that was
-  finite, or a memory row of its cohort, is not: the state stays the one before it, its counter too, and the loop stops there. Then
-  the round is run once more, as under ``drop``, to name those to blame. With ``max_norm``, clients are looked at at once. To be able to
-  refuse a round, a device that holds the memory table keeps the cohort's rows twice. Further rounds of the same call are the same
-  round again, and refused as well. A reduction that withstands a client that is not finite, such as a median, leaves nothing to refuse.
+* ``propagate``: nothing is checked. The program is the one without a guard.
+* ``drop``: a dropped client is absent from then on. Its upload is not added (in a stack it is
+  zeros), its weight and count are 0, its memory row keeps its old value, its metrics are absent.
+  The roster that the trip returns, which the next trip and the server get, does not contain it. So
+  if it is dropped in the first trip, the round is the one for which it was not sampled; if it is
+  dropped in a later one, its uploads of earlier trips still count. The round's metric ``dropped``
+  is the number of dropped clients; the client metric ``nonfinite``, int32[C], is the id of a
+  dropped client, else -1. Like all metrics, they are not private.
+* ``raise``: only the results of the whole round are checked, which costs next to nothing. The round
+  is *rejected* if a part of the algorithm's state that was finite, or a memory row of its cohort,
+  is not finite afterwards: the state, its round counter included, stays the one before the round,
+  and the simulation stops there. The round is then run once more under ``drop`` to name the clients
+  that caused it. With ``max_norm``, each client is checked as well. So that a round can be
+  rejected, a device that holds the memory table keeps a copy of the cohort's rows. Further rounds
+  of the same call repeat the same round and are rejected as well. If the reduction withstands
+  clients that are not finite, as a median does, nothing is rejected.
 """
 
 from __future__ import annotations
@@ -32,11 +39,11 @@ Policy = Literal["propagate", "drop", "raise"]
 POLICIES = ("propagate", "drop", "raise")
 
 NONFINITE = "nonfinite"
-"""Name, among the metrics of clients, of who was lost."""
+"""Name of the client metric that says which clients were dropped."""
 
 
 class NonFinitePolicy(NamedTuple):
-    """A policy. Make one with :func:`guard`; this one without arguments looks at nothing."""
+    """A policy for non-finite results. Make one with :func:`guard`; the default checks nothing."""
 
     nonfinite: Policy = "propagate"
     max_norm: float | None = None
@@ -44,30 +51,40 @@ class NonFinitePolicy(NamedTuple):
 
     @property
     def checks_clients(self) -> bool:
-        """Whether each client is looked at."""
+        """True if the results of each client are checked."""
         return self.nonfinite == "drop" or self.max_norm is not None
 
     @property
     def can_reject(self) -> bool:
-        """Whether a round may be refused."""
+        """True if a round can be rejected."""
         return self.nonfinite == "raise"
 
 
 OFF = NonFinitePolicy()
+"""The policy that checks nothing."""
 
 
 def guard(
     nonfinite: Policy = "raise", max_norm: float | None = None, patience: int | None = 3
 ) -> NonFinitePolicy:
-    """What to do about results that are not finite.
+    """Makes a policy for results that are NaN or infinite.
 
     Args:
-      nonfinite: propagate them, drop the clients that they come from, or raise: keep the state before that round, and name those clients.
+      nonfinite: "propagate" checks nothing, "drop" leaves out the clients whose results are not
+        finite, "raise" keeps the state before such a round, stops, and names these clients.
       max_norm: treat a client whose pseudo-gradient has a larger Euclidean norm in the same way.
-      patience: stop after so many rounds in a row without a finite training loss, or whose clients were all dropped; none: never.
+      patience: stop after this number of rounds in a row without a finite training loss, or whose
+        clients were all dropped; none: never.
 
     Raises:
-      FedError: for an unknown policy, a number that is not positive, or a ``max_norm`` that nobody would look at.
+      FedError: for an unknown policy, a number that is not positive, or ``max_norm`` together with
+        ``"propagate"``.
+
+    >>> from fedjax_sim.engine.nonfinite import guard
+    >>> guard("drop", max_norm=10.0)
+    NonFinitePolicy(nonfinite='drop', max_norm=10.0, patience=3)
+    >>> guard().can_reject
+    True
     """
     require(
         nonfinite in POLICIES,
@@ -76,47 +93,47 @@ def guard(
         fix=suggest(str(nonfinite), POLICIES),
         setting="guard.nonfinite",
     )
-    for name, value in (("guard.max_norm", max_norm), ("guard.patience", patience)):
-        if value is not None:
-            positive(name, value)
-    what, do = (
-        "guard.max_norm needs somebody who looks",
-        "drop such clients or raise: guard.nonfinite = 'raise'",
-    )
+    if max_norm is not None:
+        positive("guard.max_norm", max_norm)
+    if patience is not None:
+        positive("guard.patience", patience)
     require(
         max_norm is None or nonfinite != "propagate",
-        what,
+        "guard.max_norm has no effect when no client is checked",
         got="guard.nonfinite = 'propagate'",
-        fix=do,
+        fix="set guard.nonfinite = 'drop' or 'raise'",
+        setting="guard.nonfinite",
     )
     return NonFinitePolicy(nonfinite, max_norm, patience)
 
 
-# ---------------------------------------------------------------------------------------------------------------- clients
+# --------------------------------------------------------------------------------------- clients
 
 
-def is_dropped(guard: NonFinitePolicy, delta: PyTree, left: PyTree) -> Array | None:
-    """bool: whether a client is lost; ``None`` where nobody looks.
+def is_dropped(guard: NonFinitePolicy, delta: PyTree, results: PyTree) -> Array | None:
+    """Returns whether a client is dropped, a bool scalar, or ``None`` if no client is checked.
 
     Args:
       guard: the policy.
-      delta: its pseudo-gradient, before the lift.
-      left: all that it leaves behind.
+      delta: the client's pseudo-gradient before the lift.
+      results: its upload after the lift, statistics and new memory row.
     """
     if not guard.checks_clients:
         return None
-    whole = finite(left)
-    return ~whole if guard.max_norm is None else ~(whole & (tree.norm(delta) <= guard.max_norm))
+    is_finite = finite(results)
+    if guard.max_norm is None:
+        return ~is_finite
+    return ~(is_finite & (tree.norm(delta) <= guard.max_norm))
 
 
 def finite(values: PyTree) -> Array:
-    """bool: whether no float in any leaf is NaN or infinite."""
+    """Returns True (a bool scalar) if no float in any leaf is NaN or infinite."""
     floats = [leaf for leaf in jax.tree.leaves(values) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in floats], bool))
 
 
 def drop_clients(roster: Roster, dropped: Array) -> Roster:
-    """The roster without those who are lost (bool[C])."""
+    """Makes the dropped clients (bool[C]) of a roster absent."""
     return roster._replace(
         id=jnp.where(dropped, roster.population, roster.id),
         steps=jnp.where(dropped, 0, roster.steps),
@@ -128,21 +145,28 @@ def drop_clients(roster: Roster, dropped: Array) -> Roster:
 def apply_to_outcome(
     guard: NonFinitePolicy, roster: Roster, outcome: Outcome
 ) -> tuple[Roster, Outcome]:
-    """Who is still there after a round of this roster, and its outcome with who is not.
+    """Removes the dropped clients from a round's roster and reports them in its outcome.
+
+    Args:
+      guard: the policy.
+      roster: the round's cohort, ``[C]`` in every leaf.
+      outcome: the algorithm's outcome, with the client metric ``nonfinite`` (bool[C]).
+
+    Returns:
+      The roster without them, and the outcome with their ids (int32[C], -1 for the others).
 
     Raises:
-      FedError: for an outcome that does not tell.
+      FedError: if the outcome does not say which clients were dropped.
     """
     if not guard.checks_clients:
         return roster, outcome
-    do = "let it report the outcome of its last trip, which got the roster that the trip before gave back"
     require(
         NONFINITE in outcome.clients,
-        "an algorithm's outcome says nothing of lost clients",
+        "the algorithm's outcome lacks the client metric 'nonfinite', which says who was dropped",
         got=sorted(outcome.clients),
-        fix=do,
+        fix="return the outcome of the last trip, and give that trip the roster of the trip before",
     )
-    lost = outcome.clients[NONFINITE]
-    count = {"dropped": jnp.sum(lost, dtype=jnp.int32)} if guard.nonfinite == "drop" else {}
-    named = {**outcome.clients, NONFINITE: jnp.where(lost, roster.id, -1)}
-    return drop_clients(roster, lost), Outcome({**outcome.metrics, **count}, named)
+    dropped = outcome.clients[NONFINITE]
+    count = {"dropped": jnp.sum(dropped, dtype=jnp.int32)} if guard.nonfinite == "drop" else {}
+    clients = {**outcome.clients, NONFINITE: jnp.where(dropped, roster.id, -1)}
+    return drop_clients(roster, dropped), Outcome({**outcome.metrics, **count}, clients)

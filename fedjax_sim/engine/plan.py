@@ -1,4 +1,4 @@
-"""Where a round runs: what the user asks for (:class:`Engine`), and what was made of it (:class:`Plan`)."""
+"""Where a round runs: the user's choices (:class:`Engine`) and the resulting :class:`Plan`."""
 
 from __future__ import annotations
 
@@ -18,45 +18,62 @@ Split = Literal["model", "batch"]
 AXIS = "clients"
 """The mesh axis over which shards of the cohort are spread."""
 MODEL = "model"
-"""The mesh axis over which one client's model, or its batch, is spread, where it is."""
+"""The mesh axis over which one client's model, or its batch, is split."""
 Layout = Callable[[str, tuple[int, ...]], PartitionSpec]
-"""``(path, shape) -> spec``: how an array lies on the axis ``"model"``, one client's or the server's own."""
+"""``(path, shape) -> spec``: how an array of one client or of the server is split over
+``"model"``."""
 
 
 class Engine(NamedTuple):
-    """The engine's configuration. Every choice gives the same results, up to the order of float additions."""
+    """The engine's configuration.
+
+    Every choice gives the same results, up to the order of float additions.
+
+    >>> import fedjax_sim as fs
+    >>> engine = fs.Engine(lanes=4, devices=1)
+    >>> engine.kind, engine.lanes, engine.backend
+    ('queue', 4, 'auto')
+    """
 
     kind: Kind = "queue"
-    """``"queue"``: lanes that pull clients from a queue. ``"padded"``: every client padded to the longest, the reference."""
+    """``"queue"``: lanes that take clients from a queue. ``"padded"``: the reference, a vmap in
+    which every client is padded to the longest one."""
     lanes: int | Literal["auto"] = "auto"
     """Clients that run side by side on a device."""
     backend: Backend = "auto"
-    """``"vmap"`` on one device, ``"shard_map"`` on several; ``"pmap"`` where asked."""
+    """``"vmap"`` (one device), ``"shard_map"`` or ``"pmap"`` (several). ``"auto"`` chooses
+    ``"vmap"`` on one device and ``"shard_map"`` on several."""
     devices: int | None = None
-    """How many devices; all by default."""
+    """Number of devices; by default all of them."""
     shards: int | None = None
-    """A fixed number of shards makes results bit-identical on any number of devices that divides it. By default one per device."""
+    """Number of shards; by default one per device. A fixed number makes results bit-identical on
+    every number of devices that divides it."""
     memory_limit: int | None = None
-    """Bytes that a round may take on each device; by default what the device has. Lanes are halved until it fits."""
+    """Bytes that a round may use on each device; by default the device's own limit. The number of
+    lanes is halved until the round fits."""
     data: Place = "auto"
-    """Where the population's examples are: on the devices, or on the host, from which a cohort's are brought round by round while the
-    round before runs. By default on the devices where they fit."""
+    """Where the population's examples are stored. ``"device"``: on the devices. ``"host"``: in host
+    memory or files; each cohort's examples are copied to the devices while the round before runs.
+    ``"auto"`` chooses the devices if the examples fit there."""
     client_memory: Literal["device", "host"] = "device"
-    """Where what clients remember between rounds is kept: on the devices, or in files on the host, from which a cohort's is lent."""
+    """Where client memory is stored: on the devices, or in files on the host, from which each
+    cohort's rows are copied to the devices."""
     devices_per_client: int = 1
-    """Devices that one client is spread over; XLA partitions its steps."""
+    """Devices over which one client is split; XLA partitions its steps."""
     split: Split = "model"
-    """What these devices share: ``"model"``, of which each has a part, or ``"batch"``, of whose examples each takes a part, with all of
-    the model; a batch whose size they do not divide is everybody's."""
+    """What the devices of one client divide among themselves. ``"model"``: each has a part of the
+    model. ``"batch"``: each has the whole model and a part of every batch; a batch whose size they
+    do not divide is replicated."""
     layout: Layout | None = None
-    """How each array is split over these devices, by its path and its shape: ``PartitionSpec(None, "model")``, or ``PartitionSpec()``.
-    Paths begin with ``algorithm``, ``memory``, ``local`` or ``upload`` and end as the model calls the parameter, such as
-    ``head.kernel``; shapes are one client's. By default what is not small is split along its largest dimension. Goes with ``split =
-    "model"``."""
+    """How each array is split over the devices of one client, by its path and its shape:
+    ``PartitionSpec(None, "model")``, or ``PartitionSpec()`` for an array that is not split. Paths
+    begin with ``algorithm``, ``memory``, ``local`` or ``upload`` and end with the model's name of
+    the parameter, such as ``head.kernel``; shapes are one client's. By default, arrays that are not
+    small are split along their largest dimension. Only for ``split = "model"``."""
 
 
 class Plan(NamedTuple):
-    """An :class:`Engine` made concrete."""
+    """An :class:`Engine` made concrete for this machine and this population."""
 
     kind: Kind
     lanes: int | Literal["auto"]
@@ -65,29 +82,30 @@ class Plan(NamedTuple):
     """The ``jax.Device`` objects themselves."""
     shards: int
     ordered: bool
-    """Whether shard sums are added in a fixed order (a fixed number of shards was asked for)."""
+    """True if shard sums are added in a fixed order (the user fixed the number of shards)."""
     limit: int
     """Examples of the largest client."""
     memory_limit: int | None = None
-    """Bytes that a round may take on each device."""
+    """Bytes that a round may use on each device."""
     halvings: int = 0
-    """How often the lanes were halved because a round did not fit."""
+    """How often the number of lanes was halved because a round did not fit."""
     data: Place = "auto"
-    """Where the examples are to be."""
+    """Where the examples are stored."""
     client_memory: Literal["device", "host"] = "device"
-    """Where clients' memory is kept."""
+    """Where client memory is stored."""
     devices_per_client: int = 1
-    """Devices that one client is spread over."""
+    """Devices over which one client is split."""
     split: Split = "model"
-    """What they share."""
+    """What the devices of one client divide among themselves."""
     layout: Layout | None = None
-    """How, if not by default."""
+    """The user's rule for splitting arrays; ``None`` for the default rule."""
     evenness: float = 1.0
-    """Steps of an average client over those of the longest of a cohort, see :func:`fedjax_sim.data.batching.evenness`."""
+    """Mean steps of a client divided by the expected steps of a cohort's longest client, see
+    :func:`fedjax_sim.data.batching.evenness`."""
 
     @property
     def local_devices(self) -> tuple[Any, ...]:
-        """Those of this process."""
+        """The plan's devices that belong to this process."""
         return tuple(
             device for device in self.devices if device.process_index == jax.process_index()
         )
@@ -99,36 +117,43 @@ class Plan(NamedTuple):
 
     @property
     def replicas(self) -> int:
-        """How many places there are for shards: the devices, or the groups of them that share a model."""
+        """Number of replicas: devices, or groups of devices that share one client's model."""
         return len(self.devices) // self.devices_per_client
 
     @property
     def shards_per_device(self) -> int:
-        """Shards that each device runs, one after another."""
+        """Shards that each replica runs, one after another."""
         return self.shards // self.replicas
 
 
 def make_plan(engine: Engine, limit: int) -> Plan:
-    """Checks an engine against the machine.
+    """Checks an engine against the machine and returns the plan.
+
+    Args:
+      engine: the user's configuration.
+      limit: examples of the largest client.
+
+    Returns:
+      The plan, with devices, shards and the backend chosen. The place of the examples may still be
+      ``"auto"``.
 
     Raises:
-      FedError: for an unknown kind or backend, more devices than there are, shards that the devices do not divide, the ``vmap``
-        backend on several devices, or a model over devices that cannot share one.
+      FedError: for an unknown kind or backend, more devices than are available, shards that the
+        devices do not divide, the ``vmap`` backend on several devices, or ``devices_per_client``
+        that does not fit the devices.
+
+    >>> import fedjax_sim as fs
+    >>> from fedjax_sim.engine import make_plan
+    >>> plan = make_plan(fs.Engine(devices=1, shards=4), limit=10)
+    >>> plan.backend, plan.replicas, plan.shards_per_device
+    ('vmap', 1, 4)
     """
-    _sensible(engine)
+    _check_choices(engine)
     devices = _devices(engine)
-    groups = _groups(engine, devices)
-    shards = groups if engine.shards is None else engine.shards
-    require(
-        shards > 0 and shards % groups == 0,
-        "engine.shards must be a multiple of the devices"
-        + " over engine.devices_per_client" * (engine.devices_per_client > 1),
-        got=f"{shards} shards on {groups} {'devices' if engine.devices_per_client == 1 else f'groups of {engine.devices_per_client} devices'}",
-        fix=f"use {groups} or {2 * groups} shards",
-    )
-    backend = (
-        engine.backend if engine.backend != "auto" else "vmap" if len(devices) == 1 else "shard_map"
-    )
+    shards = _shard_count(engine, _replica_count(engine, devices))
+    backend = engine.backend
+    if backend == "auto":
+        backend = "vmap" if len(devices) == 1 else "shard_map"
     return Plan(
         engine.kind,
         engine.lanes,
@@ -146,25 +171,26 @@ def make_plan(engine: Engine, limit: int) -> Plan:
     )
 
 
-def _sensible(engine: Engine) -> None:
-    """What can be said without the machine."""
-    _known("engine.kind", engine.kind, ("queue", "padded"))
-    _known("engine.backend", engine.backend, ("auto", "vmap", "pmap", "shard_map"))
-    _known("engine.data", engine.data, ("auto", "device", "host"))
-    _known("engine.client_memory", engine.client_memory, ("device", "host"))
-    _known("engine.split", engine.split, ("model", "batch"))
+def _check_choices(engine: Engine) -> None:
+    """Checks everything that does not depend on the machine."""
+    _require_known("engine.kind", engine.kind, ("queue", "padded"))
+    _require_known("engine.backend", engine.backend, ("auto", "vmap", "pmap", "shard_map"))
+    _require_known("engine.data", engine.data, ("auto", "device", "host"))
+    _require_known("engine.client_memory", engine.client_memory, ("device", "host"))
+    _require_known("engine.split", engine.split, ("model", "batch"))
     require(
         engine.layout is None or engine.split == "model",
-        "engine.layout says how a model is split, which devices that share a batch have whole",
-        got="both a layout and engine.split = 'batch'",
+        "engine.layout splits the model, but engine.split = 'batch' keeps the model whole",
+        got="both engine.layout and engine.split = 'batch'",
         fix="leave one of them out",
         setting="engine.split",
     )
     require(
         engine.client_memory == "device" or engine.data != "device",
-        "a host that keeps clients' memory keeps their examples too",
-        got="engine.data = 'device' with engine.client_memory = 'host'",
+        "engine.client_memory = 'host' needs the examples on the host too",
+        got="engine.data = 'device'",
         fix="leave engine.data out",
+        setting="engine.data",
     )
     lanes = engine.lanes
     require(
@@ -172,72 +198,100 @@ def _sensible(engine: Engine) -> None:
         "engine.lanes must be 'auto' or a positive number",
         got=repr(lanes),
         fix="use 'auto'",
+        setting="engine.lanes",
     )
     require(
         engine.memory_limit is None or engine.memory_limit > 0,
         "engine.memory_limit must be positive",
         got=engine.memory_limit,
-        fix="give bytes, or leave it out",
+        fix="give a number of bytes, or leave it out",
+        setting="engine.memory_limit",
     )
 
 
 def _devices(engine: Engine) -> tuple[Any, ...]:
     devices = tuple(jax.devices()[: _device_count(engine)])
-    served = {device.process_index for device in devices}
+    processes = {device.process_index for device in devices}
     require(
-        len(served) == jax.process_count(),
-        "every process needs a device of its own in the run",
-        got=f"{len(devices)} devices in {len(served)} of {jax.process_count()} processes",
+        len(processes) == jax.process_count(),
+        "every process needs at least one of the run's devices",
+        got=f"{len(devices)} devices in {len(processes)} of {jax.process_count()} processes",
         fix="raise engine.devices, or leave it out",
+        setting="engine.devices",
     )
     return devices
 
 
-def _groups(engine: Engine, devices: tuple[Any, ...]) -> int:
-    """How many groups the devices make, each of which shares a model."""
-    model = engine.devices_per_client
-    fits = isinstance(model, int) and model > 0 and len(devices) % model == 0
-    require(
-        fits,
-        "engine.devices_per_client must divide the devices",
-        got=f"{model} of {len(devices)}",
-        fix="use 1, or as many devices as share a model",
-    )
-    require(
-        model == 1 or engine.backend in ("auto", "shard_map"),
-        "engine.devices_per_client above 1 takes the backend 'shard_map'",
-        got=repr(engine.backend),
-        fix="leave engine.backend out",
-    )
-    groups = [devices[i : i + model] for i in range(0, len(devices), model)]
-    require(
-        all(len({device.process_index for device in group}) == 1 for group in groups),
-        "devices that share a model must be of one process",
-        got=f"engine.devices_per_client = {model} over the edge of a process",
-        fix="choose an engine.devices_per_client that divides every process's devices",
-    )
-    return len(groups)
-
-
 def _device_count(engine: Engine) -> int:
     available = len(jax.devices())
-    wanted = engine.devices
-    if wanted is None:
+    count = engine.devices
+    if count is None:
         return 1 if engine.backend == "vmap" else available
     require(
-        isinstance(wanted, int) and 0 < wanted <= available,
-        "engine.devices must not exceed the devices there are",
-        got=f"{wanted} of {available}",
-        fix=f"lower it to {available}, or give JAX more (on CPU: jax.config.update('jax_num_cpu_devices', n) before its first use)",
+        isinstance(count, int) and 0 < count <= available,
+        "engine.devices must be between 1 and the number of available devices",
+        got=f"{count} of {available}",
+        fix=f"lower it to {available}, or give JAX more devices "
+        "(on CPU: jax.config.update('jax_num_cpu_devices', n) before JAX is first used)",
+        setting="engine.devices",
     )
     require(
-        engine.backend != "vmap" or wanted == 1,
+        engine.backend != "vmap" or count == 1,
         "backend 'vmap' runs on one device",
-        got=f"engine.devices = {wanted}",
+        got=f"engine.devices = {count}",
         fix="use backend 'shard_map' or devices = 1",
+        setting="engine.backend",
     )
-    return wanted
+    return count
 
 
-def _known(name: str, value: str, known: tuple[str, ...]) -> None:
-    require(value in known, f"unknown {name}", got=repr(value), fix=suggest(str(value), known))
+def _replica_count(engine: Engine, devices: tuple[Any, ...]) -> int:
+    size = engine.devices_per_client
+    require(
+        isinstance(size, int) and size > 0 and len(devices) % size == 0,
+        "engine.devices_per_client must divide the devices",
+        got=f"{size} of {len(devices)}",
+        fix="use 1, or a divisor of the number of devices",
+        setting="engine.devices_per_client",
+    )
+    require(
+        size == 1 or engine.backend in ("auto", "shard_map"),
+        "engine.devices_per_client above 1 needs the backend 'shard_map'",
+        got=repr(engine.backend),
+        fix="leave engine.backend out",
+        setting="engine.backend",
+    )
+    replicas = [devices[i : i + size] for i in range(0, len(devices), size)]
+    require(
+        all(len({device.process_index for device in replica}) == 1 for replica in replicas),
+        "devices that share a model must belong to one process",
+        got=f"engine.devices_per_client = {size}, which mixes devices of two processes",
+        fix="choose an engine.devices_per_client that divides every process's devices",
+        setting="engine.devices_per_client",
+    )
+    return len(replicas)
+
+
+def _shard_count(engine: Engine, replicas: int) -> int:
+    shards = replicas if engine.shards is None else engine.shards
+    size = engine.devices_per_client
+    noun = "devices" if size == 1 else f"groups of {size} devices"
+    require(
+        shards > 0 and shards % replicas == 0,
+        "engine.shards must be a multiple of the devices"
+        + " divided by engine.devices_per_client" * (size > 1),
+        got=f"{shards} shards on {replicas} {noun}",
+        fix=f"use {replicas} or {2 * replicas} shards",
+        setting="engine.shards",
+    )
+    return shards
+
+
+def _require_known(name: str, value: str, known: tuple[str, ...]) -> None:
+    require(
+        value in known,
+        f"unknown {name}",
+        got=repr(value),
+        fix=suggest(str(value), known),
+        setting=name,
+    )

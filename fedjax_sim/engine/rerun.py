@@ -1,4 +1,4 @@
-"""One round by itself, on one device: to look at it again, with nothing of the population but its cohort."""
+"""Runs one round again on one device, with the cohort's data and memory only."""
 
 from __future__ import annotations
 
@@ -25,23 +25,25 @@ from fedjax_sim.engine.host.examples import (
 from fedjax_sim.engine.nonfinite import NONFINITE
 from fedjax_sim.engine.plan import Plan
 
-Read = Callable[[np.ndarray], PyTree]
-"""``ids int64[k] -> memory [k, ...]``, numpy; anything for a client that does not exist."""
+ReadRows = Callable[[np.ndarray], PyTree]
+"""``ids int64[k] -> memory [k, ...]``, numpy; the row of an id that does not exist is arbitrary."""
 
 
 class Culprits(NamedTuple):
-    """Why a round was refused."""
+    """Why a round was rejected."""
 
     clients: tuple[int, ...]
-    """Whose results were not finite, or too large; nobody where it is the reduction's or the server's doing."""
+    """Ids of the clients whose results were not finite, or too large; empty if the reduction or the
+    server caused it."""
     names: tuple[str, ...]
-    """Their own names, where they have any."""
+    """Their names, if the population has names."""
     state: RoundState
-    """The state before it, on the host, its memory only the rows of the cohort: see :func:`cut`."""
+    """The state before the round, on the host, with the cohort's memory rows only: see
+    :func:`cohort_state`."""
 
 
 def single_device_plan(plan: Plan) -> Plan:
-    """The plan of a round on one device, or as many as share a model, whose cohort's data and memory the host brings."""
+    """Returns the plan of a round on one replica, with data and memory from the host."""
     backend = "vmap" if plan.devices_per_client == 1 else "shard_map"
     return plan._replace(
         devices=plan.local_devices[: plan.devices_per_client],
@@ -53,62 +55,91 @@ def single_device_plan(plan: Plan) -> Plan:
 
 
 def sampled(sample: Sample, facts: PopulationInfo, plan: Plan, state: RoundState) -> SampledCohort:
-    """The cohort of the round after a state, in numpy."""
-    asked = jax.device_put(
+    """Samples the cohort of the round after a state.
+
+    Args:
+      sample: ``(facts, seed, round, sampler state) -> cohort``.
+      facts: sizes and steps of all clients, int32[N] each.
+      plan: its first device does the sampling.
+      state: the state before the round.
+
+    Returns:
+      The cohort, with numpy leaves.
+    """
+    arguments = jax.device_put(
         (facts, *jax.tree.map(np.asarray, (state.seed, state.round, state.sampler))),
         plan.devices[0],
     )
-    return jax.tree.map(np.asarray, jax.jit(sample)(*asked))
+    return jax.tree.map(np.asarray, jax.jit(sample)(*arguments))
 
 
-def cohort_state(order: SampledCohort, state: RoundState, read: Read) -> RoundState:
-    """The state on the host, with the memory of the cohort alone: ``[Q, ...]``, in the order in which the only shard takes them."""
+def cohort_state(cohort: SampledCohort, state: RoundState, read: ReadRows) -> RoundState:
+    """Returns the state on the host, with the memory rows of the cohort only.
+
+    Args:
+      cohort: a cohort in one shard.
+      state: the state; its memory is ignored.
+      read: reads memory rows by client id.
+
+    Returns:
+      The state, memory ``[Q, ...]`` in shard order.
+    """
     rest = jax.tree.map(np.asarray, replace(state, memory=()))
-    return replace(rest, memory=jax.tree.map(np.asarray, read(clients_in_shard_order(order))))
+    return replace(rest, memory=jax.tree.map(np.asarray, read(clients_in_shard_order(cohort))))
 
 
-def rows_of(table: PyTree) -> Read:
-    """Reads a memory table ``[N, ...]`` of numpy."""
+def table_reader(table: PyTree) -> ReadRows:
+    """Returns a function that reads rows of a numpy memory table ``[N, ...]``."""
     return lambda ids: jax.tree.map(lambda leaf: leaf[np.minimum(ids, len(leaf) - 1)], table)
 
 
-def supplied(order: SampledCohort, data: Population | Table, plan: Plan) -> RoundInputs:
-    """What the host brings to the round, on the device."""
+def supplied(cohort: SampledCohort, data: Population | Table, plan: Plan) -> RoundInputs:
+    """Copies the inputs of a round, the cohort and its examples, to the plan's devices.
+
+    Args:
+      cohort: the cohort, in numpy.
+      data: the examples of the whole population, or a table of the cohort's.
+      plan: from :func:`single_device_plan`.
+    """
     backend = make_backend(plan)
     if isinstance(data, Population):
-        hands = clients_by_device(order, 1)
-        (table,) = pack(
-            data, plan, hands, order.places.size, max(1, most_examples(data, hands)), []
-        )
+        clients = clients_by_device(cohort, 1)
+        capacity = max(1, most_examples(data, clients))
+        (table,) = pack(data, plan, clients, cohort.places.size, capacity, [])
     else:
         table = data
-    return RoundInputs(backend.share(order), backend.deal([jax.tree.map(np.asarray, table)]))
+    return RoundInputs(backend.share(cohort), backend.deal([jax.tree.map(np.asarray, table)]))
 
 
 def find_culprits(
     sample: Sample,
     facts: PopulationInfo,
-    proceed: Callable[[RoundState, RoundInputs], tuple[RoundState, Outcome]],
+    run_round: Callable[[RoundState, RoundInputs], tuple[RoundState, Outcome]],
     data: Population | Table,
     plan: Plan,
     state: RoundState,
-    read: Read,
+    read: ReadRows,
 ) -> Culprits:
-    """Who is to blame for the round after a state, found by running it again.
+    """Finds the clients that caused a round to be rejected, by running the round again.
 
     Args:
-      sample, facts: as for a supplier.
-      proceed: one round on the device of the plan, under a guard that looks at each client.
-      data, plan: of the run, and from :func:`alone`.
-      state: on the devices of the run; its memory is not looked at.
-      read: what clients remember.
+      sample: ``(facts, seed, round, sampler state) -> cohort``.
+      facts: sizes and steps of all clients, int32[N] each.
+      run_round: one round on the plan's devices, under a guard that checks each client.
+      data: the examples of the whole population, or a table of the cohort's.
+      plan: from :func:`single_device_plan`.
+      state: the state before the round, on the run's devices; its memory is ignored.
+      read: reads memory rows by client id.
     """
-    order = sampled(sample, facts, plan, state)
-    before, backend = cohort_state(order, state, read), make_backend(plan)
-    again = backend.inspect(
-        lambda state, supply: proceed(state, supply)[1].clients[NONFINITE], LAYOUT
-    )
-    found = np.asarray(again.run(backend.place(before), supplied(order, data, plan)))
-    clients = tuple(sorted(found[found >= 0].tolist()))
+    cohort = sampled(sample, facts, plan, state)
+    before = cohort_state(cohort, state, read)
+    backend = make_backend(plan)
+
+    def dropped_ids(state: RoundState, inputs: RoundInputs) -> Any:
+        return run_round(state, inputs)[1].clients[NONFINITE]
+
+    program = backend.inspect(dropped_ids, LAYOUT)
+    ids = np.asarray(program.run(backend.place(before), supplied(cohort, data, plan)))
+    clients = tuple(sorted(ids[ids >= 0].tolist()))
     names: Any = getattr(data, "names", None)
     return Culprits(clients, () if names is None else tuple(names[i] for i in clients), before)

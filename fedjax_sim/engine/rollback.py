@@ -1,4 +1,4 @@
-"""A round that may be refused: what it needs to leave no trace, at the cost of the cohort's memory rows, not of the whole table."""
+"""Saves what is needed to reject a round: the cohort's memory rows, not the whole table."""
 
 from __future__ import annotations
 
@@ -16,57 +16,80 @@ from fedjax_sim.engine.plan import AXIS, Plan
 
 
 class SavedRows(NamedTuple):
-    """A state, and what is written over in it by a round."""
+    """A state, and the memory rows that a round overwrites in it."""
 
     state: RoundState
-    """The one to go on from."""
+    """The state from which the round must continue."""
     rows: PyTree = ()
-    """Memory of those clients of the cohort whose rows are on this device, ``[C, ...]``; nothing where the host lends them."""
+    """Memory rows of the cohort's clients that are on this device, ``[C, ...]`` in every leaf;
+    empty if the host keeps client memory."""
     places: Array | None = None
-    """int32[C], where they are in its block of the table; nowhere for others. ``None`` where there are no rows."""
+    """int32[C], their rows in this device's block of the table; ``NOWHERE`` for clients whose rows
+    are on other devices. ``None`` if there are no rows."""
 
 
 def save_cohort_rows(plan: Plan, state: RoundState, ids: Array) -> SavedRows:
-    """To be called before a round of these clients (int32[C]), on every device."""
+    """Copies the cohort's memory rows before a round, on every device.
+
+    Args:
+      plan: the plan.
+      state: the state before the round, with this device's block of the table.
+      ids: int32[C], the cohort's clients.
+    """
     leaves = jax.tree.leaves(state.memory)
-    if not leaves or plan.client_memory == "host":  # who keeps what it lent
+    if not leaves or plan.client_memory == "host":  # the host still has the old rows
         return SavedRows(state)
     length = leaves[0].shape[0]
-    me = lax.axis_index(AXIS) if plan.replicas > 1 else 0
-    places = jnp.where(ids // length == me, ids - me * length, tree.NOWHERE)
+    device = lax.axis_index(AXIS) if plan.replicas > 1 else 0
+    places = jnp.where(ids // length == device, ids - device * length, tree.NOWHERE)
     rows = tree.take(state.memory, places)
-    # Written back, so that the round waits until they are read: else it would work on a copy of the whole table.
+    # Written back so that the round depends on this read: otherwise XLA copies the whole table.
     return SavedRows(replace(state, memory=tree.put(state.memory, places, rows)), rows, places)
 
 
-def roll_back(plan: Plan, aside: SavedRows, after: RoundState, roster: Roster) -> RoundState:
-    """The state after a round that left this roster, or, where the round is to be refused, the one before it. On every device."""
-    lost = jnp.zeros((), bool) if roster.dropped is None else jnp.any(roster.dropped)
-    bad = (
-        lost
-        | became_nonfinite(aside.state.algorithm, after.algorithm)
-        | memory_nonfinite(plan, aside, after.memory)
+def roll_back(plan: Plan, saved: SavedRows, after: RoundState, roster: Roster) -> RoundState:
+    """Returns the state after a round, or the state before it if the round is rejected.
+
+    Args:
+      plan: the plan.
+      saved: the state before the round, from :func:`save_cohort_rows`.
+      after: the state after it.
+      roster: the round's cohort; a dropped client rejects the round.
+    """
+    dropped = jnp.zeros((), bool) if roster.dropped is None else jnp.any(roster.dropped)
+    rejected = (
+        dropped
+        | became_nonfinite(saved.state.algorithm, after.algorithm)
+        | memory_nonfinite(plan, saved, after.memory)
     )
-    rest = tree.where(bad, replace(aside.state, memory=()), replace(after, memory=()))
-    if aside.places is None:
+    rest = tree.where(rejected, replace(saved.state, memory=()), replace(after, memory=()))
+    if saved.places is None:
         return replace(rest, memory=after.memory)
-    return replace(
-        rest, memory=tree.put(after.memory, jnp.where(bad, aside.places, tree.NOWHERE), aside.rows)
-    )
+    places = jnp.where(rejected, saved.places, tree.NOWHERE)
+    return replace(rest, memory=tree.put(after.memory, places, saved.rows))
 
 
 def became_nonfinite(before: PyTree, after: PyTree) -> Array:
-    """bool: whether any leaf that was finite is not any more. Some optimizers begin with an infinity on purpose."""
+    """Returns True (a bool scalar) if a leaf that was finite before is not finite after.
+
+    Leaves that were not finite before are ignored: some optimizers start with an infinity.
+    """
     pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
     return jnp.any(jnp.array([finite(old) & ~finite(new) for old, new in pairs], bool))
 
 
-def memory_nonfinite(plan: Plan, aside: SavedRows, memory: PyTree) -> Array:
-    """bool, the same on all devices: whether the memory row of any client of the cohort is not finite."""
+def memory_nonfinite(plan: Plan, saved: SavedRows, memory: PyTree) -> Array:
+    """Returns True (a bool scalar) if a memory row of the cohort on any device is not finite.
+
+    Args:
+      plan: the plan.
+      saved: says which rows of the table belong to the cohort.
+      memory: this device's block of the table after the round, or the cohort's rows.
+    """
     if not jax.tree.leaves(memory):
         return jnp.zeros((), bool)
-    if aside.places is not None:
-        rows = tree.take(memory, aside.places)
-        memory = tree.where(aside.places < tree.NOWHERE, rows, tree.zeros_like(rows))
+    if saved.places is not None:
+        rows = tree.take(memory, saved.places)
+        memory = tree.where(saved.places < tree.NOWHERE, rows, tree.zeros_like(rows))
     bad = ~finite(memory)
     return lax.psum(bad.astype(jnp.int32), AXIS) > 0 if plan.replicas > 1 else bad

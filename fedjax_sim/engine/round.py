@@ -17,15 +17,15 @@ from fedjax_sim.core import tree
 from fedjax_sim.core.types import (
     Algorithm,
     Array,
-    Census,
     Key,
     Outcome,
+    PopulationInfo,
     PyTree,
     RoundState,
     Sampler,
     Variables,
 )
-from fedjax_sim.data.batching import LocalWork, census
+from fedjax_sim.data.batching import LocalWork, population_info
 from fedjax_sim.data.population import Table
 from fedjax_sim.engine import Plan, make_trips
 from fedjax_sim.engine.host.examples import RoundInputs, SampledCohort
@@ -43,7 +43,7 @@ def sample_cohort(
     sampler: Sampler,
     plan: Plan,
     local_work: LocalWork,
-    facts: Census,
+    facts: PopulationInfo,
     seed: Array,
     round: Array,
     state: PyTree,
@@ -96,12 +96,13 @@ def run_round(
     )
     roster, outcome = apply_to_outcome(guard, roster, outcome)
     outcome = outcome._replace(metrics={**outcome.metrics, "cohort": roster.count})
+    sampler_state = sampler.observe(chosen, roster, outcome.clients)
     after = RoundState(
         round=state.round + 1,
         seed=state.seed,
         algorithm=algorithm_state,
         memory=memory,
-        sampler=sampler.observe(chosen, roster, outcome.clients),
+        sampler=sampler_state,
     )
     return roll_back(plan, saved, after, roster) if guard.can_reject else after, outcome
 
@@ -131,7 +132,7 @@ def make_spmd(
             sampler,
             plan,
             local_work,
-            census(local_work, table.size),
+            population_info(local_work, table.size),
             state.seed,
             state.round,
             state.sampler,
@@ -202,5 +203,5 @@ def initial_row_state(
         seed=jnp.asarray(seed, jnp.uint32),
         algorithm=algorithm.init(variables),
         memory=algorithm.memory(variables),
-        sampler=sampler.init(census(local_work, sizes)),
+        sampler=sampler.init(population_info(local_work, sizes)),
     )

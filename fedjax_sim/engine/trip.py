@@ -1,4 +1,4 @@
-"""The engine's verb: broadcast, every client learns, lift, reduce, finalize."""
+"""One trip of a round: broadcast, every client learns, lift, reduce, finalize."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from fedjax_sim.core.types import (
 from fedjax_sim.data.batching import LocalWork, local_steps, most_steps
 from fedjax_sim.data.population import Table
 from fedjax_sim.engine.devices.memory_exchange import gather_rows, scatter_rows
-from fedjax_sim.engine.devices.sharding import nbytes, spread
+from fedjax_sim.engine.devices.sharding import constrain_work, nbytes
 from fedjax_sim.engine.lanes import padded, queue, single_step
-from fedjax_sim.engine.lanes.platform import choose_lanes, lane_mapper, pace_of, suit_platform
-from fedjax_sim.engine.lanes.schedule import Deal, by_shard, to_roster_order
+from fedjax_sim.engine.lanes.platform import choose_lanes, lane_mapper, loop_control, suit_platform
+from fedjax_sim.engine.lanes.schedule import ShardedCohort, by_shard, to_roster_order
 from fedjax_sim.engine.lanes.schedule import queue as shard_queue
 from fedjax_sim.engine.nonfinite import NONFINITE, OFF, NonFinitePolicy, drop_clients
 from fedjax_sim.engine.plan import AXIS, Plan
-from fedjax_sim.engine.work import Reduced, Work, bind, row, shapes
+from fedjax_sim.engine.work import Reduced, Work, bind, client_shapes, row_shapes
 
 
 class Trips(Protocol):
-    """The verb as algorithms see it, bound to data and machine."""
+    """The trip function that algorithms call, bound to data and devices."""
 
     def __call__(
         self,
@@ -55,35 +55,56 @@ class Trips(Protocol):
         roster: Roster,
         epochs: int | None = None,
     ) -> Trip:
-        """One trip. ``state`` is the aggregator's; ``epochs`` replaces the roster's steps by so many whole passes."""
+        """Runs one trip.
+
+        Args:
+          learner: the clients' part.
+          aggregator: the reduction of the uploads.
+          key: the trip's key.
+          broadcast: ``member -> message``.
+          state: the aggregator's state.
+          memory: this device's block of client memory, ``[R, ...]`` in every leaf.
+          roster: the clients that take part, ``[C]`` in every leaf.
+          epochs: whole passes over each client's data, instead of the roster's steps.
+        """
         ...
 
 
-class Site(NamedTuple):
-    """Where trips happen: the machine, the data, the local work."""
+class TripContext(NamedTuple):
+    """Everything that all trips of a round have in common."""
 
     plan: Plan
     table: Table
     local_work: LocalWork
     places: Array
-    """The cohort's deal, the same for all trips of a round: a device has the examples of its own clients."""
+    """int32[S, Q], the roster rows of each shard. All trips of a round use the same ones, since a
+    device holds the examples of its own clients only."""
     guard: NonFinitePolicy
 
 
 def make_trips(
     plan: Plan, table: Table, local_work: LocalWork, places: Array, guard: NonFinitePolicy = OFF
 ) -> Trips:
-    """The verb, bound. To be called inside the SPMD program of the plan's devices."""
-    return partial(_trip, Site(plan, table, local_work, places, guard))
+    """Returns the trip function of one round, to be called in the SPMD program of the devices.
+
+    Args:
+      plan: devices, shards and lanes.
+      table: the examples on this device.
+      local_work: what each client does, unless a trip gives ``epochs``.
+      places: int32[S, Q], the roster rows of each shard, from
+        :func:`fedjax_sim.engine.lanes.schedule.assign_to_shards`.
+      guard: whether clients with non-finite results are dropped.
+    """
+    return partial(_trip, TripContext(plan, table, local_work, places, guard))
 
 
-def within(local_work: LocalWork, limit: int, roster: Roster) -> Roster:
-    """The roster with nobody's steps beyond the local work of a client of ``limit`` examples."""
+def limit_steps(local_work: LocalWork, limit: int, roster: Roster) -> Roster:
+    """Lowers the roster's steps to at most those of a client with ``limit`` examples."""
     return roster._replace(steps=jnp.minimum(roster.steps, most_steps(local_work, limit)))
 
 
 def _trip(
-    site: Site,
+    context: TripContext,
     learner: Learner,
     aggregator: Aggregator,
     key: Key,
@@ -94,59 +115,66 @@ def _trip(
     epochs: int | None = None,
 ) -> Trip:
     require_reducer(aggregator)
-    homework, crew = assign(site.local_work, site.plan.limit, roster, epochs)
-    bound = most_steps(homework, site.plan.limit)
+    plan = context.plan
+    local_work, cohort = assign(context.local_work, plan.limit, roster, epochs)
     work = bind(
         learner,
         aggregator,
         fold_in(key, 0),
         broadcast,
         state,
-        site.table,
-        homework,
-        site.plan.limit,
-        bound,
-        site.guard,
+        context.table,
+        local_work,
+        plan.limit,
+        most_steps(local_work, plan.limit),
+        context.guard,
     )
-    dealt = by_shard(crew, site.places)
-    groups, lent = site.plan.replicas, site.plan.client_memory == "host"
-    loan = gather_rows(memory, dealt.members.id, groups, lent)
-    reduced = run_shards(
-        site.plan, work, dealt, loan.table, loan.slots, gaps=roster.dropped is not None
-    )
-    memory = scatter_rows(
-        memory,
-        loan._replace(table=reduced.table),
-        dealt.members.id,
-        groups,
-        roster.population,
-        lent,
-    )
-    upload, stats, clients, lost = collect(
-        site.plan, work.reduce, dealt, reduced, roster.id.shape[0]
+    shards = by_shard(cohort, context.places)
+    reduced, memory = _run_with_memory(plan, work, shards, memory, roster)
+    upload, stats, clients, dropped = combine_shards(
+        plan, work.reduce, shards, reduced, roster.id.shape[0]
     )
     upload, state, metrics = aggregator.finalize(fold_in(key, 1), state, upload, stats)
     anchor = jax.eval_shape(broadcast, jax.tree.map(lambda leaf: leaf[0], roster.members))
     upload = upload._replace(
         delta=tree.cast(upload.delta, anchor.params), state=tree.cast(upload.state, anchor.state)
     )
-    outcome = Outcome(
-        {**jax.tree.map(tree.total, clients, is_leaf=lambda x: isinstance(x, Mean)), **metrics},
-        clients,
-    )
-    if lost is None:
+    totals = jax.tree.map(tree.total, clients, is_leaf=lambda node: isinstance(node, Mean))
+    outcome = Outcome({**totals, **metrics}, clients)
+    if dropped is None:
         return Trip(upload, state, memory, outcome, roster)
-    left = drop_clients(roster, lost)
-    return Trip(
-        upload, state, memory, outcome._replace(clients={**clients, NONFINITE: left.dropped}), left
+    remaining = drop_clients(roster, dropped)
+    outcome = outcome._replace(clients={**clients, NONFINITE: remaining.dropped})
+    return Trip(upload, state, memory, outcome, remaining)
+
+
+def _run_with_memory(
+    plan: Plan, work: Work, shards: ShardedCohort, memory: PyTree, roster: Roster
+) -> tuple[Reduced, PyTree]:
+    """Runs this device's shards between fetching and returning their clients' memory rows."""
+    ids = shards.members.id
+    on_host = plan.client_memory == "host"
+    rows = gather_rows(memory, ids, plan.replicas, on_host)
+    reduced = run_shards(
+        plan, work, shards, rows.table, rows.slots, gaps=roster.dropped is not None
     )
+    written = rows._replace(table=reduced.table)
+    memory = scatter_rows(memory, written, ids, plan.replicas, roster.population, on_host)
+    return reduced, memory
 
 
 def assign(
     local_work: LocalWork, limit: int, roster: Roster, epochs: int | None
 ) -> tuple[LocalWork, Roster]:
-    """What the clients of a trip do, and the roster with their steps."""
-    roster = within(local_work, limit, roster)
+    """Returns the local work of a trip and the roster with each client's steps.
+
+    Args:
+      local_work: the round's local work.
+      limit: static, examples of the largest client.
+      roster: ``[C]`` in every leaf.
+      epochs: whole passes that replace the roster's steps; ``None`` keeps them.
+    """
+    roster = limit_steps(local_work, limit, roster)
     if epochs is None:
         return local_work, roster
     local_work = local_work._replace(epochs=epochs, steps=None)
@@ -156,14 +184,31 @@ def assign(
 
 
 def run_shards(
-    plan: Plan, work: Work, dealt: Deal, table: PyTree, slots: Array, gaps: bool = False
+    plan: Plan,
+    work: Work,
+    shards: ShardedCohort,
+    table: PyTree,
+    slots: Array,
+    gaps: bool = False,
 ) -> Reduced:
-    """This device's shards, one after another; results stacked ``[S / D, ...]``, except the memory table, which they share."""
+    """Runs this device's shards one after another.
+
+    Args:
+      plan: devices, shards and lanes.
+      work: functions of one client.
+      shards: the whole cohort, ``[S, Q]`` in every leaf.
+      table: memory rows, shared by all shards of this device.
+      slots: int32[S / D, Q], the clients' rows of ``table``.
+      gaps: True if clients may have been dropped since the cohort was sharded.
+
+    Returns:
+      The results, stacked ``[S / D, ...]``, except the memory table.
+    """
     count = plan.shards_per_device
     first = lax.axis_index(AXIS) * count if plan.replicas > 1 else 0
 
     def shard(table: PyTree, index: Array | int) -> tuple[PyTree, Reduced]:
-        clients = shard_queue(dealt, first + index, tree.take(slots, jnp.asarray(index)), gaps)
+        clients = shard_queue(shards, first + index, tree.take(slots, jnp.asarray(index)), gaps)
         result = run_shard(plan, work, clients, table)
         return result.table, result._replace(table=())
 
@@ -176,30 +221,48 @@ def run_shards(
 
 
 def run_shard(plan: Plan, work: Work, clients: queue.Queue, table: PyTree) -> Reduced:
-    """One shard's clients, on the engine of the plan; clients of one step need no queue."""
-    like = shapes(work, row(clients.members), row(table))
+    """Runs one shard's clients on the plan's engine. Clients of a single step need no queue.
+
+    Args:
+      plan: devices, shards and lanes.
+      work: functions of one client.
+      clients: the shard's queue, ``[Q]`` in every leaf.
+      table: memory rows.
+    """
+    like = client_shapes(work, row_shapes(clients.members), row_shapes(table))
     if plan.kind == "padded":
-        return padded.run(spread(plan, work), clients, table, like)
+        return padded.run(constrain_work(plan, work), clients, table, like)
     lanes = choose_lanes(plan, nbytes(plan, "local", like.local), clients.length, work.bound)
     run = single_step.run if work.bound == 1 else queue.run
-    apart = lanes > 1 and bool(
-        jax.tree.leaves((like.memory, like.local))
-    )  # an evaluation of the common model holds neither
+    # The evaluation of the common model has neither memory nor local state.
+    separate_models = lanes > 1 and bool(jax.tree.leaves((like.memory, like.local)))
     return run(
-        spread(plan, suit_platform(plan, work, apart)),
+        constrain_work(plan, suit_platform(plan, work, separate_models)),
         clients,
         table,
         like,
         lanes,
         lane_mapper(plan),
-        pace_of(plan),
+        loop_control(plan),
     )
 
 
-def collect(
-    plan: Plan, reduce: str, dealt: Deal, reduced: Reduced, cohort: int
+def combine_shards(
+    plan: Plan, reduce: str, shards: ShardedCohort, reduced: Reduced, cohort: int
 ) -> tuple[Upload, PyTree, Metrics, Array | None]:
-    """Every shard's results together: upload and stats as ``finalize`` sees them, metrics and who is lost in roster order."""
+    """Combines the results of all shards of all devices.
+
+    Args:
+      plan: devices and shards.
+      reduce: ``"sum"`` or ``"stack"``.
+      shards: the cohort, ``[S, Q]`` in every leaf.
+      reduced: this device's results, ``[S / D, ...]`` in every leaf.
+      cohort: C.
+
+    Returns: ``(upload, stats, clients, dropped)``: upload and stats as ``finalize`` takes them, the
+      clients' metrics (``[C]``) and which clients were dropped (bool[C], or ``None``) in roster
+      order.
+    """
 
     def gather(values: PyTree) -> PyTree:
         if plan.replicas == 1:
@@ -208,23 +271,25 @@ def collect(
 
     def add_up(values: PyTree) -> PyTree:
         if plan.ordered:
-            return in_order(gather(values), plan.shards)
+            return sum_in_order(gather(values), plan.shards)
         local = tree.total(values)
-        return (
-            jax.tree.map(lambda leaf: lax.psum(leaf, AXIS), local) if plan.replicas > 1 else local
-        )
+        if plan.replicas == 1:
+            return local
+        return jax.tree.map(lambda leaf: lax.psum(leaf, AXIS), local)
 
-    upload = (
-        to_roster_order(dealt, gather(reduced.upload), cohort)
-        if reduce == "stack"
-        else add_up(reduced.upload)
-    )
-    clients, lost = to_roster_order(dealt, gather((reduced.clients, reduced.dropped)), cohort)
-    return upload, add_up(reduced.stats), clients, lost
+    if reduce == "stack":
+        upload = to_roster_order(shards, gather(reduced.upload), cohort)
+    else:
+        upload = add_up(reduced.upload)
+    clients, dropped = to_roster_order(shards, gather((reduced.clients, reduced.dropped)), cohort)
+    return upload, add_up(reduced.stats), clients, dropped
 
 
-def in_order(values: PyTree, count: int) -> PyTree:
-    """``((v0 + v1) + v2) + ...``: the same bits however the values were spread over devices."""
+def sum_in_order(values: PyTree, count: int) -> PyTree:
+    """Returns ``((v0 + v1) + v2) + ...`` over the leading axis of ``count`` values.
+
+    The bits of the sum do not depend on how the values were spread over devices.
+    """
     total = tree.take(values, jnp.int32(0))
     return lax.fori_loop(
         1, count, lambda i, running: tree.add(running, tree.take(values, i)), total

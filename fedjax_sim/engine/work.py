@@ -1,4 +1,4 @@
-"""One client's life in a round, as the engines see it: a learner bound to its keys, its message and its data."""
+"""One client's part of a round: a learner bound to its keys, its message and its examples."""
 
 from __future__ import annotations
 
@@ -26,32 +26,36 @@ from fedjax_sim.data.batching import BatchIndices, LocalWork, draw, fetch
 from fedjax_sim.data.population import Table
 from fedjax_sim.engine.nonfinite import OFF, NonFinitePolicy, is_dropped
 
-# Streams of a client's key. Steps have a stream of their own, into which the step's number is folded.
-SHUFFLE, START, STEP, FINISH, LIFT = range(5)
+# Streams of a client's key. The number of a local step is folded into the stream STEP.
+SHUFFLE = 0
+START = 1
+STEP = 2
+FINISH = 3
+LIFT = 4
 
 
 class Client(NamedTuple):
-    """A member of the cohort with what it draws from, derived for the whole cohort at once before the first step."""
+    """A member of the cohort and its random streams, computed for the whole cohort at once."""
 
     member: Member
     place: Array
-    """int32, where its examples are in the table of examples."""
+    """int32, the client's index in the table of examples."""
     shuffle: Array
-    """uint32[2], names the order of its examples in this round."""
+    """uint32[2], seed of the order of its examples in this round."""
     key: Array
-    """uint32[...], data of the key that everything else of it is drawn from."""
+    """uint32[...], data of the client's key, from which all its other random numbers come."""
 
 
 class Finished(NamedTuple):
-    """What a client leaves behind."""
+    """A client's results of one trip."""
 
     upload: Upload
     stats: PyTree
     memory: PyTree
-    """Its new memory row; ``None`` leaves the table as it is."""
+    """The client's new memory row; ``None`` leaves the table as it is."""
     metrics: Metrics
     dropped: Array | None = None
-    """bool, whether a guard sends it away, so that it leaves nothing; ``None`` where none looks."""
+    """bool, True if the guard drops the client; ``None`` if the guard checks no clients."""
 
 
 class Work(NamedTuple):
@@ -62,18 +66,19 @@ class Work(NamedTuple):
     start: Callable[[Client, PyTree], PyTree]
     """``(client, memory) -> local``."""
     draw: Callable[[Client, Array], BatchIndices]
-    """``(client, k) -> draw``: the batches of the local steps numbered ``k``, int32[...]."""
+    """``(client, k) -> indices``: the batches of the local steps ``k``, int32[...]."""
     step: Callable[[Client, PyTree, PyTree, Array, BatchIndices], tuple[PyTree, Metrics]]
-    """``(client, memory, local, k, draw) -> (local, metrics)``: local step number ``k``, on that batch."""
+    """``(client, memory, local, k, indices) -> (local, metrics)``: local step ``k`` on that
+    batch."""
     finish: Callable[[Client, PyTree, PyTree], Finished]
     """``(client, memory, local) -> finished``."""
     reduce: Literal["sum", "stack"]
     bound: int
-    """Static: the most steps that any client can take."""
+    """Static: the largest number of steps of any client."""
 
 
-class Like(NamedTuple):
-    """Shapes and dtypes of what passes through a :class:`Work`, for one client."""
+class ClientShapes(NamedTuple):
+    """Shapes and dtypes of the arguments and results of a :class:`Work`, for one client."""
 
     client: Client
     memory: PyTree
@@ -94,34 +99,47 @@ def bind(
     bound: int,
     guard: NonFinitePolicy = OFF,
 ) -> Work:
-    """A learner and an aggregator as :class:`Work` on a table.
+    """Binds a learner and an aggregator to a table of examples.
 
-    The message is asked for anew in each function rather than carried: what does not depend on the member then stays unbatched
-    under vmap, so that lanes share one copy of the anchor.
+    Each function calls ``broadcast`` again instead of carrying the message: parts of the message
+    that do not depend on the member then stay unbatched under vmap, and lanes share one copy of the
+    anchor.
+
+    Args:
+      learner: the clients' part of the algorithm.
+      aggregator: its ``lift`` runs on each client.
+      key: the trip's key; a client's key is this one with the client's id folded in.
+      broadcast: ``member -> message``.
+      state: the aggregator's state.
+      table: the examples.
+      local_work: batch size, epochs and steps of each client.
+      limit: static, examples of the largest client.
+      bound: static, the largest number of steps of any client.
+      guard: whether clients with non-finite results are dropped.
     """
 
     def enrol(member: Member) -> Client:
-        # By its id, so that neither its place in the cohort nor its lane matters.
-        own = fold_in(key, member.id)
+        # The id decides, so that neither the row in the cohort nor the lane matters.
+        own_key = fold_in(key, member.id)
         return Client(
             member,
             table.place(member.id),
-            words_of(fold_in(own, SHUFFLE)),
-            jax.random.key_data(own),
+            words_of(fold_in(own_key, SHUFFLE)),
+            jax.random.key_data(own_key),
         )
 
     def start(client: Client, memory: PyTree) -> PyTree:
         return learner.start(stream(client, START), broadcast(client.member), memory)
 
     def step(
-        client: Client, memory: PyTree, local: PyTree, k: Array, drawn: BatchIndices
+        client: Client, memory: PyTree, local: PyTree, k: Array, indices: BatchIndices
     ) -> tuple[PyTree, Metrics]:
         return learner.step(
             fold_in(stream(client, STEP), k),
             broadcast(client.member),
             memory,
             local,
-            fetch(table, drawn),
+            fetch(table, indices),
         )
 
     def finish(client: Client, memory: PyTree, local: PyTree) -> Finished:
@@ -132,9 +150,8 @@ def bind(
             Upload(upload.delta, upload.state, upload.extra, client.member.size, jnp.int32(1))
         )
         upload, stats = aggregator.lift(stream(client, LIFT), state, wide)
-        return Finished(
-            upload, stats, memory, metrics, is_dropped(guard, wide.delta, (upload, stats, memory))
-        )
+        dropped = is_dropped(guard, wide.delta, (upload, stats, memory))
+        return Finished(upload, stats, memory, metrics, dropped)
 
     return Work(
         enrol,
@@ -150,81 +167,107 @@ def bind(
 def drawing(
     local_work: LocalWork, limit: int, table: Table
 ) -> Callable[[Client, Array], BatchIndices]:
-    """:attr:`Work.draw` of clients who do this local work on a table."""
+    """Returns :attr:`Work.draw` for clients that do this local work.
+
+    Args:
+      local_work: batch size, epochs and steps.
+      limit: static, examples of the largest client.
+      table: the examples.
+    """
     return lambda client, k: draw(local_work, limit, client.shuffle, table, client.place, k)
 
 
 def stream(client: Client, number: int) -> Key:
-    """A client's key for one purpose."""
+    """Returns the client's key of the stream with this number (``SHUFFLE``, ``START``, ...)."""
     return fold_in(jax.random.wrap_key_data(client.key), number)
 
 
-def shapes(work: Work, member: Member, memory: PyTree) -> Like:
-    """Shapes of one client's passage, from a member and a memory row (arrays or shapes)."""
+def client_shapes(work: Work, member: Member, memory: PyTree) -> ClientShapes:
+    """Computes the shapes of one client's states and results; nothing is executed.
+
+    Args:
+      work: functions of one client.
+      member: a member without leading axes (scalars or their shapes).
+      memory: one row of client memory (arrays or shapes).
+    """
     client = jax.eval_shape(work.enrol, member)
     local = jax.eval_shape(work.start, client, memory)
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    _, metrics = jax.eval_shape(
-        work.step, client, memory, local, number, jax.eval_shape(work.draw, client, number)
-    )
-    return Like(client, memory, local, metrics, jax.eval_shape(work.finish, client, memory, local))
+    indices = jax.eval_shape(work.draw, client, number)
+    _, metrics = jax.eval_shape(work.step, client, memory, local, number, indices)
+    finished = jax.eval_shape(work.finish, client, memory, local)
+    return ClientShapes(client, memory, local, metrics, finished)
 
 
-def row(table: Any) -> Any:
-    """Shape of one row of every leaf."""
+def row_shapes(table: Any) -> Any:
+    """Returns the shape of one row of every leaf of a tree of arrays or shapes."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), table)
 
 
 class Reduced(NamedTuple):
-    """What one shard's clients left behind together."""
+    """The reduced results of one shard's clients."""
 
     upload: Upload
     """The sum, or ``[Q, ...]`` in queue order."""
     stats: PyTree
     clients: Metrics
-    """``[Q]`` in every leaf, in queue order; zeros where absent."""
+    """``[Q]`` in every leaf, in queue order; zeros for absent clients."""
     table: PyTree
-    """The memory table, written."""
+    """The memory table with the clients' new rows."""
     dropped: Array | None = None
-    """bool[Q], in queue order: whom a guard sent away."""
+    """bool[Q] in queue order, True for clients that the guard dropped."""
 
 
 def client_metrics(steps: Metrics, finished: Metrics) -> Metrics:
-    """A client's metrics: those of its steps, added up, and those of its finish."""
+    """Merges a client's metrics summed over its steps with the metrics of its finish."""
     return {**steps, **finished}
 
 
-def empty(like: Like, reduce: str, length: int, table: PyTree) -> Reduced:
-    """The reduction of ``length`` clients before the first of them."""
-    upload = like.finished.upload
-    upload = (
-        tree.zeros_like(upload) if reduce == "sum" else tree.tile(tree.zeros_like(upload), length)
-    )
-    clients = tree.tile(
-        tree.zeros_like(client_metrics(like.metrics, like.finished.metrics)), length
-    )
+def empty_reduction(like: ClientShapes, reduce: str, length: int, table: PyTree) -> Reduced:
+    """Returns the reduction before the first client.
+
+    Args:
+      like: shapes of one client's results.
+      reduce: ``"sum"`` or ``"stack"``.
+      length: Q, the shard's number of clients.
+      table: the memory table.
+    """
+    upload = tree.zeros_like(like.finished.upload)
+    if reduce == "stack":
+        upload = tree.tile(upload, length)
+    metrics = tree.zeros_like(client_metrics(like.metrics, like.finished.metrics))
     return Reduced(
         upload,
-        tree.zeros_like(like.finished.stats),
-        clients,
-        table,
-        tree.tile(tree.zeros_like(like.finished.dropped), length),
+        clients=tree.tile(metrics, length),
+        stats=tree.zeros_like(like.finished.stats),
+        table=table,
+        dropped=tree.tile(tree.zeros_like(like.finished.dropped), length),
     )
 
 
-def absorb(reduce: str, running: Upload, uploads: Upload, present: Array, place: Array) -> Upload:
-    """Uploads ``[L, ...]`` of the clients at queue places ``place``, added to the running reduction; only those present count."""
+def add_uploads(
+    reduce: str, running: Upload, uploads: Upload, present: Array, place: Array
+) -> Upload:
+    """Adds the uploads of present clients to the running reduction.
+
+    Args:
+      reduce: ``"sum"`` or ``"stack"``.
+      running: the sum so far, or ``[Q, ...]`` in queue order.
+      uploads: ``[L, ...]`` in every leaf.
+      present: bool[L]; the other uploads change nothing.
+      place: int32[L], the clients' places in the queue.
+    """
     if reduce == "stack":
         length = jax.tree.leaves(running)[0].shape[0]
         return tree.put(running, jnp.where(present, place, length), uploads)
     return add_present(running, uploads, present)
 
 
-def remember(table: PyTree, slots: Array, memory: PyTree) -> PyTree:
-    """The table with the clients' rows written; a slot past the end writes nothing."""
+def write_memory(table: PyTree, slots: Array, memory: PyTree) -> PyTree:
+    """Writes the clients' rows into the memory table; a slot past the end writes nothing."""
     return table if memory is None else tree.put(table, slots, memory)
 
 
 def add_present(running: PyTree, values: PyTree, present: Array) -> PyTree:
-    """``running`` plus the rows of ``values`` that are present."""
+    """Adds the rows of ``values`` (``[L, ...]``) where ``present`` (bool[L]) to ``running``."""
     return tree.add(running, tree.total(tree.where(present, values, tree.zeros_like(values))))

@@ -8,6 +8,7 @@ import pytest
 from federation import close, script
 from rigs import (
     COHORTS,
+    FIRST,
     OBJECTIVE,
     PEOPLE,
     REGISTRY,
@@ -15,7 +16,6 @@ from rigs import (
     C,
     after,
     history,
-    remembers,
     rig,
     spoiled,
 )
@@ -23,15 +23,13 @@ from test_benchmarks import small
 
 from fedjax_sim.data.batching import evenness, local_work
 from fedjax_sim.engine import Engine, make_plan
-from fedjax_sim.engine.lanes.fixed_steps import MARCHING, STEPS
-from fedjax_sim.engine.lanes.platform import ACCELERATOR, choose_lanes, pace_of
-from fedjax_sim.engine.lanes.queue import OWN
+from fedjax_sim.engine.lanes.fixed_steps import FIXED_STEPS, STEPS
+from fedjax_sim.engine.lanes.platform import ACCELERATOR, choose_lanes, loop_control
+from fedjax_sim.engine.lanes.queue import INDEPENDENT
 from fedjax_sim.engine.nonfinite import NonFinitePolicy
 from fedjax_sim.engine.plan import Plan
 from fedjax_sim.engine.program import make_round
 from fedjax_sim.models import cnn
-
-FIRST = next(filter(remembers, REGISTRY))
 
 
 @pytest.fixture
@@ -114,12 +112,12 @@ def convolutions(workload, lanes):
     return program.lower(state).as_text().count("stablehlo.convolution")
 
 
-def test_a_platform_has_its_pace(accelerator):
-    assert pace_of(make_plan(Engine(devices=1), 10)) is MARCHING
+def test_an_accelerator_runs_fixed_steps(accelerator):
+    assert loop_control(make_plan(Engine(devices=1), 10)) is FIXED_STEPS
 
 
-def test_a_cpu_looks_after_each_step():
-    assert pace_of(make_plan(Engine(devices=1), 10)) is OWN
+def test_a_cpu_checks_after_each_step():
+    assert loop_control(make_plan(Engine(devices=1), 10)) is INDEPENDENT
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,14 @@ from fedjax_sim.data.batching import local_work
 from fedjax_sim.data.population import Examples, population
 from fedjax_sim.engine import Engine, make_plan
 from fedjax_sim.engine.devices.memory_limit import footprint
-from fedjax_sim.engine.devices.sharding import largest, nbytes, spec_of
+from fedjax_sim.engine.devices.sharding import nbytes, spec_of, split_largest
 from fedjax_sim.engine.program import make_round
 from fedjax_sim.models import from_linen
 from fedjax_sim.models.objectives import classification
 from fedjax_sim.persistence.checkpoint import open_store
 from fedjax_sim.persistence.manifest import state_hash
-from fedjax_sim.simulation.evaluate import on_clients, on_examples
+from fedjax_sim.simulation.evaluate import global_evaluation
+from fedjax_sim.simulation.evaluate_clients import client_evaluation
 
 PLAIN, KEEPER = (
     next(name for name in REGISTRY if remembers(name) is wanted) for wanted in (False, True)
@@ -203,7 +204,9 @@ def test_what_is_too_large_for_a_device_fits_into_a_quarter_of_it_on_each_of_fou
     assert takes[4] < 0.4 * takes[1]
     budget = (takes[1] + takes[4]) // 2
     small = program(PLAIN, 1, memory=budget)
-    with pytest.raises(FedError, match=r"does not fit into a device's memory: got .*engine\.model"):
+    with pytest.raises(
+        FedError, match=r"does not fit into a device's memory: got .*engine\.devices_per_client"
+    ):
         small.run(small.init(FIRST))
     spread = program(PLAIN, 4, memory=budget)
     close(spread.logical(spread.run(spread.init(FIRST))[0]), played(PLAIN, 1)[1])
@@ -269,8 +272,8 @@ def test_evaluation_sees_the_whole_model():
     numbers = []
     for made in (people(KEEPER, **ALONE), people(KEEPER, **PAIRS)):
         state, algorithm = made.place(expected()), REGISTRY[KEEPER].factory(OBJECTIVE)
-        numbers.append(on_clients(algorithm, OBJECTIVE, PEOPLE, made, 4)(state))
-        numbers[-1] |= on_examples(
+        numbers.append(client_evaluation(algorithm, OBJECTIVE, PEOPLE, made, 4)(state))
+        numbers[-1] |= global_evaluation(
             algorithm, OBJECTIVE, Examples(PEOPLE.x, PEOPLE.y), 8, made.plan
         )(state)
     assert {"test/loss", "clients/accuracy_std"} <= numbers[0].keys()
@@ -281,12 +284,12 @@ def test_evaluation_sees_the_whole_model():
 
 
 def test_by_default_the_largest_dimension_that_can_be_split_is():
-    assert largest(2, (64, 256)) == P(None, "model")
-    assert largest(2, (256, 64, 3)) == P("model")
-    assert largest(2, (64, 64)) == P(None, "model")
-    assert largest(4, (90, 64)) == P(None, "model")
-    assert largest(4, (90, 65)) == P()
-    assert largest(2, (63, 65)) == largest(2, (32, 64)) == largest(2, ()) == P()
+    assert split_largest(2, (64, 256)) == P(None, "model")
+    assert split_largest(2, (256, 64, 3)) == P("model")
+    assert split_largest(2, (64, 64)) == P(None, "model")
+    assert split_largest(4, (90, 64)) == P(None, "model")
+    assert split_largest(4, (90, 65)) == P()
+    assert split_largest(2, (63, 65)) == split_largest(2, (32, 64)) == split_largest(2, ()) == P()
 
 
 def test_the_users_rule_is_followed_by_path():
@@ -339,7 +342,7 @@ def test_a_rule_that_makes_no_sense_is_refused(rule, said):
         ),
         (
             Engine(devices=4, devices_per_client=2, backend="pmap"),
-            "takes the backend 'shard_map': got 'pmap'",
+            "needs the backend 'shard_map': got 'pmap'",
         ),
         (
             Engine(devices=1, devices_per_client=1, backend="vmap", shards=0),

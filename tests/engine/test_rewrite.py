@@ -137,8 +137,8 @@ FUNCTIONS = {
 )
 def test_the_same_numbers(name, transform, convolution, monkeypatch):
     fn, *args = FUNCTIONS[name]
-    monkeypatch.setattr(products, "LARGE", 1)
-    monkeypatch.setattr(products, "DEEP", 1)
+    monkeypatch.setattr(products, "MIN_POSITIONS", 1)
+    monkeypatch.setattr(products, "MIN_IMAGES", 1)
     if transform is jax.vmap:
         args = [jnp.stack([a, 0.5 * a]) for a in args]
     got, wanted = transform(canonical(fn, convolution))(*args), transform(fn)(*args)

@@ -14,7 +14,12 @@ from rigs import PEOPLE, ROUNDS, C, N, after, remembers, rig
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.core.types import Roster
 from fedjax_sim.data.population import Table
-from fedjax_sim.engine.lanes.schedule import by_shard, deal, stagger, to_roster_order
+from fedjax_sim.engine.lanes.schedule import (
+    assign_to_shards,
+    by_shard,
+    stagger,
+    to_roster_order,
+)
 from fedjax_sim.persistence.manifest import state_hash
 
 FIRST = next(filter(remembers, REGISTRY))
@@ -64,8 +69,8 @@ def test_the_queue_is_the_padded_engine_for_any_clients_and_cohorts(table, cohor
 # ------------------------------------------------------------------------------------------------------------ dealing
 
 SHARDS = 3
-dealt = jax.jit(lambda roster: by_shard(roster, deal(roster, SHARDS)))
-dealt_to_eight = jax.jit(lambda roster: by_shard(roster, deal(roster, 8)))
+dealt = jax.jit(lambda roster: by_shard(roster, assign_to_shards(roster, SHARDS)))
+dealt_to_eight = jax.jit(lambda roster: by_shard(roster, assign_to_shards(roster, 8)))
 
 
 @st.composite

@@ -1,8 +1,9 @@
-"""How one client lies over several devices: which dimension of each array is split over the mesh's second axis.
+"""How one client is split over several devices: which array dimensions lie on which mesh axis.
 
-The first axis is the program's own: shards of the cohort are spread over it, and the program says what goes from one place of it to
-another. The second is XLA's. Nothing is said about it but how arrays lie on it, here, and XLA's partitioner makes of one client's
-step a program for several devices, with the exchange between them that it takes.
+The first mesh axis belongs to the program: shards of the cohort are spread over it, and the program
+states every exchange along it. The second axis belongs to XLA: this module only says how arrays lie
+on it, and XLA's partitioner turns one client's step into a program for several devices, with the
+exchange that it needs.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from fedjax_sim.engine.plan import AXIS, MODEL, Plan
 from fedjax_sim.engine.work import Finished, Work
 
 SMALL = 2**12
-"""Numbers in an array that is not worth splitting."""
+"""Arrays with fewer elements are not split."""
 
 
 def mesh_of(plan: Plan) -> Mesh:
-    """The plan's devices: in a row, or as groups that share a model."""
+    """Returns the mesh of the plan's devices: one axis, or replicas by devices of one client."""
     if plan.devices_per_client == 1:
         return Mesh(np.array(plan.devices), (AXIS,))
     return Mesh(
@@ -35,128 +36,175 @@ def mesh_of(plan: Plan) -> Mesh:
     )
 
 
-def near_mesh(plan: Plan) -> Mesh:
-    """The first devices of this process that share a model."""
+def local_mesh(plan: Plan) -> Mesh:
+    """Returns the mesh of this process's first replica."""
     return Mesh(np.array(plan.local_devices[: plan.devices_per_client]), (MODEL,))
 
 
-def largest(ways: int, shape: tuple[int, ...]) -> P:
-    """The default: of an array that is not small, the largest dimension that so many devices divide; the last one of equals."""
-    fits = [(length, place) for place, length in enumerate(shape) if length % ways == 0]
-    if math.prod(shape) < SMALL or not fits:
+def split_largest(ways: int, shape: tuple[int, ...]) -> P:
+    """The default rule: splits the largest dimension that ``ways`` divides, the last one of equals.
+
+    Args:
+      ways: devices of one client.
+      shape: one client's array; an array with fewer than :data:`SMALL` elements is not split.
+
+    Example:
+      >>> from fedjax_sim.engine.devices.sharding import split_largest
+      >>> split_largest(2, (64, 256))
+      PartitionSpec(None, 'model')
+    """
+    dimensions = [(length, place) for place, length in enumerate(shape) if length % ways == 0]
+    if math.prod(shape) < SMALL or not dimensions:
         return P()
-    return P(*(None,) * max(fits)[1], MODEL)
+    return P(*(None,) * max(dimensions)[1], MODEL)
 
 
 BATCH = "batch"
+"""First part of the paths of a batch's arrays."""
 
 
-def by_parts(ways: int, path: str, shape: tuple[int, ...]) -> P:
-    """``split = "model"``: arrays are split, a batch is left to XLA."""
-    return P() if path.startswith(BATCH) else largest(ways, shape)
+def split_model(ways: int, path: str, shape: tuple[int, ...]) -> P:
+    """The rule of ``split = "model"``: arrays are split, a batch is left to XLA."""
+    return P() if path.startswith(BATCH) else split_largest(ways, shape)
 
 
-def by_examples(ways: int, path: str, shape: tuple[int, ...]) -> P:
-    """``split = "batch"``: the examples of a batch that so many devices divide are split, all else is whole on each device."""
+def split_batch(ways: int, path: str, shape: tuple[int, ...]) -> P:
+    """The rule of ``split = "batch"``: only a batch whose size ``ways`` divides is split."""
     return P(MODEL) if path.startswith(BATCH) and shape[0] % ways == 0 else P()
 
 
-RULES = {"model": by_parts, "batch": by_examples}
+RULES = {"model": split_model, "batch": split_batch}
 
 
 def spec_of(plan: Plan, path: str, shape: tuple[int, ...]) -> P:
-    """How an array of one client or of the server lies on the second axis, by the plan's rule.
+    """Returns how an array of one client or of the server lies on the second axis.
+
+    Args:
+      plan: its layout, or the rule of its ``split``.
+      path: the array's path, such as ``local.params.head.kernel``.
+      shape: one client's shape.
 
     Raises:
-      FedError: where the user's rule names another axis, or splits what the devices do not divide.
+      FedError: if the user's rule names another axis, or splits a dimension that the devices do not
+        divide.
     """
     if plan.devices_per_client == 1:
         return P()
-    spec = (
-        plan.layout(path, shape)
-        if plan.layout and not path.startswith(BATCH)
-        else RULES[plan.split](plan.devices_per_client, path, shape)
-    )
+    if plan.layout and not path.startswith(BATCH):
+        spec = plan.layout(path, shape)
+    else:
+        spec = RULES[plan.split](plan.devices_per_client, path, shape)
     names = tuple(spec) if isinstance(spec, P) else ("?",)
-    known = set(names) <= {None, MODEL} and names.count(MODEL) <= 1 and len(names) <= len(shape)
-    what, do = (
+    require(
+        set(names) <= {None, MODEL} and names.count(MODEL) <= 1 and len(names) <= len(shape),
         f"engine.layout must name {MODEL!r} for at most one dimension of {path}",
-        f"return PartitionSpec(), or one with {MODEL!r} once",
+        got=f"{spec} for the shape {shape}",
+        fix=f"return PartitionSpec(), or one with {MODEL!r} once",
+        setting="engine.layout",
     )
-    require(known, what, got=f"{spec} for the shape {shape}", fix=do, setting="engine.layout")
     length = shape[names.index(MODEL)] if MODEL in names else 0
-    what, got = (
-        f"engine.layout splits a dimension of {path} that engine.devices_per_client does not divide",
-        f"{length} over {plan.devices_per_client} devices",
-    )
     require(
         length % plan.devices_per_client == 0,
-        what,
-        got=got,
+        f"engine.layout splits a dimension of {path}"
+        " that engine.devices_per_client does not divide",
+        got=f"{length} over {plan.devices_per_client} devices",
         fix="split another dimension, or none with PartitionSpec()",
         setting="engine.layout",
     )
     return spec
 
 
-def laid(plan: Plan, mesh: Mesh, name: str, values: PyTree, rows: bool = False) -> PyTree:
-    """Where every leaf of a tree of this name is: by the rule, and, where leaves are rows of clients, split by rows before."""
+def shardings(plan: Plan, mesh: Mesh, name: str, values: PyTree, rows: bool = False) -> PyTree:
+    """Returns the sharding of every leaf of a tree.
 
-    def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        spec = spec_of(plan, f"{name}.{tree.name(path)}" if path else name, np.shape(leaf)[rows:])
+    Args:
+      plan: its rule decides.
+      mesh: the devices.
+      name: first part of the leaves' paths: ``algorithm``, ``memory``, ``local``, ``upload``,
+        ``batch``.
+      values: arrays or shapes.
+      rows: True if the leading axis of each leaf is clients; it then lies on the first mesh axis.
+    """
+
+    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        full_path = f"{name}.{tree.name(path)}" if path else name
+        spec = spec_of(plan, full_path, np.shape(leaf)[rows:])
         return NamedSharding(mesh, P(AXIS, *spec) if rows else spec)
 
-    return jax.tree_util.tree_map_with_path(one, values)
+    return jax.tree_util.tree_map_with_path(sharding, values)
 
 
-def laid_state(plan: Plan, mesh: Mesh, state: RoundState, rows: bool = True) -> RoundState:
-    """Where every leaf of a state is: the algorithm's own by the rule, clients' memory (all ``rows``, or a single one) too, the rest
-    whole."""
-    whole: Any = jax.tree.map(lambda leaf: NamedSharding(mesh, P()), state)
-    own, memory = (
-        laid(plan, mesh, "algorithm", state.algorithm),
-        laid(plan, mesh, "memory", state.memory, rows),
+def state_shardings(plan: Plan, mesh: Mesh, state: RoundState, rows: bool = True) -> RoundState:
+    """Returns the sharding of every leaf of a state.
+
+    The algorithm's state and client memory follow the plan's rule, the rest is replicated.
+
+    Args:
+      plan: its rule decides.
+      mesh: the devices.
+      state: arrays or shapes.
+      rows: True if memory is the whole table, False if it is a single client's row.
+    """
+    replicated: Any = jax.tree.map(lambda leaf: NamedSharding(mesh, P()), state)
+    return replicated.replace(
+        algorithm=shardings(plan, mesh, "algorithm", state.algorithm),
+        memory=shardings(plan, mesh, "memory", state.memory, rows),
     )
-    return whole.replace(algorithm=own, memory=memory)
 
 
-def spread(plan: Plan, work: Work) -> Work:
-    """The work with its results laid out by the rule; as it is where a client's model has a device to itself."""
+def constrain_work(plan: Plan, work: Work) -> Work:
+    """Returns the work with its results split by the plan's rule.
+
+    The work is unchanged if each client's model has a device to itself.
+    """
     if plan.devices_per_client == 1:
         return work
 
     def start(client: Any, memory: PyTree) -> PyTree:
-        return hold(plan, "local", work.start(client, memory))
+        return constrain(plan, "local", work.start(client, memory))
 
     def step(
-        client: Any, memory: PyTree, local: PyTree, k: Any, drawn: Any
+        client: Any, memory: PyTree, local: PyTree, k: Any, indices: Any
     ) -> tuple[PyTree, PyTree]:
-        local, metrics = work.step(client, memory, local, k, hold(plan, BATCH, drawn))
-        return hold(plan, "local", local), metrics
+        local, metrics = work.step(client, memory, local, k, constrain(plan, BATCH, indices))
+        return constrain(plan, "local", local), metrics
 
     def finish(client: Any, memory: PyTree, local: PyTree) -> Finished:
-        left = work.finish(client, memory, local)
-        return left._replace(
-            upload=hold(plan, "upload", left.upload), memory=hold(plan, "memory", left.memory)
+        results = work.finish(client, memory, local)
+        return results._replace(
+            upload=constrain(plan, "upload", results.upload),
+            memory=constrain(plan, "memory", results.memory),
         )
 
     return work._replace(start=start, step=step, finish=finish)
 
 
-def hold(plan: Plan, name: str, values: PyTree) -> PyTree:
-    """Values of one client, traced, laid out by the rule."""
+def constrain(plan: Plan, name: str, values: PyTree) -> PyTree:
+    """Constrains traced values of one client to lie as the plan's rule says.
 
-    def one(leaf: Any, where: NamedSharding) -> Any:
-        # What is small may be split by whoever computes it; to make it whole would take an exchange for each of many.
-        return with_sharding_constraint(leaf, where) if MODEL in where.spec else leaf
+    Args:
+      plan: its rule decides.
+      name: first part of the leaves' paths.
+      values: one client's arrays.
+    """
 
-    return jax.tree.map(one, values, laid(plan, mesh_of(plan), name, values))
+    def constrain_leaf(leaf: Any, sharding: NamedSharding) -> Any:
+        # Small arrays may stay split as XLA computes them: replicating each takes an exchange.
+        return with_sharding_constraint(leaf, sharding) if MODEL in sharding.spec else leaf
+
+    return jax.tree.map(constrain_leaf, values, shardings(plan, mesh_of(plan), name, values))
 
 
 def nbytes(plan: Plan, name: str, values: PyTree) -> int:
-    """Bytes on each device of arrays, or shapes, that are laid out by the rule."""
-    places = jax.tree.leaves(laid(plan, mesh_of(plan), name, values))
-    parts = [plan.devices_per_client if MODEL in where.spec else 1 for where in places]
+    """Returns the bytes on each device of arrays, or shapes, that lie as the plan's rule says.
+
+    Args:
+      plan: its rule decides.
+      name: first part of the leaves' paths.
+      values: one client's arrays or shapes.
+    """
+    leaf_shardings = jax.tree.leaves(shardings(plan, mesh_of(plan), name, values))
+    parts = [plan.devices_per_client if MODEL in leaf.spec else 1 for leaf in leaf_shardings]
     return sum(
         tree.nbytes(leaf) // part for leaf, part in zip(jax.tree.leaves(values), parts, strict=True)
     )

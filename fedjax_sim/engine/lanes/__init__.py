@@ -1,1 +1,1 @@
-"""How one shard runs its clients: lanes, their queue, and its reference, a padded vmap."""
+"""How one shard runs its clients: lanes with a queue, and the reference, a padded vmap."""

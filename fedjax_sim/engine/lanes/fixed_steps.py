@@ -1,9 +1,10 @@
-"""Marching: a fixed number of steps of all lanes without a look at who is done, for accelerators.
+"""Loops of a fixed number of steps, for accelerators.
 
-Whether a loop goes on is decided on the host there: after every turn of :func:`fedjax_sim.engine.lanes.queue.make_stretch` the device would
-wait until the host has read one boolean and launched the next turn. A loop of a fixed length needs no answer. A lane whose client is
-done before the march is over stands still; since standing still is part of the write that a step makes anyway, it costs no pass over
-the lane's state.
+There the host decides whether a loop continues: after every iteration of the loop in
+:func:`fedjax_sim.engine.lanes.queue.make_checked_steps` the device would wait until the host has
+read one boolean and has launched the next iteration. A loop of a fixed length needs no decision. A
+lane whose client finishes before the loop ends keeps its state; since this is part of the write
+that a step makes anyway, it costs no pass over the lane's state.
 """
 
 from __future__ import annotations
@@ -16,42 +17,52 @@ from jax import lax
 
 from fedjax_sim.core import tree
 from fedjax_sim.data.batching import BatchIndices
-from fedjax_sim.engine.lanes.queue import OWN, Going, Lanes, MapLanes, Stretch
+from fedjax_sim.engine.lanes.queue import INDEPENDENT, Lanes, MapLanes, NoneDone, RunSteps
 from fedjax_sim.engine.work import Work
 
 STEPS = 8
-"""Of a march: what lanes that end in the middle of it lose at most, against what a look costs (see benchmarks/NOTES.md)."""
+"""Steps of a loop. A lane that finishes in the middle idles for at most this number of steps; each
+further loop costs one decision on the host (see benchmarks/NOTES.md)."""
 
 
-def paces(bound: int) -> int:
-    """Steps of a march where no client takes more than so many: no more marches than needed, none longer than it must be."""
+def loop_length(bound: int) -> int:
+    """Returns the steps of a loop if no client takes more than ``bound`` steps.
+
+    The number of loops is the smallest for loops of at most :data:`STEPS` steps, and no loop is
+    longer than it must be.
+    """
     return math.ceil(bound / math.ceil(bound / STEPS))
 
 
-def make_march(work: Work, lanes: int, over_lanes: MapLanes) -> Stretch:
-    """A few steps of all lanes, on batches drawn together. A single lane comes without its axis."""
-    ahead = jnp.arange(paces(work.bound), dtype=jnp.int32)
-    draw, step = (
-        (work.draw, work.step)
-        if lanes == 1
-        else (jax.vmap(work.draw, out_axes=1), over_lanes(work.step))
-    )
+def make_fixed_steps(work: Work, lanes: int, over_lanes: MapLanes) -> RunSteps:
+    """Returns a function that runs a fixed number of steps of all lanes.
 
-    def advance(now: Lanes, drawn: BatchIndices) -> tuple[Lanes, None]:
-        local, metrics = step(now.client, now.memory, now.local, now.step, drawn)
-        due = now.step < now.client.member.steps
+    Args:
+      work: functions of one client.
+      lanes: L. A single lane has no lane axis.
+      over_lanes: turns the step of one client into a step of L clients.
+
+    Returns:
+      ``(none_done, lanes) -> lanes``; the batches of all its steps are drawn together.
+    """
+    ahead = jnp.arange(loop_length(work.bound), dtype=jnp.int32)
+    draw = work.draw if lanes == 1 else jax.vmap(work.draw, out_axes=1)
+    step = work.step if lanes == 1 else over_lanes(work.step)
+
+    def advance(now: Lanes, indices: BatchIndices) -> tuple[Lanes, None]:
+        local, metrics = step(now.client, now.memory, now.local, now.step, indices)
+        active = now.step < now.client.member.steps
         local, metrics = tree.where(
-            due, (local, tree.add(now.metrics, metrics)), (now.local, now.metrics)
+            active, (local, tree.add(now.metrics, metrics)), (now.local, now.metrics)
         )
-        return now._replace(local=local, step=now.step + due, metrics=metrics), None
+        return now._replace(local=local, step=now.step + active, metrics=metrics), None
 
-    def march(going: Going, begun: Lanes) -> Lanes:
-        return lax.scan(
-            advance, begun, draw(begun.client, jnp.expand_dims(begun.step, -1) + ahead)
-        )[0]
+    def run_steps(none_done: NoneDone, lanes: Lanes) -> Lanes:
+        indices = draw(lanes.client, jnp.expand_dims(lanes.step, -1) + ahead)
+        return lax.scan(advance, lanes, indices)[0]
 
-    return march
+    return run_steps
 
 
-MARCHING = OWN._replace(stretch=make_march)
-"""The pace of an accelerator's queue that nobody else waits for."""
+FIXED_STEPS = INDEPENDENT._replace(make_steps=make_fixed_steps)
+"""The loops of an accelerator's queue that is independent of other queues."""

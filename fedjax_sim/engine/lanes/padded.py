@@ -1,6 +1,7 @@
-"""The reference engine: a vmap over clients of a scan over steps, every client padded to the longest and masked.
+"""The reference engine: a vmap over clients of a scan over steps, padded to the longest client.
 
-Slow on unequal clients and hungry for memory, but obvious, and differentiable in reverse. The queue is tested against it.
+It is slow on unequal clients and needs much memory, but it is obvious, and differentiable in
+reverse. The queue is tested against it.
 """
 
 from __future__ import annotations
@@ -12,29 +13,33 @@ from jax import lax
 from fedjax_sim.core import tree
 from fedjax_sim.core.types import Array, Metrics, PyTree
 from fedjax_sim.engine.lanes.queue import Queue, deliver
-from fedjax_sim.engine.work import Client, Finished, Like, Reduced, Work, empty
+from fedjax_sim.engine.work import Client, ClientShapes, Finished, Reduced, Work, empty_reduction
 
 
-def run(work: Work, queue: Queue, table: PyTree, like: Like) -> Reduced:
-    """Runs every client of the queue through its round, all at once. Same results as :func:`fedjax_sim.engine.lanes.queue.run`."""
+def run(work: Work, queue: Queue, table: PyTree, like: ClientShapes) -> Reduced:
+    """Runs every client of the queue through its round, all at once.
+
+    The results are those of :func:`fedjax_sim.engine.lanes.queue.run`.
+
+    Args:
+      work: functions of one client.
+      queue: the clients, ``[Q]`` in every leaf.
+      table: memory rows.
+      like: shapes of one client's states and results.
+    """
     place = jnp.arange(queue.length, dtype=jnp.int32)
-    cohort = jax.vmap(work.enrol)(queue.members)
-    left, steps = jax.vmap(lambda client, memory: _client(work, like.metrics, client, memory))(
-        cohort, tree.take(table, queue.slots)
-    )
-    return deliver(
-        work,
-        queue,
-        empty(like, work.reduce, queue.length, table),
-        left,
-        steps,
-        place < queue.count,
-        place,
-    )
+    clients = jax.vmap(work.enrol)(queue.members)
+    results, steps = jax.vmap(
+        lambda client, memory: _run_client(work, like.metrics, client, memory)
+    )(clients, tree.take(table, queue.slots))
+    empty = empty_reduction(like, work.reduce, queue.length, table)
+    return deliver(work, queue, empty, results, steps, place < queue.count, place)
 
 
-def _client(work: Work, like: Metrics, client: Client, memory: PyTree) -> tuple[Finished, Metrics]:
-    """One client: ``bound`` steps, of which those past its own number leave everything as it is."""
+def _run_client(
+    work: Work, like: Metrics, client: Client, memory: PyTree
+) -> tuple[Finished, Metrics]:
+    """Runs ``work.bound`` steps, of which those past the client's own number change nothing."""
 
     def step(carry: tuple[PyTree, Metrics], k: Array) -> tuple[tuple[PyTree, Metrics], None]:
         local, total = carry

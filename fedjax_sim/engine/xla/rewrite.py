@@ -1,12 +1,15 @@
-"""Traced functions rewritten into forms that XLA's CPU backend runs fast inside a loop and under vmap. Users' models need no change.
+"""Rewrites traced functions into forms that XLA's CPU backend runs fast in a loop and under vmap.
 
-*Convolutions.* XLA brings a convolution into the layout its fast CPU kernel takes (NHWC inputs, HWIO kernels, no window reversal) only
-in a program's entry computation. Inside a ``while`` body the same convolution, above all its gradient, runs on a naive
-single-threaded path (jax issue 12868). So every ``conv_general_dilated``, forward and backward alike, becomes transposes around the
-canonical one.
+Users' models need no change.
 
-*Transposed products.* The gradient of a weight is written as ``(g' x)'``. XLA folds that transpose into a plain product, but not into
-the batched one that vmapped lanes make of it, and then every step transposes every weight. So it is written as ``x' g`` before vmap.
+*Convolutions.* XLA brings a convolution into the layout of its fast CPU kernel (NHWC inputs, HWIO
+kernels, no window reversal) only in a program's entry computation. In a ``while`` body the same
+convolution, above all its gradient, runs on a slow single-threaded path (jax issue 12868). So every
+``conv_general_dilated``, forward and backward, becomes transposes around the canonical one.
+
+*Transposed products.* The gradient of a weight is written as ``(g' x)'``. XLA folds this transpose
+into a plain product, but not into the batched one that vmapped lanes make of it, and then every
+step transposes every weight. So it is written as ``x' g`` before vmap.
 """
 
 from __future__ import annotations
@@ -31,11 +34,10 @@ CALLS = frozenset(
         "custom_vjp_call_jaxpr",
     }
 )
-"""Primitives that only call the program they hold. (A ``reduce`` holds one, too: its operator.)"""
+"""Primitives that only call the program they contain. (A ``reduce`` contains one too: its
+operator.)"""
 CHECKPOINTS = frozenset({"checkpoint", "remat", "remat2"})
-"""What ``jax.checkpoint`` becomes."""
-
-
+"""Primitives of ``jax.checkpoint``."""
 OPTIONS = (
     "window_strides",
     "padding",
@@ -46,13 +48,19 @@ OPTIONS = (
     "precision",
     "preferred_element_type",
 )
-"""Of a convolution, besides its operands and their layout."""
+"""Parameters of a convolution besides its operands and their layout."""
 Convolution = Callable[..., Array]
-"""``(lhs, rhs, **options) -> out`` of ``[N, spatial..., I]`` and ``[spatial..., I, O]``, such as :func:`native`."""
+"""``(lhs, rhs, **options) -> out`` of ``[N, spatial..., I]`` and ``[spatial..., I, O]``, such as
+:func:`native`."""
 
 
 def has_convolution(fn: Callable, *args: Any) -> bool:
-    """Whether the function, traced on these arguments (arrays or shapes), holds a convolution."""
+    """Returns True if the function contains a convolution.
+
+    Args:
+      fn: a function of arrays.
+      *args: arguments to trace it with, arrays or shapes.
+    """
     return any(
         eqn.primitive.name == "conv_general_dilated"
         for eqn in equations(jax.make_jaxpr(fn)(*args).jaxpr)
@@ -60,7 +68,7 @@ def has_convolution(fn: Callable, *args: Any) -> bool:
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:
-    """Every equation, those of inner programs included."""
+    """Yields every equation of a jaxpr, those of inner programs included."""
     for eqn in jaxpr.eqns:
         yield eqn
         for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_program):
@@ -69,7 +77,16 @@ def equations(jaxpr: Any) -> Iterator[Any]:
 
 
 def native(lhs: Array, rhs: Array, **options: Any) -> Array:
-    """XLA's own convolution of ``[N, spatial..., I]`` with ``[spatial..., I, O]``, as ``lax.conv_general_dilated`` but for the layout."""
+    """Computes a convolution with XLA, in the canonical layout.
+
+    Args:
+      lhs: inputs ``[N, spatial..., I]``.
+      rhs: kernels ``[spatial..., I, O]``.
+      **options: as for ``lax.conv_general_dilated``, except the layout.
+
+    Returns:
+      ``[N, spatial..., O]``.
+    """
     last = lhs.ndim - 1
     inner = tuple(range(1, last))
     numbers = lax.ConvDimensionNumbers(
@@ -79,11 +96,23 @@ def native(lhs: Array, rhs: Array, **options: Any) -> Array:
 
 
 def canonical(fn: Callable, convolution: Convolution = native) -> Callable:
-    """The same function, its convolutions and transposed products rewritten. It may close over values of an outer trace.
+    """Returns a function with its convolutions and transposed products rewritten.
 
     Args:
-      fn: a function of arrays.
-      convolution: what takes a convolution's place, in the canonical layout.
+      fn: a function of arrays; it may close over values of an outer trace.
+      convolution: replaces each convolution, in the canonical layout.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from jax import lax
+      >>> from fedjax_sim.engine.xla.rewrite import canonical
+      >>> def convolve(x, w):
+      ...     return lax.conv_general_dilated(x, w, (1,), "SAME")
+      >>> image = jnp.arange(4.0).reshape(1, 1, 4)
+      >>> kernel = jnp.ones((1, 1, 3))
+      >>> canonical(convolve)(image, kernel)
+      Array([[[1., 3., 6., 5.]]], dtype=float32)
     """
 
     def rewritten(*args: Any) -> Any:
@@ -97,7 +126,7 @@ def canonical(fn: Callable, convolution: Convolution = native) -> Callable:
 def _evaluate(
     convolution: Convolution, jaxpr: Any, consts: list[Any], args: list[Any]
 ) -> list[Any]:
-    """Evaluates a program equation by equation, with convolutions replaced."""
+    """Evaluates a jaxpr equation by equation, convolutions and transposed products rewritten."""
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(
         zip(jaxpr.invars, args, strict=True)
     )
@@ -109,12 +138,9 @@ def _evaluate(
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "dot_general":
             products[eqn.outvars[0]] = eqn
-        product = (
-            products.get(eqn.invars[0])
-            if eqn.primitive.name == "transpose" and eqn.invars
-            else None
-        )
-        if product is not None and _swaps(eqn.params["permutation"], product):
+        is_transpose = eqn.primitive.name == "transpose" and eqn.invars
+        product = products.get(eqn.invars[0]) if is_transpose else None
+        if product is not None and _swaps_factors(eqn.params["permutation"], product):
             results = [_swapped(*(read(atom) for atom in product.invars), **product.params)]
         else:
             results = _apply(convolution, eqn, [read(atom) for atom in eqn.invars])
@@ -122,17 +148,18 @@ def _evaluate(
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _swaps(permutation: tuple[int, ...], product: Any) -> bool:
-    """Whether a transpose of a product only exchanges what the two factors contribute."""
+def _swaps_factors(permutation: tuple[int, ...], product: Any) -> bool:
+    """Returns True if a transpose of a product only exchanges the dimensions of its two factors."""
     (contract, _), (batch, _) = product.params["dimension_numbers"]
     left = len(batch)
     right = product.invars[0].aval.ndim - len(contract)
-    every = range(len(permutation))
-    return tuple(permutation) == (*every[:left], *every[right:], *every[left:right])
+    dimensions = range(len(permutation))
+    exchanged = (*dimensions[:left], *dimensions[right:], *dimensions[left:right])
+    return tuple(permutation) == exchanged
 
 
 def _swapped(lhs: Array, rhs: Array, *, dimension_numbers: Any, **params: Any) -> Array:
-    """The product with its factors exchanged."""
+    """Computes the product with its factors exchanged."""
     (contract_lhs, contract_rhs), (batch_lhs, batch_rhs) = dimension_numbers
     numbers = ((contract_rhs, contract_lhs), (batch_rhs, batch_lhs))
     options = {k: params[k] for k in ("precision", "preferred_element_type")}
@@ -140,11 +167,15 @@ def _swapped(lhs: Array, rhs: Array, *, dimension_numbers: Any, **params: Any) -
 
 
 def _apply(convolution: Convolution, eqn: Any, args: list[Any]) -> list[Any]:
-    """One equation. Plain calls are inlined, losing custom derivatives, so rewrite what is differentiated already; loops and branches
-    are rebuilt around rewritten bodies."""
-    name, params = eqn.primitive.name, eqn.params
+    """Evaluates one equation.
+
+    Plain calls are inlined, which loses custom derivatives, so the function must be differentiated
+    before it is rewritten. Loops and branches are rebuilt around their rewritten bodies.
+    """
+    name = eqn.primitive.name
+    params = eqn.params
     if name == "conv_general_dilated":
-        return [_laid_out(convolution, args[0], args[1], params["dimension_numbers"], params)]
+        return [_convolve(convolution, args[0], args[1], params["dimension_numbers"], params)]
     if name == "scan":
         return _scan(convolution, eqn, args)
     if name == "while":
@@ -153,29 +184,35 @@ def _apply(convolution: Convolution, eqn: Any, args: list[Any]) -> list[Any]:
         branches = [_callable(branch, convolution) for branch in params["branches"]]
         return lax.switch(args[0], branches, *args[1:])
     if name in CALLS:
-        return _callable(
-            next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params),
-            convolution,
-        )(*args)
+        program = next(params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params)
+        return _callable(program, convolution)(*args)
     if name in CHECKPOINTS:
         params = params | _rewritten_body(convolution, params["jaxpr"], args)
-    bound = eqn.primitive.get_bind_params(params)
-    functions, params = (
-        bound if isinstance(bound, tuple) else ((), bound)
-    )  # the first up to JAX 0.9
-    out = eqn.primitive.bind(*functions, *args, **params)
-    return out if eqn.primitive.multiple_results else [out]
+    return _bind(eqn.primitive, params, args)
+
+
+def _bind(primitive: Any, params: dict[str, Any], args: list[Any]) -> list[Any]:
+    bind_params = primitive.get_bind_params(params)
+    if isinstance(bind_params, tuple):  # JAX 0.9 and older
+        functions, params = bind_params
+        out = primitive.bind(*functions, *args, **params)
+    else:
+        out = primitive.bind(*args, **bind_params)
+    return out if primitive.multiple_results else [out]
 
 
 def _rewritten_body(convolution: Convolution, program: Any, args: list[Any]) -> dict[str, Any]:
-    """What a checkpoint holds, rewritten; nothing, so that it stays as it is, where that would hold arrays of its own."""
+    """Returns a checkpoint's rewritten body, as new parameters of its equation.
+
+    They are empty, so that the checkpoint stays unchanged, if the new body would contain constants.
+    """
     closed = jax.make_jaxpr(_callable(program, convolution))(*args)
     return {} if closed.consts else {"jaxpr": closed.jaxpr}
 
 
 def _scan(convolution: Convolution, eqn: Any, args: list[Any]) -> list[Any]:
     body = _callable(eqn.params["jaxpr"], convolution)
-    fixed, carried = _scanned(eqn)
+    fixed, carried = _scan_counts(eqn)
 
     def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
         out = body(*args[:fixed], *carry, *xs)
@@ -187,35 +224,40 @@ def _scan(convolution: Convolution, eqn: Any, args: list[Any]) -> list[Any]:
     return [*carry, *ys]
 
 
-def _scanned(eqn: Any) -> tuple[int, int]:
-    """How many of a scan's operands are constants, and how many are carried. JAX says so in one way up to 0.10 and in another since; but
-    what is scanned over has one axis more outside than inside."""
+def _scan_counts(eqn: Any) -> tuple[int, int]:
+    """Returns a scan's number of constants and of carried operands.
+
+    JAX stores these numbers differently up to 0.10 and since. Both can be counted without them: an
+    operand that is scanned over has one axis more outside the body than inside.
+    """
     body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
 
-    def whole(outer: list[Any], inner: list[Any]) -> int:
-        return sum(
-            out.aval.ndim == within.aval.ndim for out, within in zip(outer, inner, strict=True)
-        )
+    def not_scanned(outer: list[Any], inner: list[Any]) -> int:
+        pairs = zip(outer, inner, strict=True)
+        return sum(outside.aval.ndim == inside.aval.ndim for outside, inside in pairs)
 
-    carried = whole(eqn.outvars, body.outvars)
-    return whole(eqn.invars, body.invars) - carried, carried
+    carried = not_scanned(eqn.outvars, body.outvars)
+    return not_scanned(eqn.invars, body.invars) - carried, carried
 
 
 def _while(convolution: Convolution, args: list[Any], params: dict[str, Any]) -> list[Any]:
-    c, b = params["cond_nconsts"], params["body_nconsts"]
-    test, body = (
-        _callable(params["cond_jaxpr"], convolution),
-        _callable(params["body_jaxpr"], convolution),
-    )
-    fixed, start = args[c : c + b], args[c + b :]
+    test = _callable(params["cond_jaxpr"], convolution)
+    body = _callable(params["body_jaxpr"], convolution)
+    test_end = params["cond_nconsts"]
+    body_end = test_end + params["body_nconsts"]
+    test_consts = args[:test_end]
+    body_consts = args[test_end:body_end]
     return lax.while_loop(
-        lambda carry: test(*args[:c], *carry)[0], lambda carry: body(*fixed, *carry), start
+        lambda carry: test(*test_consts, *carry)[0],
+        lambda carry: body(*body_consts, *carry),
+        args[body_end:],
     )
 
 
 def _callable(program: Any, convolution: Convolution) -> Callable[..., list[Any]]:
-    """A program as a function of flat arguments, rewritten."""
-    jaxpr, consts = getattr(program, "jaxpr", program), getattr(program, "consts", [])
+    """Returns a jaxpr, rewritten, as a function of flat arguments."""
+    jaxpr = getattr(program, "jaxpr", program)
+    consts = getattr(program, "consts", [])
     return lambda *args: _evaluate(convolution, jaxpr, consts, list(args))
 
 
@@ -223,20 +265,21 @@ def _is_program(value: Any) -> bool:
     return isinstance(value, core.ClosedJaxpr | core.Jaxpr)
 
 
-def _laid_out(
+def _convolve(
     convolution: Convolution,
     lhs: Array,
     rhs: Array,
     dimension_numbers: lax.ConvDimensionNumbers,
     options: Any,
 ) -> Array:
-    """A convolution of any layout as transposes around one of ``[N, spatial..., I]`` with ``[spatial..., I, O]``."""
+    """Computes a convolution of any layout as transposes around one in the canonical layout."""
     spatial = range(2, lhs.ndim)
     lhs_spec, rhs_spec, out_spec = dimension_numbers
     lhs = lax.transpose(lhs, [lhs_spec[0], *(lhs_spec[i] for i in spatial), lhs_spec[1]])
     rhs = lax.transpose(rhs, [*(rhs_spec[i] for i in spatial), rhs_spec[1], rhs_spec[0]])
     out = convolution(lhs, rhs, **{name: options[name] for name in OPTIONS})
-    back = [0] * out.ndim
-    for place, axis in enumerate((out_spec[0], *(out_spec[i] for i in spatial), out_spec[1])):
-        back[axis] = place
-    return lax.transpose(out, back)
+    canonical_axes = (out_spec[0], *(out_spec[i] for i in spatial), out_spec[1])
+    inverse = [0] * out.ndim
+    for place, axis in enumerate(canonical_axes):
+        inverse[axis] = place
+    return lax.transpose(out, inverse)
