@@ -29,13 +29,13 @@ STATE = {"seen": RNG.normal(size=(C, 2)).astype(np.float32)}
 EXTRA = {"c": RNG.normal(size=(C, 4)).astype(np.float32)}
 SIZES = np.array([3, 1, 7, 2, 5, 4], np.float32)
 START = Variables({"w": jnp.zeros((3, 2)), "b": jnp.zeros(2)}, {"seen": jnp.zeros(2)})
-COHORTS = pytest.mark.parametrize("here", [range(C), [0, 2, 3], [1, 4], [5], []], ids=str)
+COHORTS = pytest.mark.parametrize("rows", [range(C), [0, 2, 3], [1, 4], [5], []], ids=str)
 
 
-def aggregate(aggregator, here, state=None, delta=DELTA):
+def aggregate(aggregator, rows, state=None, delta=DELTA):
     """What an engine does with uploads: lift each, then sum or stack those that are present."""
     key, state = jax.random.key(0), aggregator.init(START) if state is None else state
-    present = np.isin(np.arange(C), here)
+    present = np.isin(np.arange(C), rows)
     uploads = Upload(delta, STATE, EXTRA, SIZES, np.ones(C, np.float32))
     lifted, stats = jax.vmap(
         lambda i, upload: aggregator.lift(jax.random.fold_in(key, i), state, upload)
@@ -68,9 +68,9 @@ def same(have, want):
         (scaled_sum(4.0), np.ones(C), 4.0),
     ],
 )
-def test_weighted_means(aggregator, weights, divisor, here):
-    present = np.isin(np.arange(C), here)
-    upload, _, metrics = aggregate(aggregator, here)
+def test_weighted_means(aggregator, weights, divisor, rows):
+    present = np.isin(np.arange(C), rows)
+    upload, _, metrics = aggregate(aggregator, rows)
     same(upload.delta, average(DELTA, present * weights, divisor))
     same(upload.state, average(STATE, present * weights, divisor))
     same(upload.extra, average(EXTRA, present.astype(float)))  # by head, whatever the weights
@@ -79,28 +79,28 @@ def test_weighted_means(aggregator, weights, divisor, here):
 
 
 @COHORTS
-def test_the_median_of_each_coordinate_over_those_present(here):
-    upload, _, _ = aggregate(median(), here)
-    assert all(np.isfinite(leaf).all() or not len(here) for leaf in jax.tree.leaves(upload))
-    if len(here):
-        middle = jax.tree.map(lambda leaf: np.median(leaf[list(here)], axis=0), (DELTA, STATE))
+def test_the_median_of_each_coordinate_over_present_clients(rows):
+    upload, _, _ = aggregate(median(), rows)
+    assert all(np.isfinite(leaf).all() or not len(rows) for leaf in jax.tree.leaves(upload))
+    if len(rows):
+        middle = jax.tree.map(lambda leaf: np.median(leaf[list(rows)], axis=0), (DELTA, STATE))
         same((upload.delta, upload.state), middle)
-        same(upload.extra, average(EXTRA, np.isin(np.arange(C), here).astype(float)))
-        assert (upload.weight, upload.count) == (SIZES[list(here)].sum(), len(here))
+        same(upload.extra, average(EXTRA, np.isin(np.arange(C), rows).astype(float)))
+        assert (upload.weight, upload.count) == (SIZES[list(rows)].sum(), len(rows))
 
 
 @COHORTS
-def test_clip_bounds_the_norm_over_all_leaves_and_counts_whom_it_changed(here):
+def test_clip_bounds_the_norm_over_all_leaves_and_counts_the_clients_it_changed(rows):
     norms = np.sqrt((DELTA["w"] ** 2).sum((1, 2)) + (DELTA["b"] ** 2).sum(1))
     bound = float(np.median(norms))
-    upload, _, metrics = aggregate(chain(clip(bound), unweighted_mean()), here)
-    present = np.isin(np.arange(C), here).astype(float)
+    upload, _, metrics = aggregate(chain(clip(bound), unweighted_mean()), rows)
+    present = np.isin(np.arange(C), rows).astype(float)
     factor = np.minimum(1, bound / norms)
     shrunk = jax.tree.map(lambda leaf: leaf * factor.reshape(-1, *[1] * (leaf.ndim - 1)), DELTA)
     same(upload.delta, average(shrunk, present))
     same(upload.state, average(STATE, present))
     same(metrics["clipped"].total, (present * (norms > bound)).sum())
-    assert metrics["clipped"].weight == len(here)
+    assert metrics["clipped"].weight == len(rows)
 
 
 def test_clip_leaves_zero_alone():
@@ -132,11 +132,11 @@ def test_every_registered_stage_works_alone_or_before_the_mean(name):
     assert jax.tree.leaves(state) == []
 
 
-# ------------------------------------------------------------------------------------------------------------ chains
+# ------------------------------------------------------------------------------------------- chains
 
 
 def affine(name, factor, shift, undo=False):
-    """``factor x + shift`` on the client; on the server, where asked, the way back. Counts its rounds."""
+    """``factor x + shift`` on the client; ``undo`` inverts it on the server. Counts its rounds."""
 
     def lift(key, state, upload):
         return upload._replace(
@@ -189,7 +189,7 @@ def test_a_chain_is_an_aggregator_and_may_end_another_chain():
 
 
 @pytest.mark.parametrize(
-    ("stages", "said"),
+    ("stages", "message"),
     [
         ([], r"reducers at places \[\] of 0"),
         ([clip(1.0)], r"reducers at places \[\] of 1"),
@@ -198,8 +198,8 @@ def test_a_chain_is_an_aggregator_and_may_end_another_chain():
         ([clip(1.0), median(), mean()], r"reducers at places \[1, 2\] of 3"),
     ],
 )
-def test_a_chain_ends_with_its_one_reducer(stages, said):
-    with pytest.raises(FedError, match=said):
+def test_a_chain_ends_with_its_one_reducer(stages, message):
+    with pytest.raises(FedError, match=message):
         chain(*stages)
 
 

@@ -15,7 +15,7 @@ data = jax.random.key_data
 
 
 def learner():
-    """One that tells the keys it was given."""
+    """A learner that returns the keys it receives."""
 
     def finish(key, message, memory, local):
         return Upload({}), memory, {"finish": data(key)}
@@ -29,8 +29,8 @@ def learner():
     )
 
 
-def told(key):
-    """Words of all keys of a round: four for every client, and one for each of three steps."""
+def keys_of_round(key):
+    """Words of all keys of a round: four for every client, and one for each of its three steps."""
     rule = stage(lift=lambda key, state, upload: (upload, {"lift": data(key)}), reduce="sum")
     work = bind(
         learner(), rule, key, lambda member: Message({}), (), to_table(PEOPLE), local_work(4), 12, 3
@@ -59,6 +59,6 @@ def told(key):
 
 
 def test_every_client_purpose_and_step_has_a_key_of_its_own_in_every_round():
-    rounds = [told(jax.random.key(0)), told(jax.random.key(1))]
+    rounds = [keys_of_round(jax.random.key(0)), keys_of_round(jax.random.key(1))]
     assert all(len(words) == N * (4 + 3) for words in rounds)
     assert not rounds[0] & rounds[1]

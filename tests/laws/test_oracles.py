@@ -1,4 +1,4 @@
-"""The numpy transcriptions against theory, in float64: the problem, averaging and the server optimizers."""
+"""The numpy oracles against theory, in float64: problem, averaging and server optimizers."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def linear(rounds, slope):
     return problem._replace(gradient=lambda params, client, rows: slope)
 
 
-# ------------------------------------------------------------------------------------------------------------ the problem itself
+# ------------------------------------------------------------------------------- the problem itself
 
 
 def softmax_loss(leaves, x, y):
@@ -84,7 +84,7 @@ def test_an_absent_client_has_no_influence(name):
         np.testing.assert_array_equal(path(clean, key), path(dirty, key))
 
 
-# ------------------------------------------------------------------------------------------------------------ FedAvg and FedSGD
+# -------------------------------------------------------------------------------- FedAvg and FedSGD
 
 
 def test_t1_fedavg_goes_to_its_biased_fixed_point_and_at_the_predicted_rate():
@@ -138,7 +138,7 @@ def test_t7_fedsgd_is_gradient_descent_on_the_pooled_data_and_fedavg_with_one_fu
     close(path(ORACLES["fedavg"](problem, rounds=4, lr=0.3)), expected, 1e-14)
 
 
-# ------------------------------------------------------------------------------------------------------------ FedProx
+# ------------------------------------------------------------------------------------------ FedProx
 
 
 def test_t4_fedprox_without_its_term_is_fedavg_to_the_bit():
@@ -170,7 +170,7 @@ def test_t4_fedprox_inexact_and_exact():
     close(path(many)[-1], fixed)
 
 
-# ------------------------------------------------------------------------------------------------------------ server optimizers
+# -------------------------------------------------------------------------------- server optimizers
 
 
 def test_t7_momentum_under_a_constant_pseudo_gradient():
@@ -234,7 +234,7 @@ def test_weighting_of_the_adaptive_servers(name):
 
 
 def test_the_sign_in_yogi_is_never_close():
-    """Otherwise float32 could see another sign than float64, and the comparison would say nothing."""
+    """If not, float32 and float64 could have different signs, and the test would be void."""
     problem = softmax()
     result = ORACLES["fedyogi"](problem, rounds=5, b1=0.0)  # then m is Delta itself
     before = np.stack([np.full(15, 1e-6), *path(result, "v")[:-1]])

@@ -1,4 +1,4 @@
-"""The numpy transcriptions against theory, in float64: those whose clients are corrected, or remember something."""
+"""The numpy oracles against theory, in float64: algorithms with corrections or client memory."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from oracles import ORACLES, full, quadratics, softmax
 from oracles.error_feedback import top_k
 from oracles.theory import ETA, EYE, SIZES, K, close, instance, optimum, path, power, shares
 
-# ------------------------------------------------------------------------------------------------------------ SCAFFOLD
+# ----------------------------------------------------------------------------------------- SCAFFOLD
 
 OPTIONS = pytest.mark.parametrize("option", ["I", "II"])
 
@@ -95,7 +95,7 @@ def test_t3f_with_one_client_and_one_full_step_scaffold_is_saga(option):
     close(path(scaffold(problem, 12, option)), expected, 1e-14)
 
 
-def test_option_two_remembers_the_mean_gradient_along_the_local_path_and_option_one_the_full_gradient():
+def test_option_two_keeps_the_mean_local_gradient_and_option_one_the_full_gradient():
     problem, seen = softmax(rounds=1), []
 
     def gradient(params, i, rows):
@@ -113,7 +113,7 @@ def test_option_two_remembers_the_mean_gradient_along_the_local_path_and_option_
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ Mime
+# --------------------------------------------------------------------------------------------- Mime
 
 
 def test_t6_mime_without_momentum_has_the_rate_of_fresh_control_variates():
@@ -166,7 +166,7 @@ def test_mime_with_equal_hessians_takes_k_steps_of_the_whole_with_frozen_momentu
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ Ditto
+# -------------------------------------------------------------------------------------------- Ditto
 
 
 def test_ditto_trains_its_global_model_as_fedavg_and_leaves_absent_clients_alone():
@@ -208,7 +208,7 @@ def test_ditto_solves_its_proximal_problem_around_the_model_it_received():
             )
 
 
-# ------------------------------------------------------------------------------------------------------------ error feedback
+# ----------------------------------------------------------------------------------- error feedback
 
 
 def test_top_k_of_a_worked_example():
@@ -246,7 +246,7 @@ def test_t10_what_was_sent_and_what_remains_is_what_was_wanted():
 
 
 def test_the_choice_of_the_largest_is_never_close():
-    """Otherwise float32 could choose other entries than float64, and the comparison would say nothing."""
+    """If not, float32 and float64 could choose different entries, and the test would be void."""
     problem = softmax()
     result = ORACLES["error_feedback"](problem, rounds=5, fraction=0.25)
     for sent, residual, cohort in zip(

@@ -56,14 +56,14 @@ def test_every_sampler_gives_rosters_as_they_are_defined(name, wrapped):
     got = jax.device_get(draws(sampler, 50))
     assert got.id.shape == (50, sampler.cohort(N))
     assert got.id.dtype == got.steps.dtype == got.size.dtype == got.delay.dtype == np.int32
-    here = got.id < N
-    assert (got.id[~here] == N).all()
+    present = got.id < N
+    assert (got.id[~present] == N).all()
     assert (got.id >= 0).all()
-    assert (got.steps[~here] == 0).all()
-    assert (got.size[~here] == 0).all()
-    assert (got.size[here] == got.id[here] + 1).all()
-    assert (got.steps[here] >= 1).all()
-    assert (got.steps[here] <= 2 * got.size[here]).all()
+    assert (got.steps[~present] == 0).all()
+    assert (got.size[~present] == 0).all()
+    assert (got.size[present] == got.id[present] + 1).all()
+    assert (got.steps[present] >= 1).all()
+    assert (got.steps[present] <= 2 * got.size[present]).all()
     assert (got.delay == 0).all()
     assert (got.population == N).all()
     for row in got.id:
@@ -120,7 +120,9 @@ def turns(sampler, clients, rounds, state=None):
     """The cohorts of so many rounds."""
     state, seen = sampler.init(population_info(clients)) if state is None else state, []
     for t in range(rounds):
-        chosen, state = sampler.sample(jax.random.key(t), state, population_info(clients), jnp.int32(t))
+        chosen, state = sampler.sample(
+            jax.random.key(t), state, population_info(clients), jnp.int32(t)
+        )
         seen.append(chosen.id.tolist())
     return seen
 
@@ -140,7 +142,7 @@ def test_cyclic_comes_round_in_a_large_population():
     assert second[0] == (n - 1 + c) % n
 
 
-# ------------------------------------------------------------------------------------------------------------ what goes wrong
+# ---------------------------------------------------------------------------------- what goes wrong
 
 
 def test_dropout_loses_each_client_with_its_probability_and_alone():
@@ -150,9 +152,9 @@ def test_dropout_loses_each_client_with_its_probability_and_alone():
     pairs = np.corrcoef(got[:, :8].T.astype(float))
     assert np.abs(pairs - np.eye(8)).max() < 4 / np.sqrt(3000)
     assert (np.asarray(draws(dropout(full(), 0.0), 2).id) < N).all()
-    nobody = draws(dropout(full(), 1.0), 2)
-    assert (np.asarray(nobody.id) == N).all()
-    assert np.asarray(jax.vmap(lambda r: r.count)(nobody)).tolist() == [0, 0]
+    empty = draws(dropout(full(), 1.0), 2)
+    assert (np.asarray(empty.id) == N).all()
+    assert np.asarray(jax.vmap(lambda r: r.count)(empty)).tolist() == [0, 0]
 
 
 def test_stragglers_do_a_part_of_their_work_and_the_others_all_of_it():
@@ -186,7 +188,7 @@ def test_a_clients_fate_does_not_depend_on_its_place(wrap):
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: uniform(0), "uniform.cohort must be positive"),
         (lambda: uniform(2.5), "uniform.cohort must be a whole number"),
@@ -202,6 +204,6 @@ def test_a_clients_fate_does_not_depend_on_its_place(wrap):
         (lambda: step_budget(full(), 0), "step_budget.steps must be positive"),
     ],
 )
-def test_what_makes_no_sense_is_refused(make, said):
-    with pytest.raises(FedError, match=said):
+def test_what_makes_no_sense_is_refused(make, message):
+    with pytest.raises(FedError, match=message):
         make()
