@@ -1,18 +1,105 @@
-"""Four fake CPU devices for every test, before JAX starts; programs compiled once are kept for the next worker and the next run."""
+"""Set-up of every test: four CPU devices, a folder of compiled programs, quick compilation, groups.
+
+``FEDJAX_SIM_TEST_PROGRAMS`` names the folder in which compiled programs are kept for the other
+worker and the next run; ``.cache/test-programs`` without it. An empty folder measures the suite
+from a cold cache.
+
+Tests of what stands around a program (:data:`AROUND`) compile with few optimizations, in a third
+of the time. Tests of numbers (``laws``, ``engine``) choose for themselves, and slow tests compile
+everything as users do.
+"""
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
+import pytest
+from jax._src import compiler
 
-os.environ["FEDJAX_SIM_CACHE"] = (
-    "off"  # commands that tests start keep nothing in the user's folder
+HERE = Path(__file__).parent
+PROGRAMS = Path(
+    os.environ.get("FEDJAX_SIM_TEST_PROGRAMS") or HERE.parent / ".cache" / "test-programs"
 )
+AROUND = ("cli", "data", "experiments", "fuzz", "host", "models", "engine/test_replay.py")
+"""Folders and files of tests that compile quickly."""
+FIRST = (
+    "laws/test_closed_forms.py",
+    "laws/test_laws.py",
+    "laws/test_aggregators.py",
+    "experiments/test_config.py",
+    "experiments/test_history.py",
+    "host/test_files.py",
+    "data/test_batching.py",
+    "models/test_adapters.py",
+    "cli/test_cli.py",
+    "test_api.py",
+    "test_structure.py",
+)
+"""Files of `make test-quick`."""
+
+# Commands that tests start keep nothing in the user's folder.
+os.environ["FEDJAX_SIM_CACHE"] = str(PROGRAMS / "commands")
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_threefry_partitionable", True)
-jax.config.update(
-    "jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".cache" / "test-programs")
-)
+jax.config.update("jax_compilation_cache_dir", str(PROGRAMS))
 jax.config.update("jax_compilation_cache_max_size", 2 * 2**30)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what is quick. Tests of a file run on one worker, unless they have a group."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if _below(item, FIRST) and item.get_closest_marker("slow") is None:
+            item.add_marker("quick")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before the fixtures of a module, which compile too."""
+    quick = _below(item, AROUND) and item.get_closest_marker("slow") is None
+    _options.clear()
+    if quick:
+        _options.update(_known())
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of commands that the test starts
+    else:
+        os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
+
+
+def _below(item: pytest.Item, names: tuple[str, ...]) -> bool:
+    return any(item.path.is_relative_to(HERE / name) for name in names)
+
+
+# ------------------------------------------------------------------------------- compilation
+
+_options: dict[str, Any] = {}
+_original = compiler.get_compile_options
+
+
+def _get_compile_options(*args: Any, **settings: Any) -> Any:
+    if _options and not settings.get("env_options_overrides"):
+        settings["env_options_overrides"] = _options
+    return _original(*args, **settings)
+
+
+compiler.get_compile_options = _get_compile_options
+_probed: list[dict[str, Any]] = []
+
+
+def _known() -> dict[str, Any]:
+    """The options of quick compilation; none where this version of XLA does not know them."""
+    from fedjax_sim.testing.program import QUICK
+
+    if not _probed:
+        try:
+            jax.jit(lambda: 0).lower().compile(compiler_options=QUICK)
+            _probed.append(QUICK)
+        except (jax.errors.JaxRuntimeError, ValueError):
+            _probed.append({})
+    return _probed[0]

@@ -12,6 +12,7 @@ rounds = 2
 [task]
 name = "digits"
 clients = 12
+model = "logistic"
 [algorithm]
 name = "scaffold"
 [sampler]
@@ -19,7 +20,6 @@ kind = "uniform"
 cohort = 4
 [evaluation]
 every = 2
-clients = true
 """
 
 
