@@ -292,10 +292,13 @@ def chain(*parts: Optimizer) -> Optimizer:
     Example:
       >>> import jax.numpy as jnp
       >>> import fedjax_sim as fs
-      >>> optimizer = fs.optimizers.chain(fs.optimizers.clip(1.0), fs.optimizers.sgd(lr=0.5))
-      >>> updates, state = optimizer.update(jnp.array([4.0]), optimizer.init(jnp.zeros(1)))
+      >>> optimizer = fs.optimizers.chain(
+      ...     fs.optimizers.weight_decay(rate=0.5), fs.optimizers.sgd(lr=0.5)
+      ... )
+      >>> params = jnp.array([4.0])
+      >>> updates, state = optimizer.update(jnp.array([1.0]), optimizer.init(params), params)
       >>> updates.tolist()
-      [-0.5]
+      [-1.5]
     """
     return parts[0] if len(parts) == 1 else optax.chain(*parts)
 
