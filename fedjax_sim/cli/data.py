@@ -78,7 +78,7 @@ def formats(args: argparse.Namespace) -> None:
     """``data formats``: the formats that ``data prepare`` reads, and the options of each."""
     console = Console()
     for name, reader in REGISTRY.items():
-        title = Text(name, style="bold").append(f"  {reader.says}", style="not bold")
+        title = Text(name, style="bold").append(f"  {reader.summary}", style="not bold")
         console.print(title, highlight=False)
         table = Table(show_header=False, box=None, padding=(0, 2))
         descriptions = arguments(reader.read)

@@ -134,7 +134,7 @@ def test_options_may_stand_anywhere(tmp_path, capsys):
         (["prepare", "{root}/t.csv", "--out", "{root}/x"], "the format csv needs the option label"),
         (
             ["prepare", "{root}/t.csv", "label=kind", "features=a,b", "--out", "{root}/x"],
-            "does not say whose an example is",
+            "does not record the owner of each example",
         ),
         (["prepare", "{root}/t.csv", "label=kind", "--out", "{root}"], "must not exist yet"),
         (
@@ -176,7 +176,7 @@ def test_formats_are_listed_with_their_options(capsys):
     assert main(["data", "formats"]) == 0
     text = said(capsys)
     for name, reader in REGISTRY.items():
-        assert f"{name} {reader.says}" in text
+        assert f"{name} {reader.summary}" in text
         assert all(f" {option}" in text for option in keywords(reader.read))
     assert text.count("..") == 0
 

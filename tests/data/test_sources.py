@@ -252,7 +252,7 @@ def test_tfds_without_clients(tmp_path):
 
     rows = [{"image": np.array([i, i], np.uint8), "label": i % 3} for i in range(20)]
     folder = write(tmp_path / "plain", features, {"train": rows, "test": rows[:5]})
-    with pytest.raises(FedError, match="does not say whose an example is"):
+    with pytest.raises(FedError, match="does not record the owner of each example"):
         prepare(folder, tmp_path / "none")
     out = prepare(folder, tmp_path / "out", partition="iid", clients=4)
     data = open_prepared(out)

@@ -11,7 +11,7 @@ import source_files as files
 from source_files import refused
 
 from fedjax_sim.data.sources import prepare
-from fedjax_sim.data.sources.protos import Damaged, example
+from fedjax_sim.data.sources.protos import DecodeError, example
 
 # -------------------------------------------------------------------------------------------------------------- any format
 
@@ -24,7 +24,7 @@ def test_a_source_that_is_not_there(tmp_path):
 def test_a_source_of_no_known_format(tmp_path, make):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_bytes(b"hello")
-    refused(tmp_path, tmp_path / make, "of no known format: got .*; say what it is with --format")
+    refused(tmp_path, tmp_path / make, "no known format: got .*; name its format with --format")
 
 
 def test_a_format_that_is_none(tmp_path):
@@ -101,7 +101,10 @@ GOOD = {
             {"user_data": {**GOOD["user_data"], "b": {"x": [], "y": []}}},
             "at least one example: got none for 'b'",
         ),
-        ({"user_data": {**GOOD["user_data"], "b": {"x": [[1, 2]], "y": [1, 2]}}}, "equally many"),
+        (
+            {"user_data": {**GOOD["user_data"], "b": {"x": [[1, 2]], "y": [1, 2]}}},
+            "the same length",
+        ),
         (
             {"user_data": {**GOOD["user_data"], "b": {"x": [[1, 2], [3]], "y": [1, 2]}}},
             "one shape for all examples",
@@ -151,7 +154,7 @@ def test_json_of_another_kind(tmp_path, text):
 def test_a_shape_that_does_not_fit(tmp_path):
     (tmp_path / "f.json").write_text(json.dumps(GOOD))
     refused(
-        tmp_path, tmp_path / "f.json", r"shape \[2\] cannot take another", options={"shape": "3,1"}
+        tmp_path, tmp_path / "f.json", r"shape \[2\] cannot be reshaped", options={"shape": "3,1"}
     )
 
 
@@ -201,7 +204,7 @@ def test_fields_that_are_not_there(tmp_path):
     refused(
         tmp_path,
         source,
-        "no field is known to hold examples.*; say which with x= and y=, of snippets",
+        "no field is known to hold examples.*; select them with x= and y=, of snippets",
     )
 
 
@@ -233,9 +236,9 @@ def test_tff_splits_that_are_not_there(tmp_path):
 @pytest.mark.parametrize("cut", range(1, 40, 3))
 def test_no_cut_off_proto_is_anything_else_than_damaged(cut):
     whole = files.proto(f=np.arange(3.0), i=np.arange(5), b=[b"abc"])
-    with contextlib.suppress(Damaged):
+    with contextlib.suppress(DecodeError):
         example(whole[:-cut])
-    with pytest.raises(Damaged):
+    with pytest.raises(DecodeError):
         example(b"\xff" * cut)
 
 
@@ -288,11 +291,11 @@ def test_a_library_that_is_not_installed(tmp_path, monkeypatch, make, library):
         (lambda f: f.__setitem__("examples", np.arange(3)), "needs the group examples"),
         (
             lambda f: f.__setitem__("examples/ann", np.arange(3)),
-            "every client is a group of arrays: got something else called 'ann'",
+            "every client must be a group of arrays: got another kind of entry called 'ann'",
         ),
         (
             lambda f: f.create_group("examples/ann/deep"),
-            "every client is a group of arrays: got something else called 'ann'",
+            "every client must be a group of arrays: got another kind of entry called 'ann'",
         ),
         (lambda f: f.create_group("examples/ann"), "no field is known to hold examples"),
         (lambda f: f.create_group("examples"), "at least one client"),
@@ -309,7 +312,7 @@ def test_a_library_that_is_not_installed(tmp_path, monkeypatch, make, library):
                 f.__setitem__(f"examples/ann/{name}", np.zeros(n))
                 for name, n in (("x", 3), ("y", 2))
             ],
-            r"equally many: got \(3, 2\)",
+            r"the same length: got \(3, 2\)",
         ),
     ],
 )

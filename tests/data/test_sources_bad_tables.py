@@ -27,7 +27,7 @@ def test_pickles_are_never_loaded(tmp_path):
     refused(
         tmp_path,
         tmp_path / "p.npz",
-        "must hold plain arrays: got pickled objects, which could run anything",
+        "must hold plain arrays: got pickled objects, which could run any code",
     )
     (tmp_path / "q.npz").write_bytes(pickle.dumps(Evil(str(trap))))
     refused(tmp_path, tmp_path / "q.npz", "an .npz file is a zip archive")
@@ -54,27 +54,27 @@ def test_an_archive_with_other_bytes_in_it(tmp_path):
     [
         (
             {"a": np.zeros(3)},
-            "needs the arrays x and y, or x_train and y_train: got no x_train; say which .*, of a",
+            "needs the arrays x and y, or x_train and y_train: got no x_train; select .*, of a",
             {},
         ),
         (
             {"x": np.zeros((3, 2)), "y": np.zeros(4, int), "client": np.zeros(3, int)},
-            "equally long",
+            "the same length",
             {},
         ),
         (
             {"x": np.zeros((3, 2)), "y": np.zeros(3, int), "client": np.zeros(2, int)},
-            "equally long",
+            "the same length",
             {},
         ),
         (
             {"x": np.zeros((3, 2)), "y": np.zeros(3, int)},
-            "does not say whose an example is: .*--partition dirichlet",
+            "does not record the owner of each example: .*--partition dirichlet",
             {},
         ),
         (
             {"x": np.zeros((3, 2)), "y": np.zeros(3, int)},
-            "no array says whose an example is: got none called who",
+            "no array has the owners of the examples: got none called who",
             {"client": "who"},
         ),
         (
@@ -139,7 +139,7 @@ def test_arrays_that_make_no_data_set(tmp_path, arrays, words, options):
         ("a,b,y\n", "needs rows: got a header only", {"label": "y"}),
         ("", "needs a line that names its columns", {"label": "y"}),
         ("y\n1\n", "needs a column of features", {"label": "y"}),
-        ('a,y\n"1,2\n', "is no table of text", {"label": "y"}),
+        ('a,y\n"1,2\n', "is not a table of text", {"label": "y"}),
         ("a,y\n1,0\n", "cannot be read", {"label": "y", "test": "/nowhere/t.csv"}),
     ],
 )
@@ -171,18 +171,19 @@ def test_an_image_of_another_size(tmp_path):
 def test_images_that_are_damaged(tmp_path, keep):
     source = files.images(tmp_path / "pets", True, size=40)
     os.truncate(source / "bob" / "dog" / "1.png", keep)
-    refused(tmp_path, source, "1.png is (no image|a damaged image): got ")
+    refused(tmp_path, source, "1.png is (not an image|a damaged image): got ")
 
 
 def test_folders_without_images(tmp_path):
     source = files.images(tmp_path / "pets", True)
     for path in source.rglob("*.png"):
         path.unlink()
-    refused(tmp_path, source, "of no known format")
+    refused(tmp_path, source, "has no known format")
     refused(
         tmp_path,
         source,
-        "a folder of images needs some: got none below .*; arrange them as pets/class/image",
+        "a folder of images needs at least one image: got none below .*; "
+        "arrange them as pets/class/image",
         form="images",
     )
 
@@ -198,5 +199,5 @@ def test_images_of_more_than_8_bits(tmp_path):
     source = files.images(tmp_path / "pets", True)
     Image.fromarray(np.full((5, 6), 40_000, np.uint16)).save(source / "bob" / "dog" / "1.png")
     refused(
-        tmp_path, source, r"only images of 8 bits a channel can be read: got mode I.* in 1\.png"
+        tmp_path, source, r"only images of 8 bits per channel can be read: got mode I.* in 1\.png"
     )

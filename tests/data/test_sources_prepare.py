@@ -1,4 +1,6 @@
-"""From a source to clients: kept, cut short, dealt out, split - in one block or in many."""
+"""From a source to clients: kept, shortened, partitioned, split - in one block or in many."""
+
+import importlib
 
 import numpy as np
 import pytest
@@ -17,8 +19,7 @@ from fedjax_sim.data import (
     split,
 )
 from fedjax_sim.data.sources import base, generated, prepare
-from fedjax_sim.data.sources import prepare as pipeline
-from fedjax_sim.data.sources.options import fitted, read_pairs
+from fedjax_sim.data.sources.options import convert_options, read_pairs
 
 
 def arrays(path, n=300, clients=12, test=0):
@@ -318,20 +319,22 @@ def test_settings_that_cannot_be(tmp_path, given, words):
     "given",
     [{"test_fraction": 0.1}, {"global_test_fraction": 0.1}, {"partition": "iid", "clients": 2}],
 )
-def test_text_is_neither_split_nor_dealt_out(tmp_path, given):
+def test_text_is_neither_split_nor_partitioned(tmp_path, given):
     source = files.tff(tmp_path / "t.sqlite", anne=[b"To be"], bob=[b"or not"])
-    with pytest.raises(FedError, match="only labelled examples can be dealt out or split"):
+    with pytest.raises(FedError, match="only labelled examples can be partitioned or split"):
         prepare(source, tmp_path / "out", options={"x": "snippets"}, **given)
 
 
-@pytest.mark.parametrize("part", ["test", "central"])
+@pytest.mark.parametrize("part", ["test", "global_test"])
 def test_what_is_there_is_not_split_off_again(tmp_path, part):
-    with pytest.raises(FedError, match=f"the source has {part} examples already"):
+    words = f"the source has {part} examples already: got {part}_fraction; leave --{part}"
+    with pytest.raises(FedError, match=words.replace("--global_test", "--global-test")):
         prepare(files.leaf(tmp_path / "leaf"), tmp_path / "out", **{f"{part}_fraction": 0.1})
 
 
 def test_nothing_is_read_where_the_folder_is_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "choose", lambda *_: pytest.fail("the source was looked at"))
+    module = importlib.import_module("fedjax_sim.data.sources.prepare")
+    monkeypatch.setattr(module, "choose", lambda *_: pytest.fail("the source was looked at"))
     with pytest.raises(FedError, match="must not exist yet"):
         prepare("generated", tmp_path)
 
@@ -385,7 +388,7 @@ def test_values_fit_the_hints():
         """Nothing."""
 
     good = {"a": 3, "b": 2, "c": 7, "d": "1,2", "e": True, "f": 1}
-    assert fitted(function, good, "it") == {
+    assert convert_options(function, good, "it") == {
         "a": 3,
         "b": 2.0,
         "c": "7",
@@ -393,10 +396,10 @@ def test_values_fit_the_hints():
         "e": True,
         "f": 1.0,
     }
-    assert fitted(function, {"d": 5}, "it") == {"d": (5,)}
+    assert convert_options(function, {"d": 5}, "it") == {"d": (5,)}
     for name, bad in {"a": True, "b": "x", "c": [1], "d": "1.5", "e": 1, "f": False}.items():
         with pytest.raises(FedError, match=f"{name} of it must be"):
-            fitted(function, {name: bad}, "it")
+            convert_options(function, {name: bad}, "it")
 
 
 def test_a_block_is_a_federation(tmp_path):

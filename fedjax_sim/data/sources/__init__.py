@@ -1,11 +1,12 @@
-"""Where federated data come from: a reader for each format, chosen by what a path is, and what turns it into a prepared data set.
+"""Readers of federated data, one per format, and the conversion to a prepared data set.
 
-To add one: a file with ``matches(path) -> bool`` and ``read(path, *, ...) -> Found``, and a line in :data:`REGISTRY`. A reader's
-options are its keywords; it imports what is not always installed when it is called.
+To add a format, write a file with ``matches(path) -> bool`` and ``read(path, *, ...) ->
+SourceData``, and register a :class:`Reader` for it. The options of a reader are its keyword-only
+parameters. A reader imports optional libraries when it is called.
 """
 
-from fedjax_sim.data.sources.base import Found, Split, aligned
+from fedjax_sim.data.sources.base import SourceData, Split, aligned
 from fedjax_sim.data.sources.prepare import prepare
 from fedjax_sim.data.sources.registry import REGISTRY, Reader, choose
 
-__all__ = ["REGISTRY", "Found", "Reader", "Split", "aligned", "choose", "prepare"]
+__all__ = ["REGISTRY", "Reader", "SourceData", "Split", "aligned", "choose", "prepare"]

@@ -1,4 +1,4 @@
-"""What a reader finds, and what readers share."""
+"""The result of a reader, and functions that several readers use."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from fedjax_sim.data.population import Examples, Population
 from fedjax_sim.data.prepared.writer import Client, concatenated, in_blocks
 
 
-class Found(NamedTuple):
-    """Clients of the source's own, as blocks, or plain examples, which a partition has to deal out."""
+class SourceData(NamedTuple):
+    """The data of a source: clients in blocks, or examples without owners.
+
+    Exactly one of ``blocks`` and ``examples`` is given. Examples without owners need a partition.
+    """
 
     blocks: Iterable[Federation] | None = None
-    """Read while they are written: see :func:`fedjax_sim.data.write_blocks`."""
+    """Blocks of clients, read while they are written; see :func:`fedjax_sim.data.write_blocks`."""
     examples: Examples | None = None
     global_test: Examples | None = None
-    """Test examples, where there are ``examples``; blocks have their own."""
+    """Test examples of ``examples``; blocks have their own."""
     classes: int | None = None
-    """How many labels there are, where the source says so."""
+    """Number of labels; ``None`` if the source does not record it."""
     about: dict[str, Any] = {}
-    """For the card."""
+    """Entries for the card of the prepared data set."""
 
 
 class Split(NamedTuple):
-    """Clients that can be read one by one."""
+    """Clients that are read one by one."""
 
     names: Sequence[str]
     read: Callable[[str], tuple[PyTree, PyTree]]
@@ -39,7 +42,13 @@ class Split(NamedTuple):
 
 
 def aligned(train: Split, test: Split | None = None) -> Iterator[Federation]:
-    """The clients of ``train`` in their order, each with its examples in ``test``; what other clients have there is central."""
+    """Yields the clients of ``train`` in blocks, in their order, each with its test examples.
+
+    Args:
+      train: the clients, with their training examples.
+      test: test examples by client. Those of clients that are not in ``train`` become the global
+        test set, which the first block has.
+    """
     both = set(train.names) & set(test.names if test else ())
     clients = (
         Client(
@@ -48,28 +57,32 @@ def aligned(train: Split, test: Split | None = None) -> Iterator[Federation]:
         for name in train.names
     )
     others = [test.read(name) for name in test.names if name not in both] if test else []
-    central = Examples(*concatenated(others)) if others else None
+    global_test = Examples(*concatenated(others)) if others else None
     for block in in_blocks(clients):
-        yield block._replace(global_test=central)
-        central = None
+        yield block._replace(global_test=global_test)
+        global_test = None
 
 
 def as_split(data: Population) -> Split:
-    """A population with names, client by client."""
-    place = {name: i for i, name in enumerate(data.names or ())}
+    """Returns a population with names as a split."""
+    index = {name: i for i, name in enumerate(data.names or ())}
 
     def read(name: str) -> tuple[PyTree, PyTree]:
-        mine = slice(*data.offsets[place[name] : place[name] + 2])
-        return jax.tree.map(lambda leaf: leaf[mine], (data.x, data.y))
+        rows = slice(*data.offsets[index[name] : index[name] + 2])
+        return jax.tree.map(lambda leaf: leaf[rows], (data.x, data.y))
 
-    return Split(tuple(place), read)
+    return Split(tuple(index), read)
 
 
-def library(name: str, what: str) -> Any:
-    """An optional library.
+def import_library(name: str, what: str) -> Any:
+    """Imports an optional library.
+
+    Args:
+      name: the module.
+      what: the kind of data that needs it, for the message.
 
     Raises:
-      FedError: where it is not installed.
+      FedError: if it is not installed.
     """
     try:
         return importlib.import_module(name)
@@ -81,15 +94,23 @@ def library(name: str, what: str) -> Any:
         )
 
 
-# ---------------------------------------------------------------------------------------------------------------- values
+# ----------------------------------------------------------------------------------------- values
 
 
-def numbers(values: Any, what: str) -> np.ndarray:
-    """An array of at most 32 bits, as devices hold it: whole numbers int32, others float32, smaller types as they are. Strings of one
-    length become their bytes, uint8 ``[n, length]``, or ``[n]`` where it is 1.
+def to_numbers(values: Any, what: str) -> np.ndarray:
+    """Converts values to an array of at most 32 bits per number, as devices store it.
+
+    Integers of 64 bits and uint32 become int32, float64 becomes float32; smaller types do not
+    change. Strings of one length become their bytes: uint8 ``[n, length]``, or ``[n]`` for length
+    1.
+
+    Args:
+      values: array or nested list ``[n, ...]``.
+      what: the name of the values, for the message.
 
     Raises:
-      FedError: where shapes differ, strings differ in length, or something is neither.
+      FedError: if shapes or lengths of strings differ, numbers do not fit, or values are neither
+        numbers nor strings.
     """
     array = _array(values, what)
     require(
@@ -99,19 +120,10 @@ def numbers(values: Any, what: str) -> np.ndarray:
         fix="choose another field",
     )
     if array.dtype.kind in "USO":
-        strings = _strings(array, what)
-        lengths = sorted({len(each) for each in strings})
-        require(
-            len(lengths) == 1,
-            f"strings of {what} must have one length",
-            got=f"{lengths[:3]}",
-            fix="cut them into windows first",
-        )
-        return np.frombuffer(b"".join(strings), np.uint8).reshape(
-            (-1, lengths[0]) if lengths[0] > 1 else (-1,)
-        )
+        return _string_bytes(array, what)
     if (array.dtype.kind in "iu" and array.dtype.itemsize > 4) or array.dtype == np.uint32:
-        low, high = (array.min(), array.max()) if array.size else (0, 0)
+        low = array.min() if array.size else 0
+        high = array.max() if array.size else 0
         require(
             low >= -(2**31) and high < 2**31,
             f"{what} must fit into 32 bits",
@@ -129,11 +141,10 @@ def numbers(values: Any, what: str) -> np.ndarray:
 
 
 def _array(values: Any, what: str) -> np.ndarray:
-    raw = isinstance(values, list) and bool(values) and isinstance(values[0], bytes)
+    is_bytes = isinstance(values, list) and bool(values) and isinstance(values[0], bytes)
     try:
-        return (
-            np.array(values, object) if raw else np.asarray(values)
-        )  # numpy's own strings lose zeros at the end
+        # dtype object, because numpy's own bytes type drops zero bytes at the end.
+        return np.array(values, object) if is_bytes else np.asarray(values)
     except (ValueError, OverflowError):
         fail(
             f"{what} must have one shape for all examples",
@@ -144,85 +155,110 @@ def _array(values: Any, what: str) -> np.ndarray:
 
 def _strings(array: np.ndarray, what: str) -> list[bytes]:
     strings = [
-        each.encode() if isinstance(each, str) else each for each in array.reshape(-1).tolist()
+        value.encode() if isinstance(value, str) else value for value in array.reshape(-1).tolist()
     ]
-    text = all(isinstance(each, bytes) for each in strings) and array.ndim == 1
     require(
-        text,
+        all(isinstance(value, bytes) for value in strings) and array.ndim == 1,
         f"{what} must be numbers or strings, of one shape for all examples",
-        got="something else",
+        got="other values",
         fix="name other fields, or pad it",
     )
     return strings
 
 
-def labels(values: Any, what: str) -> np.ndarray:
-    """Like :func:`numbers`, but whole numbers are int32 whatever their size."""
-    array = numbers(values, what)
+def _string_bytes(array: np.ndarray, what: str) -> np.ndarray:
+    """Converts strings of one length to uint8 ``[n, length]``, or ``[n]`` for length 1."""
+    strings = _strings(array, what)
+    lengths = sorted({len(string) for string in strings})
+    require(
+        len(lengths) == 1,
+        f"strings of {what} must have one length",
+        got=f"{lengths[:3]}",
+        fix="cut them into windows first",
+    )
+    data = np.frombuffer(b"".join(strings), np.uint8)
+    return data.reshape((-1, lengths[0]) if lengths[0] > 1 else (-1,))
+
+
+def to_labels(values: Any, what: str) -> np.ndarray:
+    """Converts values as :func:`to_numbers` does, with integers of every size as int32."""
+    array = to_numbers(values, what)
     return array.astype(np.int32) if array.dtype.kind in "iub" else array
 
 
-def whole(array: np.ndarray) -> bool:
-    """Whether all numbers are whole, so that floats may stand for labels."""
+def is_whole(array: np.ndarray) -> bool:
+    """Whether all numbers are whole, so that floats can be used as labels."""
     return array.dtype.kind in "iub" or bool(np.all(array == np.round(array)))
 
 
-def shaped(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Each example in that shape; as it is where none is given."""
+def with_shape(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Reshapes each example of ``x``, ``[n, ...] -> [n, *shape]``; ``()`` keeps its shape.
+
+    Raises:
+      FedError: if the shape has another number of elements.
+    """
     size = int(np.prod(x.shape[1:]))
-    fits = not shape or int(np.prod(shape)) == size
     require(
-        fits,
-        f"an example of shape {list(x.shape[1:])} cannot take another of a different size",
+        not shape or int(np.prod(shape)) == size,
+        f"an example of shape {list(x.shape[1:])} cannot be reshaped to another size",
         got=shape,
-        fix=f"give shape {size} numbers",
+        fix=f"give a shape of {size} numbers",
+        setting="shape",
     )
     return x.reshape(len(x), *shape) if shape else x
 
 
-X, Y = ("x", "pixels", "image", "images", "features"), ("y", "label", "labels", "target")
-"""What fields are usually called."""
+X = ("x", "pixels", "image", "images", "features")
+"""Usual names of the field of examples."""
+Y = ("y", "label", "labels", "target")
+"""Usual names of the field of labels."""
 
 
-def fields(
-    held: Mapping[str, Any], where: str, x: str = "", y: str = "", shape: tuple[int, ...] = ()
+def select_fields(
+    arrays: Mapping[str, Any], where: str, x: str = "", y: str = "", shape: tuple[int, ...] = ()
 ) -> tuple[np.ndarray, Any]:
-    """``(x, y)`` of a client's named fields. Strings without a label become one text: its bytes, joined by newlines, and no ``y``.
+    """Returns ``(x, y)`` of a client.
+
+    Strings without a label become one text: ``x`` holds their bytes, joined by newlines, as uint8
+    ``[characters]``, and ``y`` is ``()``.
 
     Args:
-      held: arrays ``[n, ...]`` by name.
-      where: for the errors.
-      x: the field that becomes ``x``; by default the first of :data:`X` that there is.
-      y: as ``x``, of :data:`Y`.
-      shape: of one example.
+      arrays: arrays ``[n, ...]`` by field.
+      where: the client, for the message.
+      x: name of the field that becomes ``x``; by default the first of :data:`X` that exists.
+      y: name of the field that becomes ``y``; by default the first of :data:`Y` that exists.
+      shape: shape of one example; ``()`` keeps that of the field.
+
+    Raises:
+      FedError: if a field is missing, or examples and labels differ in number.
     """
-    xs, ys = (
-        name or next((usual for usual in known if usual in held), "")
-        for name, known in ((x, X), (y, Y))
-    )
-    choice = f"say which with x= and y=, of {', '.join(sorted(held))}"
+    x = x or next((name for name in X if name in arrays), "")
+    y = y or next((name for name in Y if name in arrays), "")
+    fix = f"select them with x= and y=, of {', '.join(sorted(arrays))}"
     require(
-        bool(xs),
+        bool(x),
         "no field is known to hold examples",
         got=f"none of {', '.join(X)} in {where}",
-        fix=choice,
+        fix=fix,
+        setting="x",
     )
-    examples = lookup(f"field of {where}", xs, dict(held))
-    array = _array(examples, f"{xs} of {where}")
-    if not ys and array.dtype.kind in "SUO":
-        return np.frombuffer(b"\n".join(_strings(array, f"{xs} of {where}")), np.uint8), ()
+    values = lookup(f"field of {where}", x, dict(arrays))
+    array = _array(values, f"{x} of {where}")
+    if not y and array.dtype.kind in "SUO":
+        return np.frombuffer(b"\n".join(_strings(array, f"{x} of {where}")), np.uint8), ()
     require(
-        bool(ys),
+        bool(y),
         "no field is known to hold labels",
         got=f"none of {', '.join(Y)} in {where}",
-        fix=choice,
+        fix=fix,
+        setting="y",
     )
-    found = labels(lookup(f"field of {where}", ys, dict(held)), f"{ys} of {where}")
-    pixels = shaped(numbers(examples, f"{xs} of {where}"), shape)
+    labels = to_labels(lookup(f"field of {where}", y, dict(arrays)), f"{y} of {where}")
+    examples = with_shape(to_numbers(values, f"{x} of {where}"), shape)
     require(
-        len(pixels) == len(found),
-        f"{xs} and {ys} of {where} must be equally many",
-        got=(len(pixels), len(found)),
-        fix="mend the file",
+        len(examples) == len(labels),
+        f"{x} and {y} of {where} must have the same length",
+        got=(len(examples), len(labels)),
+        fix="correct the file",
     )
-    return pixels, found
+    return examples, labels

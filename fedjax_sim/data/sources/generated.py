@@ -1,4 +1,4 @@
-"""Clients that are made up while they are written, as many as the disk holds: to see what size costs."""
+"""Random clients, generated while they are written: for measurements with many clients."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fedjax_sim.data.federation import Federation
 from fedjax_sim.data.partition import generator
 from fedjax_sim.data.population import population
 from fedjax_sim.data.prepared.writer import BLOCK
-from fedjax_sim.data.sources.base import Found
+from fedjax_sim.data.sources.base import SourceData
 
 CENTRES = 3
-"""Stream of the seed that places the classes."""
+"""Stream of the seed that draws the centres of the classes."""
 
 
 def matches(path: Path) -> bool:
-    """The word ``generated``, where nothing is called so."""
+    """Whether the source is the word ``generated``, and no file has that name."""
     return str(path) == "generated" and not path.exists()
 
 
@@ -37,27 +37,37 @@ def read(
     alpha: float | None = None,
     dtype: Literal["float32", "uint8"] = "float32",
     seed: int = 0,
-) -> Found:
-    """Each class is a cloud around a centre of its own, so that a model can learn them.
+) -> SourceData:
+    """Generates examples around a random centre of their class, so that a model can learn them.
 
     Args:
-      path: not looked at.
+      path: not used.
       clients: N.
-      examples: examples of a client, the median where sizes differ.
-      sizes: whether all clients have as many.
-      spread: standard deviation of the logarithm of the sizes.
-      shape: of one example.
-      classes: how many.
-      alpha: concentration of the Dirichlet distribution that each client's labels are drawn from; without it all labels are as frequent.
-      dtype: of ``x``.
-      seed: of everything. Equal settings make equal data.
+      examples: number of examples of each client; the median if sizes differ.
+      sizes: ``"equal"`` or ``"lognormal"``.
+      spread: standard deviation of the logarithm of the sizes, for ``"lognormal"``.
+      shape: shape of one example.
+      classes: number of labels.
+      alpha: concentration of the Dirichlet distribution of each client's label frequencies; by
+        default all labels are equally frequent.
+      dtype: dtype of ``x``.
+      seed: seed of all draws. Equal settings make equal data.
+
+    Example:
+      >>> from pathlib import Path
+      >>> from fedjax_sim.data.sources.generated import read
+      >>> source = read(Path("generated"), clients=3, examples=5, shape=(2,), classes=4)
+      >>> (block,) = source.blocks
+      >>> block.train.x.shape, block.train.sizes.tolist()
+      ((15, 2), [5, 5, 5])
     """
-    for name, value in {
+    settings = {
         "clients": clients,
         "examples": examples,
         "classes": classes,
         "alpha": 1 if alpha is None else alpha,
-    }.items():
+    }
+    for name, value in settings.items():
         positive(name, value)
     require(
         bool(shape) and min(shape) > 0,
@@ -68,23 +78,23 @@ def read(
     )
     not_negative("spread", spread)
     centres = generator(seed, CENTRES).random((classes, *shape), np.float32)
-    row = math.prod(shape) * np.dtype(dtype).itemsize
-    step = max(1, BLOCK // max(1, row * examples))
+    example_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    step = max(1, BLOCK // max(1, example_bytes * examples))
 
     def blocks() -> Iterator[Federation]:
         for number, first in enumerate(range(0, clients, step)):
-            rng, count = generator(seed, CENTRES, number), min(step, clients - first)
-            each = (
+            rng = generator(seed, CENTRES, number)
+            count = min(step, clients - first)
+            block_sizes = (
                 np.full(count, examples)
                 if sizes == "equal"
                 else _lognormal(rng, count, examples, spread)
             )
-            y = _labels(rng, each, classes, alpha)
-            yield Federation(
-                population(_examples(rng, centres, y, dtype), y, np.cumsum([0, *each]))
-            )
+            y = _labels(rng, block_sizes, classes, alpha)
+            x = _examples(rng, centres, y, dtype)
+            yield Federation(population(x, y, np.cumsum([0, *block_sizes])))
 
-    return Found(blocks(), classes=classes)
+    return SourceData(blocks(), classes=classes)
 
 
 def _lognormal(rng: np.random.Generator, count: int, median: int, spread: float) -> np.ndarray:
@@ -94,26 +104,34 @@ def _lognormal(rng: np.random.Generator, count: int, median: int, spread: float)
 def _labels(
     rng: np.random.Generator, sizes: np.ndarray, classes: int, alpha: float | None
 ) -> np.ndarray:
-    """int32 ``[sum of sizes]``, by client: a uniform number's place among the client's cumulative frequencies."""
+    """Draws labels by inverting the cumulative label frequencies of each client.
+
+    Args:
+      rng: source of random numbers.
+      sizes: int64 ``[N]``, number of examples of each client.
+      classes: number of labels.
+      alpha: concentration of the Dirichlet distribution; ``None`` draws labels uniformly.
+
+    Returns:
+      int32 ``[sum of sizes]``, client after client.
+    """
     if alpha is None:
         return rng.integers(0, classes, int(sizes.sum()), np.int32)
     ends = np.cumsum(rng.dirichlet(np.full(classes, alpha), len(sizes)), axis=1)
-    owner, chance = np.repeat(np.arange(len(sizes)), sizes), rng.random(int(sizes.sum()))
-    # All clients' frequencies end to end are ascending, so that one search finds everybody's labels.
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    uniform = rng.random(int(sizes.sum()))
+    # Client i's cumulative frequencies plus i are ascending over all clients, so that one search
+    # finds the labels of all clients.
     flat = (ends + np.arange(len(sizes))[:, None]).reshape(-1)
-    return np.minimum(np.searchsorted(flat, chance + owner) - owner * classes, classes - 1).astype(
-        np.int32
-    )
+    labels = np.searchsorted(flat, uniform + owner) - owner * classes
+    return np.minimum(labels, classes - 1).astype(np.int32)
 
 
 def _examples(
     rng: np.random.Generator, centres: np.ndarray, y: np.ndarray, dtype: str
 ) -> np.ndarray:
+    shape = (len(y), *centres.shape[1:])
     if dtype == "float32":
-        return (
-            rng.standard_normal((len(y), *centres.shape[1:]), np.float32) * np.float32(0.3)
-            + centres[y]
-        )
-    return (centres * 191).astype(np.uint8)[y] + rng.integers(
-        0, 64, (len(y), *centres.shape[1:]), np.uint8, endpoint=True
-    )
+        return rng.standard_normal(shape, np.float32) * np.float32(0.3) + centres[y]
+    noise = rng.integers(0, 64, shape, np.uint8, endpoint=True)
+    return (centres * 191).astype(np.uint8)[y] + noise

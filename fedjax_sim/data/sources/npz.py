@@ -1,15 +1,16 @@
-"""Numpy archives. Nothing in them is ever unpickled.
+"""Reader of numpy archives. It never unpickles.
 
-Plain: ``x``, ``y`` and, where examples have clients, ``client`` (or ``writer``, ``user``, ``subject``); each may be two arrays, with
-``_train`` and ``_test`` at the end of their names. Two other layouts are known: windows of sensors by subject (``x_i16``, ``subject``,
-``official_test``) and lines of text by role (``text_utf8``, ``offsets``, ``role``, ``role_names``).
+The plain layout has the arrays ``x``, ``y`` and, if examples have owners, ``client`` (or
+``writer``, ``user``, ``subject``). Each may be two arrays, whose names end in ``_train`` and
+``_test``. Two more layouts are known: windows of sensor readings by subject (``x_i16``,
+``subject``, ``official_test``) and lines of text by role (``text_utf8``, ``offsets``, ``role``,
+``role_names``).
 """
 
 from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +19,17 @@ import numpy as np
 from fedjax_sim.core.errors import fail, require
 from fedjax_sim.data.federation import Federation
 from fedjax_sim.data.population import Examples, Population, by_client, population
-from fedjax_sim.data.sources.base import Found, aligned, as_split, labels, numbers, shaped
+from fedjax_sim.data.sources.base import (
+    SourceData,
+    aligned,
+    as_split,
+    to_labels,
+    to_numbers,
+    with_shape,
+)
 
 OWNERS = ("client", "writer", "user", "subject")
-"""What the array that says whose an example is may be called."""
+"""Names of the array with the owner of each example."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -30,12 +38,15 @@ class Part(NamedTuple):
     """Examples of a split, in any order."""
 
     x: np.ndarray
+    """``[n, ...]``."""
     y: np.ndarray
+    """``[n]``, or more axes."""
     client: np.ndarray | None
+    """``[n]``, number or name of the owner of each example."""
 
 
 def matches(path: Path) -> bool:
-    """A file called ``.npz``."""
+    """Whether the path is a file with the ending ``.npz``."""
     return path.is_file() and path.suffix == ".npz"
 
 
@@ -47,138 +58,164 @@ def read(
     client: str = "",
     shape: tuple[int, ...] = (),
     merge: bool = False,
-) -> Found:
-    """Arrays by name; pictures without channels (uint8 ``[n, h, w]``) get one.
+) -> SourceData:
+    """Reads the arrays of an archive; images without channels (uint8 ``[n, h, w]``) get one.
 
     Args:
       path: the file.
       x: name of the array that becomes ``x``, without ``_train``.
-      y: as ``x``, of the labels.
-      client: as ``x``, of the clients; by default the first of client, writer, user and subject that there is.
-      shape: of one example.
-      merge: whether test examples join the others, instead of staying apart.
+      y: name of the array that becomes ``y``, without ``_train``.
+      client: name of the array with the owners, without ``_train``; by default the first of client,
+        writer, user and subject that exists.
+      shape: shape of one example.
+      merge: whether test examples are added to the training examples.
+
+    Example:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> import numpy as np
+      >>> from fedjax_sim.data.sources.npz import read
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = Path(folder, "mine.npz")
+      ...     np.savez(path, x=np.zeros((4, 2)), y=np.arange(4), client=np.array([7, 7, 3, 7]))
+      ...     (block,) = read(path).blocks
+      >>> block.train.names, block.train.y.tolist()
+      (('client00003', 'client00007'), [2, 0, 1, 3])
     """
     arrays = load(path)
     if {"text_utf8", "offsets", "role", "role_names"} <= set(arrays):
         return _roles(arrays)
-    split = (
-        _sensors
-        if {"x_i16", "subject", "official_test"} <= set(arrays)
-        else _plain(path, x, y, client)
-    )
-    train, test = split(arrays)
+    if {"x_i16", "subject", "official_test"} <= set(arrays):
+        train, test = _sensors(arrays)
+    else:
+        train, test = _plain(arrays, path, x, y, client)
     if merge and test is not None:
-        train, test = _merged(train, test), None
-    train, test = (part and part._replace(x=shaped(part.x, shape)) for part in (train, test))
-    return _found(
-        train,
-        test,
-        client
-        or next((name for name in OWNERS for array in arrays if array.startswith(name)), "client"),
-    )
+        train = _merged(train, test)
+        test = None
+    train = _reshaped(train, shape)
+    test = None if test is None else _reshaped(test, shape)
+    owners = (name for name in OWNERS for array in arrays if array.startswith(name))
+    return _source_data(train, test, client or next(owners, "client"))
 
 
 def load(path: Path) -> Arrays:
-    """All arrays of an archive.
+    """Returns all arrays of an archive, by name.
 
     Raises:
-      FedError: where it is no archive, is damaged, or holds pickled objects.
+      FedError: if the file is not an archive, is damaged, or holds pickled objects.
     """
-    do = "give the path of an .npz file that numpy.savez wrote"
+    fix = "give the path of an .npz file that numpy.savez wrote"
     require(
         path.is_file() and zipfile.is_zipfile(path),
         "an .npz file is a zip archive",
         got=path,
-        fix=do,
+        fix=fix,
     )
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        fail(f"{path} is damaged", got=error, fix=do)
+        fail(f"{path} is damaged", got=error, fix=fix)
     except ValueError as error:
         pickled = "pickle" in str(error)
-        got = "pickled objects, which could run anything" if pickled else error
-        fail(f"{path} must hold plain arrays", got=got, fix="save it again with arrays of numbers")
-
-
-def _plain(path: Path, x: str, y: str, client: str) -> Callable[[Arrays], tuple[Part, Part | None]]:
-    def split(arrays: Arrays) -> tuple[Part, Part | None]:
-        ending = "" if x in arrays and y in arrays else "_train"
-        missing = [name for name in (x + ending, y + ending) if name not in arrays]
-        if missing:
-            do = f"say which arrays with x= and y=, of {', '.join(sorted(arrays))}"
-            fail(
-                f"{path.name} needs the arrays {x} and {y}, or {x}_train and {y}_train",
-                got=f"no {missing[0]}",
-                fix=do,
-            )
-        test = (
-            _part(arrays, x, y, client, "_test")
-            if {f"{x}_test", f"{y}_test"} <= set(arrays)
-            else None
+        fail(
+            f"{path} must hold plain arrays",
+            got="pickled objects, which could run any code" if pickled else error,
+            fix="save it again with arrays of numbers",
         )
-        return _part(arrays, x, y, client, ending), test
 
-    return split
+
+def _plain(arrays: Arrays, path: Path, x: str, y: str, client: str) -> tuple[Part, Part | None]:
+    """Returns the training and the test examples of the plain layout; see :func:`read`."""
+    ending = "" if x in arrays and y in arrays else "_train"
+    missing = [name for name in (x + ending, y + ending) if name not in arrays]
+    require(
+        not missing,
+        f"{path.name} needs the arrays {x} and {y}, or {x}_train and {y}_train",
+        got=f"no {next(iter(missing), '')}",
+        fix=f"select the arrays with x= and y=, of {', '.join(sorted(arrays))}",
+    )
+    has_test = {f"{x}_test", f"{y}_test"} <= set(arrays)
+    test = _part(arrays, x, y, client, "_test") if has_test else None
+    return _part(arrays, x, y, client, ending), test
 
 
 def _part(arrays: Arrays, x: str, y: str, client: str, ending: str) -> Part:
-    known = [name + ending for name in ((client,) if client else OWNERS)]
-    owner = next((name for name in known if name in arrays), None)
-    absent = bool(client) and owner is None and ending != "_test"
+    """Returns the examples in the arrays whose names have an ending.
+
+    Args:
+      arrays: all arrays of the archive.
+      x: name of the array of examples, without the ending.
+      y: name of the array of labels, without the ending.
+      client: name of the array of owners, without the ending; ``""`` looks for :data:`OWNERS`.
+      ending: ``""``, ``"_train"`` or ``"_test"``.
+    """
+    names = [name + ending for name in ((client,) if client else OWNERS)]
+    owner = next((name for name in names if name in arrays), None)
     require(
-        not absent,
-        "no array says whose an example is",
-        got=f"none called {known[0]}",
+        not client or owner is not None or ending == "_test",
+        "no array has the owners of the examples",
+        got=f"none called {names[0]}",
         fix=f"choose client= of {', '.join(sorted(arrays))}",
+        setting="client",
     )
-    pixels, found = numbers(arrays[x + ending], x + ending), labels(arrays[y + ending], y + ending)
+    examples = to_numbers(arrays[x + ending], x + ending)
+    labels = to_labels(arrays[y + ending], y + ending)
     lengths = {name: len(arrays[name]) for name in (x + ending, y + ending, owner) if name}
     require(
         len(set(lengths.values())) == 1,
-        "arrays of examples must be equally long",
+        "arrays of examples must have the same length",
         got=lengths,
-        fix="mend the file",
+        fix="correct the file",
     )
-    picture = pixels.dtype == np.uint8 and pixels.ndim == 3
-    return Part(pixels[..., None] if picture else pixels, found, arrays[owner] if owner else None)
+    is_image = examples.dtype == np.uint8 and examples.ndim == 3
+    owners = arrays[owner] if owner else None
+    return Part(examples[..., None] if is_image else examples, labels, owners)
 
 
 def _sensors(arrays: Arrays) -> tuple[Part, Part | None]:
-    """Windows int16 ``[n, channels, time]`` of 1/4096 as float32 ``[n, time, channels]``; the official test subjects apart."""
+    """Returns windows of sensor readings, with those of the official test subjects apart.
+
+    ``x_i16`` is int16 ``[n, channels, time]`` in units of 1/4096; ``x`` is float32
+    ``[n, time, channels]``.
+    """
     x = np.ascontiguousarray(arrays["x_i16"].swapaxes(1, 2)) / np.float32(4096)
-    y, test = labels(arrays["y"], "y"), arrays["official_test"]
-    train, held = (Part(x[rows], y[rows], arrays["subject"][rows]) for rows in (~test, test))
-    return train, held
+    y = to_labels(arrays["y"], "y")
+    subject = arrays["subject"]
+    is_test = arrays["official_test"]
+    train = Part(x[~is_test], y[~is_test], subject[~is_test])
+    return train, Part(x[is_test], y[is_test], subject[is_test])
 
 
-def _roles(arrays: Arrays) -> Found:
-    """A role's lines, joined by newlines in their order: one byte an example, and no labels."""
-    text, offsets, role = arrays["text_utf8"], arrays["offsets"], arrays["role"]
-    good = (
+def _roles(arrays: Arrays) -> SourceData:
+    """Returns one client per role, whose examples are the bytes of its lines, without labels.
+
+    The lines of a role are joined by newlines, in their order.
+    """
+    text = arrays["text_utf8"]
+    offsets = arrays["offsets"]
+    role = arrays["role"]
+    consistent = (
         len(role) == len(offsets) - 1
         and offsets[-1] == len(text)
         and role.max() < len(arrays["role_names"])
     )
     require(
-        bool(good),
+        bool(consistent),
         "lines, offsets and roles must fit together",
         got=(len(role), len(offsets), len(text)),
-        fix="mend the file",
+        fix="correct the file",
     )
     order = np.argsort(role, kind="stable")
-    pieces = [text[offsets[line] : offsets[line + 1]].tobytes() for line in order]
-    ids, start = np.unique(role[order], return_index=True)
-    ends = [*start[1:].tolist(), len(order)]
-    texts = [
-        b"\n".join(pieces[first:last]) for first, last in zip(start.tolist(), ends, strict=True)
-    ]
+    lines = [text[offsets[line] : offsets[line + 1]].tobytes() for line in order]
+    ids, starts = np.unique(role[order], return_index=True)
+    ends = [*starts[1:].tolist(), len(order)]
+    texts = [b"\n".join(lines[start:end]) for start, end in zip(starts.tolist(), ends, strict=True)]
     names = tuple(bytes(arrays["role_names"][i]).decode() for i in ids)
     train = population(
         np.frombuffer(b"".join(texts), np.uint8), (), np.cumsum([0, *map(len, texts)]), names
     )
-    return Found([Federation(train)])
+    return SourceData([Federation(train)])
 
 
 def _merged(train: Part, test: Part) -> Part:
@@ -190,18 +227,29 @@ def _merged(train: Part, test: Part) -> Part:
     return Part(np.concatenate([train.x, test.x]), np.concatenate([train.y, test.y]), client)
 
 
-def _found(train: Part, test: Part | None, prefix: str) -> Found:
-    held = None if test is None else Examples(test.x, test.y)
+def _reshaped(part: Part, shape: tuple[int, ...]) -> Part:
+    return part._replace(x=with_shape(part.x, shape))
+
+
+def _source_data(train: Part, test: Part | None, prefix: str) -> SourceData:
+    """Returns the data with clients, if the examples have owners.
+
+    Args:
+      train: training examples.
+      test: test examples; without owners they are the global test set.
+      prefix: start of the names of clients that the archive numbers.
+    """
+    global_test = None if test is None else Examples(test.x, test.y)
     if train.client is None:
-        return Found(examples=Examples(train.x, train.y), global_test=held)
-    clients = _named(train, prefix)
+        return SourceData(examples=Examples(train.x, train.y), global_test=global_test)
+    clients = _by_client(train, prefix)
     if test is None or test.client is None:
-        return Found([Federation(clients, None, held)])
-    return Found(aligned(as_split(clients), as_split(_named(test, prefix))))
+        return SourceData([Federation(clients, None, global_test)])
+    return SourceData(aligned(as_split(clients), as_split(_by_client(test, prefix))))
 
 
-def _named(part: Part, prefix: str) -> Population:
-    """Clients ordered by their number or name."""
+def _by_client(part: Part, prefix: str) -> Population:
+    """Returns the clients of a part, in ascending order of their numbers or names."""
     data = by_client(part.x, part.y, np.asarray(part.client))
     if np.asarray(part.client).dtype.kind not in "iu":
         return data

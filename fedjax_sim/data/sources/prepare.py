@@ -1,7 +1,8 @@
-"""From a source to a prepared data set: read, perhaps dealt out anew, split, written."""
+"""Conversion of a source to a prepared data set: read, partition if asked, split, write."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -27,14 +28,16 @@ from fedjax_sim.data.partition.apply import deal
 from fedjax_sim.data.population import Examples, Population, population
 from fedjax_sim.data.prepared.save import write_blocks
 from fedjax_sim.data.prepared.writer import concatenated
-from fedjax_sim.data.sources.base import Found
-from fedjax_sim.data.sources.options import fitted, keywords
-from fedjax_sim.data.sources.registry import choose
+from fedjax_sim.data.sources.base import SourceData
+from fedjax_sim.data.sources.options import convert_options, keywords
+from fedjax_sim.data.sources.registry import Reader, choose
 
 Options = Mapping[str, Any]
 
-CENTRAL, TEST = 11, 12
-"""Streams of the seed, for splits of blocks."""
+GLOBAL_TEST = 11
+"""Stream of the seed that splits the global test set from each block."""
+TEST = 12
+"""Stream of the seed that splits the test sets of clients from all blocks but the first."""
 
 
 def prepare(
@@ -52,26 +55,44 @@ def prepare(
     seed: int = 0,
     name: str | None = None,
 ) -> Path:
-    """Writes a prepared data set (:func:`fedjax_sim.data.open_prepared`) from another form of it.
+    """Writes a prepared data set (:func:`fedjax_sim.data.open_prepared`) from a source.
 
     Args:
-      source: a path that a reader of :data:`fedjax_sim.data.sources.REGISTRY` knows, or the word ``generated``.
-      out: the folder to write; must not exist.
-      form: the reader's name, where it cannot be told from the path.
-      options: of the reader.
-      partition: a name of :data:`fedjax_sim.data.PARTITIONS` that deals out anew what clients have, their test examples included; by
-        default the source's own clients are the clients.
-      partition_options: of the partition.
-      clients: N of a partition or of ``generated``; of the source's own clients, the first so many.
+      source: a path that a reader of :data:`fedjax_sim.data.sources.REGISTRY` accepts, or the word
+        ``generated``.
+      out: the folder to write; it must not exist.
+      form: name of the reader; by default the first that accepts the path.
+      options: options of the reader.
+      partition: name of an entry of :data:`fedjax_sim.data.PARTITIONS` that assigns all examples,
+        with the clients' test examples, to new clients; by default the clients are those of the
+        source.
+      partition_options: options of the partition.
+      clients: N of the partition or of ``generated``; with the source's clients, the number of
+        clients to keep, from the first.
       min_size: clients with fewer training examples are left out.
-      test_fraction: share of each client's examples set apart for its test, see :func:`fedjax_sim.data.split`.
-      global_test_fraction: share of all examples set apart for a test set that belongs to nobody. With clients of the source's own, the
-        share of each client's.
-      seed: of partition and splits, and of ``generated``.
-      name: of the data set; by default that of the folder.
+      test_fraction: share of each client's examples for its own test set, see
+        :func:`fedjax_sim.data.split`.
+      global_test_fraction: share of all examples for the global test set; with the source's
+        clients, the share of each client's examples.
+      seed: seed of the partition and of the splits, and of ``generated``.
+      name: name of the data set; by default that of the folder.
+
+    Returns:
+      The path of the folder.
 
     Raises:
-      FedError: in one sentence, with nothing left behind, for whatever is wrong with the source or the settings.
+      FedError: if the source or a setting is wrong; no file is left.
+
+    Example:
+      >>> import tempfile
+      >>> import fedjax_sim as fs
+      >>> from fedjax_sim.data.sources import prepare
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     options = {"examples": 6, "shape": [2]}
+      ...     path = prepare("generated", f"{folder}/out", clients=4, options=options)
+      ...     data = fs.data.open_prepared(path)
+      >>> data.train.sizes.tolist()
+      [6, 6, 6, 6]
     """
     out = Path(out).expanduser()
     require(
@@ -81,196 +102,233 @@ def prepare(
         fix="remove it or choose another one",
     )
     kind, reader = choose(source, form)
-    options, partition_options = dict(options or {}), dict(partition_options or {})
     for label, value in (("clients", clients), ("min_size", min_size)):
         if value is not None:
             positive(label, value)
-    for label, value in (
-        ("test_fraction", test_fraction),
-        ("global_test_fraction", global_test_fraction),
-    ):
-        share(label, value)
-    common = {"clients": clients, "seed": seed}
-    asked = {
-        **{
-            key: value
-            for key, value in common.items()
-            if value is not None and key in keywords(reader.read)
-        },
-        **options,
-    }
-    found = reader.read(
-        Path(source).expanduser(), **fitted(reader.read, asked, f"the format {kind}")
-    )
-    if partition is None:
-        blocks = _first(_own(found, source), clients)
-        blocks = (
-            _split(block, number, global_test_fraction, test_fraction, seed)
-            for number, block in enumerate(blocks)
-        )
-    else:
-        bound = _bound(partition, partition_options)
-        blocks = [_dealt(found, bound, clients, test_fraction, global_test_fraction, seed)]
+    share("test_fraction", test_fraction)
+    share("global_test_fraction", global_test_fraction)
     made = {
         "format": kind,
-        "options": options,
+        "options": dict(options or {}),
         "partition": partition,
-        "partition_options": partition_options,
-    }
-    made |= {
+        "partition_options": dict(partition_options or {}),
         "clients": clients,
         "min_size": min_size,
         "test_fraction": test_fraction,
         "global_test_fraction": global_test_fraction,
         "seed": seed,
     }
-    kept = (block for block in (_large(block, min_size) for block in blocks) if block is not None)
-    about = {**found.about, "made": made}
+    data = _read(reader, kind, source, made["options"], {"clients": clients, "seed": seed})
+    if partition is None:
+        blocks = (
+            _split(block, number, global_test_fraction, test_fraction, seed)
+            for number, block in enumerate(_first_clients(_client_blocks(data, source), clients))
+        )
+    else:
+        bound = _bound(partition, made["partition_options"])
+        blocks = [_partitioned(data, bound, clients, test_fraction, global_test_fraction, seed)]
+    large = (_large_clients(block, min_size) for block in blocks)
     return write_blocks(
-        kept, out, name=name or out.name, source=str(source), classes=found.classes, about=about
+        (block for block in large if block is not None),
+        out,
+        name=name or out.name,
+        source=str(source),
+        classes=data.classes,
+        about={**data.about, "made": made},
     )
 
 
+def _read(
+    reader: Reader, kind: str, source: str | Path, options: Options, common: Options
+) -> SourceData:
+    """Reads a source.
+
+    Args:
+      reader: the reader.
+      kind: its name, for the message.
+      source: the path.
+      options: options of the reader.
+      common: settings of the whole conversion, for readers that have options of these names.
+    """
+    known = keywords(reader.read)
+    shared = {key: value for key, value in common.items() if value is not None and key in known}
+    converted = convert_options(reader.read, {**shared, **options}, f"the format {kind}")
+    return reader.read(Path(source).expanduser(), **converted)
+
+
 def _bound(name: str, options: Options) -> Callable[..., Any]:
-    """A partition with its options."""
-    made = lookup("partition", name, PARTITIONS)
+    """Returns a partition with its options bound."""
+    partition = lookup("partition", name, PARTITIONS)
     require(
         "seed" not in options,
         "a partition has the seed of the data set",
         got=f"seed={options.get('seed')}",
         fix="use --seed instead",
+        setting="seed",
     )
-    return partial(made, **fitted(made, options, f"the partition {name}"))
+    return partial(partition, **convert_options(partition, options, f"the partition {name}"))
 
 
-def _own(found: Found, source: str | Path) -> Iterable[Federation]:
-    if found.blocks is None:
-        do = "name what says so, or deal the examples out, with --partition dirichlet alpha=0.1 --clients 100 for example"
-        fail("the source does not say whose an example is", got=source, fix=do)
-    return found.blocks
+def _client_blocks(data: SourceData, source: str | Path) -> Iterable[Federation]:
+    if data.blocks is None:
+        fail(
+            "the source does not record the owner of each example",
+            got=source,
+            fix="name the field of the owners, or partition the examples, for example with "
+            "--partition dirichlet alpha=0.1 --clients 100",
+        )
+    return data.blocks
 
 
-def _first(blocks: Iterable[Federation], clients: int | None) -> Iterator[Federation]:
-    """The first so many clients. Nothing more is read."""
+def _first_clients(blocks: Iterable[Federation], clients: int | None) -> Iterator[Federation]:
+    """Yields the first ``clients`` clients, or all for ``None``; reads no further blocks."""
     left = clients
     for block in blocks:
         yield (
             block
             if left is None or block.train.clients <= left
-            else _chosen(block, np.arange(block.train.clients) < left)
+            else _selected(block, np.arange(block.train.clients) < left)
         )
         left = None if left is None else left - block.train.clients
         if left is not None and left <= 0:
             return
 
 
-def _large(block: Federation, size: int) -> Federation | None:
-    """The clients with so many examples; ``None`` where there are none."""
+def _large_clients(block: Federation, size: int) -> Federation | None:
+    """Returns the clients with at least ``size`` examples; ``None`` if there are none."""
     keep = block.train.sizes >= size
-    return block if keep.all() else _chosen(block, keep) if keep.any() else None
+    if keep.all():
+        return block
+    return _selected(block, keep) if keep.any() else None
 
 
-def _chosen(block: Federation, keep: np.ndarray) -> Federation:
+def _selected(block: Federation, keep: np.ndarray) -> Federation:
+    """Returns the clients for which ``keep``, bool ``[clients]``, is True."""
     return federation(
-        _clients(block.train, keep),
-        None if block.test is None else _clients(block.test, keep),
+        _selected_clients(block.train, keep),
+        None if block.test is None else _selected_clients(block.test, keep),
         block.global_test,
     )
 
 
-def _clients(data: Population, keep: np.ndarray) -> Population:
+def _selected_clients(data: Population, keep: np.ndarray) -> Population:
     rows = np.repeat(keep, data.sizes)
     x, y = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], (data.x, data.y))
-    names = (
-        None
-        if data.names is None
-        else tuple(name for name, kept in zip(data.names, keep, strict=True) if kept)
-    )
+    names = None if data.names is None else tuple(itertools.compress(data.names, keep))
     return population(x, y, np.cumsum([0, *data.sizes[keep]]), names, empty=True)
 
 
 def _split(
     block: Federation, number: int, global_test_fraction: float, test_fraction: float, seed: int
 ) -> Federation:
-    """A block with shares of each of its clients set apart."""
-    train, test, central = block
+    """Splits test examples from each client of a block.
+
+    Args:
+      block: clients of the source.
+      number: index of the block, from which the seed of its splits is derived.
+      global_test_fraction: share of each client's examples for the global test set.
+      test_fraction: share of the remaining examples of each client for its own test set.
+      seed: seed of the conversion.
+    """
+    train, test, global_test = block
     if global_test_fraction or test_fraction:
-        _splittable(train)
+        _require_labels(train)
     if global_test_fraction:
-        _absent("central", central)
-        train, held = split(train, global_test_fraction, _seed(seed, CENTRAL, number))
-        central = pool(held)
+        _require_absent("global_test", global_test)
+        train, held_out = split(train, global_test_fraction, _seed(seed, GLOBAL_TEST, number))
+        global_test = pool(held_out)
     if test_fraction:
-        _absent("test", test)
-        train, test = split(
-            train, test_fraction, seed if number == 0 else _seed(seed, TEST, number)
-        )
-    return federation(train, test, central)
+        _require_absent("test", test)
+        block_seed = seed if number == 0 else _seed(seed, TEST, number)
+        train, test = split(train, test_fraction, block_seed)
+    return federation(train, test, global_test)
 
 
-def _dealt(
-    found: Found,
+def _partitioned(
+    data: SourceData,
     partition: Callable[..., Any],
     clients: int | None,
     test_fraction: float,
     global_test_fraction: float,
     seed: int,
 ) -> Federation:
-    """All examples in the hands of new clients."""
-    examples, central, ids = (
-        (found.examples, found.global_test, None)
-        if found.examples is not None
-        else _pooled(found.blocks or ())
-    )
-    _splittable(examples)
+    """Assigns all examples of a source to new clients.
+
+    Args:
+      data: the source.
+      partition: the partition, with its options bound.
+      clients: N.
+      test_fraction: share of each new client's examples for its own test set.
+      global_test_fraction: share of all examples for the global test set.
+      seed: seed of the partition and of the splits.
+    """
+    if data.examples is None:
+        examples, global_test, ids = _pooled(data.blocks or ())
+    else:
+        examples = data.examples
+        global_test = data.global_test
+        ids = None
+    _require_labels(examples)
     if global_test_fraction:
-        _absent("central", central)
+        _require_absent("global_test", global_test)
         owners = np.zeros(len(examples), np.int64) if ids is None else ids
-        rest, held = hold_out((examples.x, owners), examples.y, global_test_fraction, seed)
-        examples, central = (Examples(part.x[0], part.y) for part in (rest, held))
+        rest, held_out = hold_out((examples.x, owners), examples.y, global_test_fraction, seed)
+        examples = Examples(rest.x[0], rest.y)
+        global_test = Examples(held_out.x[0], held_out.y)
         ids = None if ids is None else rest.x[1]
     parts = deal(partition, examples.y, clients, seed, ids)
     return from_partition(
-        examples.x, examples.y, parts, test_fraction=test_fraction, global_test=central, seed=seed
+        examples.x,
+        examples.y,
+        parts,
+        test_fraction=test_fraction,
+        global_test=global_test,
+        seed=seed,
     )
 
 
 def _pooled(blocks: Iterable[Federation]) -> tuple[Examples, Examples | None, np.ndarray]:
-    """All clients' examples, the central ones, and whose each is: the client's number."""
-    held, central, owners, first = [], [], [], 0
+    """Returns the examples of all clients, the global test set, and each example's client number.
+
+    The examples of clients include their test examples.
+    """
+    examples: list[Any] = []
+    global_test: list[Any] = []
+    owners: list[np.ndarray] = []
+    first = 0
     for block in blocks:
         for part in (block.train, block.test):
             if part is not None:
-                held.append((part.x, part.y))
+                examples.append((part.x, part.y))
                 owners.append(np.repeat(np.arange(first, first + part.clients), part.sizes))
-        central += [] if block.global_test is None else [tuple(block.global_test)]
+        global_test += [] if block.global_test is None else [tuple(block.global_test)]
         first += block.train.clients
     ids = np.concatenate(owners)
-    return Examples(*_joined(held)), Examples(*_joined(central)) if central else None, ids
+    pooled_test = Examples(*_joined(global_test)) if global_test else None
+    return Examples(*_joined(examples)), pooled_test, ids
 
 
 def _joined(trees: list[Any]) -> Any:
-    return concatenated(trees) if len(trees) > 1 else trees[0]  # which may be large, and mapped
+    # A single tree is not copied: it may be large and memory-mapped.
+    return concatenated(trees) if len(trees) > 1 else trees[0]
 
 
-def _splittable(data: Population | Examples) -> None:
-    text = "examples without labels, as the characters of a text are"
-    do = "leave out the partition and the fractions; a task splits its windows of the text"
+def _require_labels(data: Population | Examples) -> None:
     require(
         bool(jax.tree.leaves(data.y)),
-        "only labelled examples can be dealt out or split",
-        got=text,
-        fix=do,
+        "only labelled examples can be partitioned or split",
+        got="examples without labels, such as the characters of a text",
+        fix="leave out the partition and the fractions; a task splits its windows of the text",
     )
 
 
-def _absent(part: str, held: Any) -> None:
-    what = f"the source has {part} examples already"
+def _require_absent(part: str, examples: Any) -> None:
     require(
-        held is None,
-        what,
+        examples is None,
+        f"the source has {part} examples already",
         got=f"{part}_fraction",
-        fix=f"leave --{part}-fraction out, or prepare the source without them",
+        fix=f"leave --{part.replace('_', '-')}-fraction out, or prepare the source without them",
+        setting=f"{part}_fraction",
     )
 
 

@@ -1,6 +1,7 @@
-"""``tf.train.Example`` messages, read from their bytes without TensorFlow.
+"""Decoder of ``tf.train.Example`` messages that does not need TensorFlow.
 
-The message is ``{1: {1: {1: name, 2: {1: bytes | 2: floats | 3: integers}}, ...}}``, and each kind of list ``{1: values}``.
+The message is ``{1: {1: {1: name, 2: {1: bytes | 2: floats | 3: integers}}, ...}}``; each kind of
+list is ``{1: values}``.
 
 Reference: the wire format of protocol buffers, protobuf.dev/programming-guides/encoding.
 """
@@ -13,29 +14,41 @@ from typing import Any
 
 import numpy as np
 
-VARINT, WIDE, LENGTH, NARROW = 0, 1, 2, 5
-"""Wire types: how a value's bytes are delimited."""
+VARINT = 0
+"""Wire type of a number of variable length."""
+WIDE = 1
+"""Wire type of a value of 8 bytes."""
+LENGTH = 2
+"""Wire type of bytes with their length in front."""
+NARROW = 5
+"""Wire type of a value of 4 bytes."""
 
 
-class Damaged(Exception):
-    """These bytes are no such message."""
+class DecodeError(Exception):
+    """The bytes are not a ``tf.train.Example`` message."""
 
 
 def example(data: bytes) -> dict[str, Any]:
-    """The features of a ``tf.train.Example`` by name: a list of bytes, or an array float32 or int64.
+    """Decodes a ``tf.train.Example``.
+
+    Args:
+      data: the serialized message.
+
+    Returns:
+      The features by name; each is a list of bytes, or an array float32 or int64 ``[values]``.
 
     Raises:
-      Damaged: where the bytes are something else.
+      DecodeError: if the bytes are not such a message.
     """
-    found: dict[str, Any] = {}
-    for features in _messages(data, 1):
-        for entry in _messages(features, 1):
+    features: dict[str, Any] = {}
+    for message in _messages(data, 1):
+        for entry in _messages(message, 1):
             pair = dict(_fields(entry))
             if isinstance(pair.get(1), bytes):
-                found[_text(pair[1])] = _feature(pair.get(2, b""))
-    if not found:
-        raise Damaged("it has no feature")
-    return found
+                features[_text(pair[1])] = _feature(pair.get(2, b""))
+    if not features:
+        raise DecodeError("it has no feature")
+    return features
 
 
 def _feature(data: Any) -> Any:
@@ -50,14 +63,14 @@ def _strings(data: bytes) -> list[bytes]:
 
 
 def _floats(data: bytes) -> np.ndarray:
-    """Packed into one field, as writers do, or one by one."""
+    """Decodes floats that are packed into one field, or in one field each."""
     parts = [
         value if isinstance(value, bytes) else struct.pack("<I", value)
         for _, value in _fields(data)
     ]
     joined = b"".join(parts)
     if len(joined) % 4:
-        raise Damaged("floats of odd length")
+        raise DecodeError("its floats have a length that is not a multiple of 4 bytes")
     return np.frombuffer(joined, "<f4")
 
 
@@ -65,27 +78,27 @@ def _integers(data: bytes) -> np.ndarray:
     values: list[int] = []
     for _, value in _fields(data):
         values += _varints(value) if isinstance(value, bytes) else [value]
-    return np.array(values, np.uint64).astype(
-        np.int64
-    )  # negative ones are written as two's complement
+    # Negative numbers are encoded in two's complement.
+    return np.array(values, np.uint64).astype(np.int64)
 
 
 _LISTS = {1: _strings, 2: _floats, 3: _integers}
 
 
 def _messages(data: bytes, wanted: int) -> Iterator[bytes]:
-    """The fields of that number that have a length."""
+    """Yields the bytes of every field that has the number ``wanted`` and a length."""
     return (
         value for number, value in _fields(data) if number == wanted and isinstance(value, bytes)
     )
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field numbers and values, in order."""
+    """Yields the numbers and values of all fields, in order."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
-        number, wire = tag >> 3, tag & 7
+        number = tag >> 3
+        wire = tag & 7
         if wire == VARINT:
             value, at = _varint(data, at)
             yield number, value
@@ -95,15 +108,17 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif wire in (WIDE, NARROW):
             size = 8 if wire == WIDE else 4
         else:
-            raise Damaged(f"wire type {wire}")
+            raise DecodeError(f"it has the unknown wire type {wire}")
         if at + size > len(data):
-            raise Damaged("it ends too early")
-        piece, at = data[at : at + size], at + size
+            raise DecodeError("it ends too early")
+        piece = data[at : at + size]
+        at += size
         yield number, piece if wire == LENGTH else int.from_bytes(piece, "little")
 
 
 def _varints(data: bytes) -> list[int]:
-    values, at = [], 0
+    values = []
+    at = 0
     while at < len(data):
         value, at = _varint(data, at)
         values.append(value)
@@ -111,8 +126,17 @@ def _varints(data: bytes) -> list[int]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Seven bits a byte, the lowest first. Returns the number and where it ends."""
-    value, shift = 0, 0
+    """Decodes a number of seven bits per byte, lowest bits first.
+
+    Args:
+      data: the message.
+      at: index of the number's first byte.
+
+    Returns:
+      The number, and the index after its last byte.
+    """
+    value = 0
+    shift = 0
     while at < len(data) and shift < 64 + 6:
         byte = data[at]
         at += 1
@@ -120,11 +144,11 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 128:
             return value & (2**64 - 1), at
         shift += 7
-    raise Damaged("it ends too early" if at == len(data) else "a number is too long")
+    raise DecodeError("it ends too early" if at == len(data) else "a number is too long")
 
 
 def _text(data: Any) -> str:
     try:
         return bytes(data).decode()
     except UnicodeDecodeError:
-        raise Damaged("a name is no text") from None
+        raise DecodeError("a name is not text") from None

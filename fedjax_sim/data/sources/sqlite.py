@@ -1,11 +1,14 @@
-"""SQLite files of federated data: FedJAX's, a row for each client, and TensorFlow Federated's, a row for each example."""
+"""Readers of SQLite files of federated data.
+
+FedJAX's files have one row per client, TensorFlow Federated's one row per example.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,62 +16,61 @@ import numpy as np
 
 from fedjax_sim.core.errors import fail, lookup, require
 from fedjax_sim.data.federation import Federation
-from fedjax_sim.data.sources.base import Found, Split, aligned, fields, library
-from fedjax_sim.data.sources.protos import Damaged, example
+from fedjax_sim.data.sources.base import SourceData, Split, aligned, import_library, select_fields
+from fedjax_sim.data.sources.protos import DecodeError, example
 
 MAGIC = b"SQLite format 3\0"
-"""How such a file begins."""
-
-Parse = Callable[[bytes, str], dict[str, Any]]
+"""First bytes of an SQLite file."""
 
 
 def matches_fedjax(path: Path) -> bool:
-    """A database with the table ``federated_data``."""
-    return "federated_data" in tables(path)
+    """Whether the path is a database with the table ``federated_data``."""
+    return "federated_data" in table_names(path)
 
 
 def matches_tff(path: Path) -> bool:
-    """A database with the tables ``examples`` and ``client_metadata``."""
-    return {"examples", "client_metadata"} <= set(tables(path))
+    """Whether the path is a database with the tables ``examples`` and ``client_metadata``."""
+    return {"examples", "client_metadata"} <= set(table_names(path))
 
 
 def read_fedjax(
     path: Path, *, x: str = "", y: str = "", shape: tuple[int, ...] = (), test: str = ""
-) -> Found:
-    """FedJAX's: a client's arrays by name, as zipped msgpack. Needs msgpack.
+) -> SourceData:
+    """Reads FedJAX's files: the arrays of a client as compressed msgpack. Needs msgpack.
 
     Args:
       path: the file.
       x: field that becomes ``x``.
       y: field that becomes ``y``.
-      shape: of one example.
-      test: another file, of test examples.
+      shape: shape of one example.
+      test: path of another file, with test examples.
     """
-    _check(path, "federated_data")
-    library("msgpack", "FedJAX's SQLite files")
+    _require_table(path, "federated_data")
+    import_library("msgpack", "FedJAX's SQLite files")
 
     def split(database: sqlite3.Connection) -> Split:
-        names = {
-            _name(row[0]): row[0]
-            for row in database.execute("SELECT client_id FROM federated_data ORDER BY rowid")
-        }
+        ids = database.execute("SELECT client_id FROM federated_data ORDER BY rowid")
+        names = {_name(row[0]): row[0] for row in ids}
 
-        def client(name: str) -> tuple[Any, Any]:
+        def read_client(name: str) -> tuple[Any, Any]:
             (data,) = database.execute(
                 "SELECT data FROM federated_data WHERE client_id = ?", [names[name]]
             ).fetchone()
-            return fields(unpacked(data, name), f"client {name!r}", x, y, shape)
+            return select_fields(decode_client(data, name), f"client {name!r}", x, y, shape)
 
-        return Split(tuple(names), client)
+        return Split(tuple(names), read_client)
 
     def blocks() -> Iterator[Federation]:
         with (
-            opened(path) as train,
-            opened(Path(test).expanduser()) if test else contextlib.nullcontext() as held,
+            open_read_only(path) as train,
+            open_read_only(Path(test).expanduser())
+            if test
+            else contextlib.nullcontext() as test_database,
         ):
-            yield from aligned(split(train), None if held is None else split(held))
+            test_split = None if test_database is None else split(test_database)
+            yield from aligned(split(train), test_split)
 
-    return Found(blocks())
+    return SourceData(blocks())
 
 
 def read_tff(
@@ -79,55 +81,62 @@ def read_tff(
     shape: tuple[int, ...] = (),
     split: str = "train",
     test_split: str = "test",
-) -> Found:
-    """TensorFlow Federated's: one ``tf.train.Example`` a row, read without TensorFlow.
+) -> SourceData:
+    """Reads TensorFlow Federated's files: one ``tf.train.Example`` per row. Needs no TensorFlow.
 
     Args:
       path: the file.
       x: field that becomes ``x``.
-      y: field that becomes ``y``; without one, strings become a client's text.
-      shape: of one example.
-      split: whose clients train.
-      test_split: test examples, if there are any.
+      y: field that becomes ``y``; without one, the strings of a client become its text.
+      shape: shape of one example.
+      split: split with the training examples.
+      test_split: split with the test examples, if it exists.
     """
-    _check(path, "examples")
-    select = "SELECT serialized_example_proto FROM examples WHERE split_name = ? AND client_id = ? ORDER BY rowid"
+    _require_table(path, "examples")
 
-    def part(database: sqlite3.Connection, name: str) -> Split:
-        rows = database.execute(
-            "SELECT DISTINCT client_id FROM client_metadata WHERE split_name = ? ORDER BY client_id",
-            [name],
-        )
+    def client_split(database: sqlite3.Connection, split_name: str) -> Split:
+        names = [row[0] for row in database.execute(SELECT_CLIENTS, [split_name])]
 
-        def client(who: str) -> tuple[Any, Any]:
-            found = [_parsed(row[0], who) for row in database.execute(select, [name, who])]
+        def read_client(name: str) -> tuple[Any, Any]:
+            rows = database.execute(SELECT_EXAMPLES, [split_name, name])
+            examples = [_decoded(row[0], name) for row in rows]
             require(
-                bool(found),
+                bool(examples),
                 "every client needs at least one example",
-                got=f"none for {who!r} in split {name!r}",
-                fix="mend the file",
+                got=f"none for {name!r} in split {split_name!r}",
+                fix="correct the file",
             )
-            return fields(_stacked(found, who), f"client {who!r}", x, y, shape)
+            return select_fields(_stacked(examples, name), f"client {name!r}", x, y, shape)
 
-        return Split(tuple(row[0] for row in rows), client)
+        return Split(tuple(names), read_client)
 
     def blocks() -> Iterator[Federation]:
-        with opened(path) as database:
-            known = {
-                row[0]: row
-                for row in database.execute("SELECT DISTINCT split_name FROM client_metadata")
-            }
+        with open_read_only(path) as database:
+            known = {row[0]: row for row in database.execute(SELECT_SPLITS)}
             lookup("split of the database", split, known)
-            yield from aligned(
-                part(database, split), part(database, test_split) if test_split in known else None
-            )
+            test = client_split(database, test_split) if test_split in known else None
+            yield from aligned(client_split(database, split), test)
 
-    return Found(blocks())
+    return SourceData(blocks())
+
+
+SELECT_SPLITS = "SELECT DISTINCT split_name FROM client_metadata"
+SELECT_CLIENTS = (
+    "SELECT DISTINCT client_id FROM client_metadata WHERE split_name = ? ORDER BY client_id"
+)
+SELECT_EXAMPLES = (
+    "SELECT serialized_example_proto FROM examples "
+    "WHERE split_name = ? AND client_id = ? ORDER BY rowid"
+)
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """The database, which nothing can change; what SQLite complains of is said in a sentence."""
+def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
+    """Opens a database read-only while the context lasts.
+
+    Raises:
+      FedError: for any error of SQLite inside the context.
+    """
     try:
         with contextlib.closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
@@ -137,26 +146,37 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         fail(
             f"{path} cannot be read as an SQLite database",
             got=error,
-            fix="give the path of a whole one, unpacked if it was compressed",
+            fix="give the path of a complete database, decompressed if it was compressed",
         )
 
 
-def tables(path: Path) -> list[str]:
-    """Names of the tables in a file; none where it is no database."""
-    if not path.is_file() or not _begins(path):
+def table_names(path: Path) -> list[str]:
+    """Returns the names of the tables in a database; none if the path is not a database."""
+    if not path.is_file() or not _is_sqlite(path):
         return []
-    with opened(path) as database:
-        return [
-            row[0]
-            for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        ]
+    query = "SELECT name FROM sqlite_master WHERE type = 'table'"
+    with open_read_only(path) as database:
+        return [row[0] for row in database.execute(query)]
 
 
-def unpacked(data: bytes, name: str) -> dict[str, Any]:
-    """The arrays of one client, as FedJAX writes them: an array is its shape, the name of its type, and its bytes."""
-    msgpack = library("msgpack", "FedJAX's SQLite files")
+def decode_client(data: bytes, name: str) -> dict[str, Any]:
+    """Decodes the arrays of one client, as FedJAX writes them.
 
-    def array(code: int, packed: bytes) -> Any:
+    An array is stored as its shape, the name of its dtype, and its bytes.
+
+    Args:
+      data: compressed msgpack.
+      name: the client, for the message.
+
+    Returns:
+      Arrays ``[n, ...]`` by field.
+
+    Raises:
+      FedError: if the bytes are not arrays of FedJAX.
+    """
+    msgpack = import_library("msgpack", "FedJAX's SQLite files")
+
+    def decode_array(code: int, packed: bytes) -> Any:
         shape, *rest = msgpack.unpackb(packed, raw=True)
         if code == STRINGS:
             return np.array(rest[0], object).reshape(shape)
@@ -164,7 +184,7 @@ def unpacked(data: bytes, name: str) -> dict[str, Any]:
         return np.frombuffer(buffer, np.dtype(kind.decode())).reshape(shape)
 
     try:
-        held = msgpack.unpackb(zlib.decompress(data), ext_hook=array)
+        arrays = msgpack.unpackb(zlib.decompress(data), ext_hook=decode_array)
     except (zlib.error, msgpack.UnpackException, ValueError, TypeError) as error:
         fail(
             f"the data of client {name!r} cannot be read",
@@ -172,35 +192,35 @@ def unpacked(data: bytes, name: str) -> dict[str, Any]:
             fix="give a file that FedJAX wrote",
         )
     require(
-        isinstance(held, dict),
+        isinstance(arrays, dict),
         f"the data of client {name!r} must be arrays by name",
-        got=type(held).__name__,
-        fix="give a file of FedJAX",
+        got=type(arrays).__name__,
+        fix="give a file that FedJAX wrote",
     )
-    return held
+    return arrays
 
 
 STRINGS = 4
-"""FedJAX's number for arrays of strings; others are of numbers."""
+"""Code in FedJAX's format for arrays of strings; other codes are for arrays of numbers."""
 
 
-def _begins(path: Path) -> bool:
+def _is_sqlite(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def _check(path: Path, table: str) -> None:
+def _require_table(path: Path, table: str) -> None:
     require(
-        path.is_file() and _begins(path),
+        path.is_file() and _is_sqlite(path),
         "this format is an SQLite database",
         got=path,
-        fix="give the path of one, unpacked if need be",
+        fix="give the path of a database, decompressed if it was compressed",
     )
-    found = tables(path)
+    names = table_names(path)
     require(
-        table in found,
+        table in names,
         f"a database of this format has the table {table}",
-        got=found or "none",
+        got=names or "none",
         fix="choose another --format",
     )
 
@@ -209,29 +229,33 @@ def _name(client: Any) -> str:
     return client.decode(errors="backslashreplace") if isinstance(client, bytes) else str(client)
 
 
-def _parsed(data: bytes, who: str) -> dict[str, Any]:
+def _decoded(data: bytes, client: str) -> dict[str, Any]:
     try:
         return example(data)
-    except Damaged as error:
+    except DecodeError as error:
         fail(
-            f"an example of client {who!r} cannot be read",
+            f"an example of client {client!r} cannot be read",
             got=error,
             fix="give a file that TensorFlow Federated wrote",
         )
 
 
-def _stacked(rows: list[dict[str, Any]], who: str) -> dict[str, Any]:
-    """A client's examples by field: a single number or string is no list of one."""
-    known = set(rows[0])
-    same = all(set(row) == known for row in rows)
+def _stacked(examples: list[dict[str, Any]], client: str) -> dict[str, Any]:
+    """Returns the values of a client's examples by field.
+
+    A field with one value in every example becomes a list of values, any other a list of lists.
+    """
+    known = set(examples[0])
     require(
-        same,
+        all(set(example) == known for example in examples),
         "all examples must have the same fields",
-        got=f"others in an example of client {who!r}",
-        fix="mend the file",
+        got=f"other fields in an example of client {client!r}",
+        fix="correct the file",
     )
-    columns = {name: [row[name] for row in rows] for name in known}
+    columns = {name: [example[name] for example in examples] for name in known}
     return {
-        name: [each[0] for each in column] if all(len(each) == 1 for each in column) else column
+        name: [values[0] for values in column]
+        if all(len(values) == 1 for values in column)
+        else column
         for name, column in columns.items()
     }
