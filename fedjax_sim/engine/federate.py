@@ -54,15 +54,18 @@ def federate(
     Raises:
       FedError: if no stage of the aggregator reduces.
 
-    >>> import optax
-    >>> import fedjax_sim as fs
-    >>> from fedjax_sim.clients.learner import gradient_learner
-    >>> from fedjax_sim.servers.optimizer import optimizer_server
-    >>> model = fs.from_functions(lambda key, x: {"w": x[0] * 0}, lambda params, x: x @ params["w"])
-    >>> learner = gradient_learner(fs.regression(model), optax.sgd(0.1))
-    >>> algorithm = fs.federate(learner, fs.aggregators.mean(), optimizer_server(optax.sgd(1.0)))
-    >>> algorithm.init(fs.Variables({"w": 2.0})).server.variables.params
-    {'w': 2.0}
+    Example:
+      >>> import optax
+      >>> import fedjax_sim as fs
+      >>> from fedjax_sim.clients.learner import gradient_learner
+      >>> from fedjax_sim.servers.optimizer import optimizer_server
+      >>> model = fs.from_functions(
+      ...     lambda key, x: {"w": x[0] * 0}, lambda params, x: x @ params["w"]
+      ... )
+      >>> learner = gradient_learner(fs.regression(model), optax.sgd(0.1))
+      >>> algorithm = fs.federate(learner, fs.aggregators.mean(), optimizer_server(optax.sgd(1.0)))
+      >>> algorithm.init(fs.Variables({"w": 2.0})).server.variables.params
+      {'w': 2.0}
     """
     require_reducer(aggregator)
 

@@ -80,11 +80,12 @@ def guard(
       FedError: for an unknown policy, a number that is not positive, or ``max_norm`` together with
         ``"propagate"``.
 
-    >>> from fedjax_sim.engine.nonfinite import guard
-    >>> guard("drop", max_norm=10.0)
-    NonFinitePolicy(nonfinite='drop', max_norm=10.0, patience=3)
-    >>> guard().can_reject
-    True
+    Example:
+      >>> from fedjax_sim.engine.nonfinite import guard
+      >>> guard("drop", max_norm=10.0)
+      NonFinitePolicy(nonfinite='drop', max_norm=10.0, patience=3)
+      >>> guard().can_reject
+      True
     """
     require(
         nonfinite in POLICIES,

@@ -29,10 +29,11 @@ class Engine(NamedTuple):
 
     Every choice gives the same results, up to the order of float additions.
 
-    >>> import fedjax_sim as fs
-    >>> engine = fs.Engine(lanes=4, devices=1)
-    >>> engine.kind, engine.lanes, engine.backend
-    ('queue', 4, 'auto')
+    Example:
+      >>> import fedjax_sim as fs
+      >>> engine = fs.Engine(lanes=4, devices=1)
+      >>> engine.kind, engine.lanes, engine.backend
+      ('queue', 4, 'auto')
     """
 
     kind: Kind = "queue"
@@ -142,11 +143,12 @@ def make_plan(engine: Engine, limit: int) -> Plan:
         devices do not divide, the ``vmap`` backend on several devices, or ``devices_per_client``
         that does not fit the devices.
 
-    >>> import fedjax_sim as fs
-    >>> from fedjax_sim.engine import make_plan
-    >>> plan = make_plan(fs.Engine(devices=1, shards=4), limit=10)
-    >>> plan.backend, plan.replicas, plan.shards_per_device
-    ('vmap', 1, 4)
+    Example:
+      >>> import fedjax_sim as fs
+      >>> from fedjax_sim.engine import make_plan
+      >>> plan = make_plan(fs.Engine(devices=1, shards=4), limit=10)
+      >>> plan.backend, plan.replicas, plan.shards_per_device
+      ('vmap', 1, 4)
     """
     _check_choices(engine)
     devices = _devices(engine)

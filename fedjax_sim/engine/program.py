@@ -86,19 +86,22 @@ def make_round(
     Raises:
       FedError: if the parts do not fit each other, the data or the machine.
 
-    >>> import numpy as np
-    >>> import fedjax_sim as fs
-    >>> model = fs.from_functions(lambda key, x: {"w": x[0] * 0}, lambda params, x: x @ params["w"])
-    >>> data = fs.population(np.ones((6, 2), "f4"), np.ones(6, "f4"), offsets=np.array([0, 2, 6]))
-    >>> program = fs.make_round(
-    ...     fs.fedavg(fs.regression(model), lr=0.1),
-    ...     fs.samplers.uniform(2),
-    ...     data,
-    ...     fs.local_work(batch_size=2),
-    ...     fs.Engine(devices=1),
-    ... )
-    >>> program.plan.backend, program.plan.limit
-    ('vmap', 4)
+    Example:
+      >>> import numpy as np
+      >>> import fedjax_sim as fs
+      >>> model = fs.from_functions(
+      ...     lambda key, x: {"w": x[0] * 0}, lambda params, x: x @ params["w"]
+      ... )
+      >>> data = fs.population(np.ones((6, 2), "f4"), np.ones(6, "f4"), offsets=np.array([0, 2, 6]))
+      >>> program = fs.make_round(
+      ...     fs.fedavg(fs.regression(model), lr=0.1),
+      ...     fs.samplers.uniform(2),
+      ...     data,
+      ...     fs.local_work(batch_size=2),
+      ...     fs.Engine(devices=1),
+      ... )
+      >>> program.plan.backend, program.plan.limit
+      ('vmap', 4)
     """
     sizes = np.asarray(data.sizes if isinstance(data, Population) else data.size, np.int32)
     plan = _plan(sampler, data, sizes, local_work, engine)

@@ -50,8 +50,8 @@ def split_largest(ways: int, shape: tuple[int, ...]) -> P:
 
     Example:
       >>> from fedjax_sim.engine.devices.sharding import split_largest
-      >>> split_largest(2, (64, 256))
-      PartitionSpec(None, 'model')
+      >>> tuple(split_largest(2, (64, 256)))
+      (None, 'model')
     """
     dimensions = [(length, place) for place, length in enumerate(shape) if length % ways == 0]
     if math.prod(shape) < SMALL or not dimensions:
