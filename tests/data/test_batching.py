@@ -74,7 +74,8 @@ def test_no_batch_size_means_all_examples():
 
 
 def test_epochs_and_keys_have_orders_of_their_own():
-    work, once = local_work(6, epochs=2), len(steps(local_work(6), 2, jax.random.key(0), 2))
+    work = local_work(6, epochs=2)
+    once = len(steps(local_work(6), 2, jax.random.key(0), 2))
     seen = steps(work, 2, jax.random.key(0), 2 * once)
     assert seen[:once] != seen[once:]
     assert steps(work, 2, jax.random.key(1), once) != seen[:once]
@@ -114,7 +115,8 @@ def test_a_client_that_is_absent_or_has_nothing_is_fully_masked(client, size):
 
 
 def test_many_clients_at_once_are_each_alone():
-    work, key = local_work(4), jax.random.key(0)
+    work = local_work(4)
+    key = jax.random.key(0)
     clients = jnp.arange(len(SIZES), dtype=jnp.int32)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, clients)
     together = jax.vmap(lambda key, client: batch(work, key, table(), client, jnp.int32(1)))(

@@ -196,7 +196,7 @@ def test_plain_facts():
     }
 
 
-def test_a_pool_is_everybodys_examples():
+def test_a_pool_has_the_examples_of_all_clients():
     data = by_client(*labelled(), np.arange(200) % 7)
     assert len(pool(data)) == 200
     assert pool(None) is None

@@ -5,7 +5,8 @@ import pytest
 from fedjax_sim.data.feature_noise import feature_noise
 from fedjax_sim.data.population import by_client
 
-CLIENTS, EACH = 5, 400
+CLIENTS = 5
+EACH = 400
 X = {
     "image": np.ones((CLIENTS * EACH, 4, 4), np.float32),
     "half": np.ones((CLIENTS * EACH, 8), np.float16),
@@ -31,8 +32,9 @@ def test_noise_grows_from_client_to_client():
     assert noisy.offsets is DATA.offsets
 
 
-def test_noise_is_nobody_elses():
-    """No two clients, leaves or seeds share their draws; the same seed gives the same noise, and the data stay as they were."""
+def test_noise_does_not_depend_on_other_clients():
+    """No two clients, leaves or seeds share their draws; the same seed gives the same noise, and
+    the data stay as they were."""
     first, again, other = (
         noise_of(feature_noise(DATA, noise=0.4, seed=seed)) for seed in (1, 1, 2)
     )

@@ -54,7 +54,7 @@ def keywords(name):
 
 
 def leaves_rows(name, column, options):
-    """Whether the docstring allows for rows that belong to nobody."""
+    """Whether the docstring allows rows that no client holds."""
     if name in ("hsu_dirichlet", "sized", "pathological"):
         return True
     return (
@@ -77,7 +77,7 @@ def assert_partition(parts, n, clients):
     assert rows.max() < n
 
 
-# -------------------------------------------------------------------------------------------------------------- all of them
+# -------------------------------------------------------------------------------------- all of them
 
 
 @pytest.mark.parametrize("name", REGISTRY)
@@ -186,7 +186,7 @@ def test_data_without_examples_are_refused(name):
             make(name, np.zeros(0, int), None if name == "natural" else 2, 0, **options)
 
 
-# -------------------------------------------------------------------------------------------------------------- each of them
+# ------------------------------------------------------------------------------------- each of them
 
 
 def test_iid_sizes_differ_by_one_at_most():
@@ -201,7 +201,7 @@ def test_shards_give_few_labels():
     assert max(len(np.unique(labels[part])) for part in parts) <= 2
 
 
-def test_what_is_left_over_belongs_to_nobody():
+def test_remaining_rows_are_left_out():
     for parts in (
         shards(LABELS, 10, per_client=2, shard_size=40, seed=0),
         sized(LABELS, sizes=(300, 500), seed=0),

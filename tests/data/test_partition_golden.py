@@ -1,4 +1,5 @@
-"""The partitions of flwr-datasets 0.6.1, index for index: its own results on the first 6,000 MNIST labels."""
+"""The partitions of flwr-datasets 0.6.1, index for index: its own results on the first 6,000 MNIST
+labels."""
 
 import hashlib
 import json

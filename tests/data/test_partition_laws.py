@@ -1,4 +1,5 @@
-"""What is drawn has the law that the docstrings and papers give; and NIID-Bench's partitions, row for row against its own loops."""
+"""What is drawn has the law that the docstrings and papers give; and NIID-Bench's partitions, row
+for row against its own loops."""
 
 import numpy as np
 import pytest
@@ -23,13 +24,16 @@ def table(labels, parts):
     return np.array([np.bincount(labels[part], minlength=labels.max() + 1) for part in parts])
 
 
-# ----------------------------------------------------------------------------------------------------- Dirichlet over clients
+# --------------------------------------------------------------------------- Dirichlet over clients
 
 
 @pytest.mark.parametrize("alpha", [0.1, 1.0, 10.0])
 def test_shares_of_the_clients_have_the_moments_of_a_dirichlet(alpha):
-    """Every class is one draw: mean 1 / N, variance (N - 1) / (N^2 (N alpha + 1)), covariance -1 / (N^2 (N alpha + 1))."""
-    clients, draws, each = 5, 3000, 400
+    """Every class is one draw: mean 1 / N, variance (N - 1) / (N^2 (N alpha + 1)), covariance -1 /
+    (N^2 (N alpha + 1))."""
+    clients = 5
+    draws = 3000
+    each = 400
     labels = np.repeat(np.arange(draws), each)
     shares = table(labels, dirichlet(labels, clients, alpha=alpha, seed=0)).T / each
     unit = 1 / (clients**2 * (clients * alpha + 1))
@@ -50,8 +54,11 @@ def test_shares_follow_one_alpha_per_client():
 
 
 def test_sizes_of_the_quantity_partition_have_the_moments_of_a_dirichlet():
-    """As above; the least that everybody gets is not drawn."""
-    clients, n, least, draws = 4, 4000, 100, 3000
+    """As above; the least that every client gets is not drawn."""
+    clients = 4
+    n = 4000
+    least = 100
+    draws = 3000
     parts = [
         quantity_dirichlet(np.zeros(n), clients, alpha=2.0, least=least, shuffle=False, seed=seed)
         for seed in range(draws)
@@ -76,12 +83,14 @@ def test_who_holds_a_fair_part_gets_no_further_class(balance):
     assert held[-1][full[-1]].max(initial=0) <= 1, "a row lost in rounding"
 
 
-# ----------------------------------------------------------------------------------------------------- Dirichlet over classes
+# --------------------------------------------------------------------------- Dirichlet over classes
 
 
 def assert_beta_binomial(held, each, alphas):
-    """Of ``each`` draws, class k has the share alpha_k / A on average, with the variance of a beta-binomial."""
-    mean, total = alphas / alphas.sum(), alphas.sum()
+    """Of ``each`` draws, class k has the share alpha_k / A on average, with the variance of a
+    beta-binomial."""
+    mean = alphas / alphas.sum()
+    total = alphas.sum()
     shares = held / each
     variance = mean * (1 - mean) * (1 / each + (1 - 1 / each) / (total + 1))
     assert np.all(np.abs(shares.mean(axis=0) - mean) < 4 * np.sqrt(variance / len(held)))
@@ -96,7 +105,8 @@ PLENTY = np.random.default_rng(0).permutation(
 
 @pytest.mark.parametrize("alpha", [0.5, 4.0])
 def test_clients_draw_by_shares_around_the_prior(alpha):
-    """Hsu et al.: Dirichlet(alpha * prior). More than one block of draws, and no class is used up."""
+    """Hsu et al.: Dirichlet(alpha * prior). More than one block of draws, and no class is used
+    up."""
     held = table(PLENTY, hsu_dirichlet(PLENTY, 7_000, alpha=alpha, size=10, seed=0))
     assert np.all(held.sum(axis=1) == 10)
     assert_beta_binomial(held, 10, alpha * PRIOR)
@@ -111,7 +121,8 @@ def test_clients_draw_by_shares_of_the_classes():
 
 def in_turns(rng, counts, alpha, clients, each):
     """Hsu et al. by the letter: one draw after the other. What each client holds of each class."""
-    left, held = np.array(counts), np.zeros((clients, len(counts)), int)
+    left = np.array(counts)
+    held = np.zeros((clients, len(counts)), int)
     shares = rng.dirichlet(alpha * left / left.sum(), size=clients)
     for _ in range(each):
         for client in rng.permutation(clients):
@@ -125,8 +136,10 @@ def in_turns(rng, counts, alpha, clients, each):
 
 
 def test_classes_that_are_used_up_leave_the_law_of_the_sequential_draw():
-    """Few examples, so that almost every draw is shaped by what is left: first and second moments of all that is held."""
-    counts, draws = (6, 3, 2), 4000
+    """Few examples, so that almost every draw is shaped by what is left: first and second moments
+    of all that is held."""
+    counts = (6, 3, 2)
+    draws = 4000
     labels = np.repeat([0, 1, 2], counts)
     mine = np.array(
         [
@@ -152,7 +165,7 @@ def test_classes_that_are_used_up_leave_the_law_of_the_sequential_draw():
 
 @pytest.mark.parametrize("make", [inner_dirichlet, hsu_dirichlet])
 def test_a_client_that_loses_its_only_class_draws_among_the_others(make):
-    """At a tiny alpha everybody wants one class; the partition ends all the same, and has no row twice."""
+    """At a tiny alpha every client has one class; the partition ends and has no row twice."""
     labels = np.repeat(np.arange(5), 40)
     for seed in range(20):
         parts = make(labels, 10, alpha=1e-6, seed=seed)
@@ -160,11 +173,12 @@ def test_a_client_that_loses_its_only_class_draws_among_the_others(make):
         assert np.median((table(labels, parts) > 0).sum(axis=1)) <= 3
 
 
-# ----------------------------------------------------------------------------------------------------- other label skew
+# --------------------------------------------------------------------------------- other label skew
 
 
 def test_two_shards_are_at_most_four_labels():
-    """McMahan et al.: 60,000 examples, 100 clients, 600 each; a shard straddles one boundary at most."""
+    """McMahan et al.: 60,000 examples, 100 clients, 600 each; a shard straddles one boundary at
+    most."""
     labels = np.random.default_rng(0).integers(0, 10, 60_000)
     held = table(labels, shards(labels, 100, seed=0))
     assert np.all(held.sum(axis=1) == 600)
@@ -225,7 +239,8 @@ def test_a_share_of_every_client_is_iid_and_the_rest_is_sorted(share):
 
 @pytest.mark.parametrize("strictness", [0.0, 0.3, 0.7, 1.0])
 def test_strictness_is_a_correlation(strictness):
-    """Of normal values z, the blend s z + (1 - s) noise has the correlation s / sqrt(s^2 + (1 - s)^2), and of ranks 6 / pi asin(r / 2)."""
+    """Of normal values z, the blend s z + (1 - s) noise has the correlation s / sqrt(s^2 + (1 -
+    s)^2), and of ranks 6 / pi asin(r / 2)."""
     n = 20_000
     values = np.random.default_rng(0).normal(3, 2, n)
     ranks = np.empty(n)
@@ -237,7 +252,7 @@ def test_strictness_is_a_correlation(strictness):
     assert found == pytest.approx(6 / np.pi * np.arcsin(r / 2), abs=0.03)
 
 
-# ----------------------------------------------------------------------------------------------------- NIID-Bench
+# --------------------------------------------------------------------------------------- NIID-Bench
 
 
 def labeldir(rng, y, parties, beta, least):
@@ -255,9 +270,8 @@ def labeldir(rng, y, parties, beta, least):
                     for share, batch in zip(p, batches, strict=True)
                 ]
             )
-            p = (
-                p / np.cumsum(p)[-1]
-            )  # theirs is p.sum(), which differs in the last bit and moves a cut by one now and then
+            # The original divides by p.sum(); its last bit differs, which can move a cut by one.
+            p = p / np.cumsum(p)[-1]
             cuts = (np.cumsum(p) * len(rows)).astype(int)[:-1]
             batches = [
                 batch + more.tolist()
@@ -271,7 +285,8 @@ def labeldir(rng, y, parties, beta, least):
 
 def diff_quantity(rng, y, parties, beta, least):
     """``iid-diff-quantity``."""
-    rows, smallest = rng.permutation(len(y)), 0
+    rows = rng.permutation(len(y))
+    smallest = 0
     while smallest < least:
         p = rng.dirichlet(np.repeat(beta, parties))
         smallest = np.min(p / p.sum() * len(y))
@@ -281,7 +296,8 @@ def diff_quantity(rng, y, parties, beta, least):
 def label_quantity(rng, y, parties, num):
     """``noniid-#label``."""
     classes = len(np.unique(y))
-    times, contain = [0] * classes, []
+    times = [0] * classes
+    contain = []
     for i in range(parties):
         current = [i % classes]
         while len(current) < num:

@@ -32,10 +32,8 @@ def blocks_of(clients=7, each=4, named=True, test=True, central=True, dtype=np.f
     """One block for each of some clients."""
     rng = np.random.default_rng(0)
     for number in range(clients):
-        x, y = (
-            rng.random((each + number, 3)).astype(dtype),
-            rng.integers(0, 5, each + number).astype(np.int32),
-        )
+        x = rng.random((each + number, 3)).astype(dtype)
+        y = rng.integers(0, 5, each + number).astype(np.int32)
         names = (f"näme {number}",) if named else None
         train = population(x, y, np.array([0, len(x)]), names)
         held = (
@@ -270,14 +268,17 @@ def test_names_are_strings_in_a_buffer(strings):
 
 def test_opening_imports_and_reads_nothing_else(tmp_path):
     folder = write_blocks(blocks_of(), tmp_path / "set", name="set")
-    code = f"import sys; from fedjax_sim.data import open_prepared; open_prepared({str(folder)!r}); print(*sys.modules)"
+    code = (
+        "import sys; from fedjax_sim.data import open_prepared; "
+        f"open_prepared({str(folder)!r}); print(*sys.modules)"
+    )
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     ).stdout.split()
     assert not {"tensorflow_datasets", "h5py", "PIL", "msgpack", "sqlite3"} & set(loaded)
 
 
-# ----------------------------------------------------------------------------------------------------------------- refused
+# ------------------------------------------------------------------------------------------ refused
 
 
 def one(x, y, **more):

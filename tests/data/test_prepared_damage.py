@@ -1,4 +1,5 @@
-"""Prepared data that are damaged are refused in a sentence, and a writer that cannot go on leaves nothing behind."""
+"""Prepared data that are damaged are refused in a sentence, and a writer that cannot go on leaves
+nothing behind."""
 
 import errno
 import json
@@ -19,7 +20,8 @@ from fedjax_sim.data.prepared.columns import Column
 
 def data():
     rng = np.random.default_rng(0)
-    x, y = rng.random((500, 40)).astype(np.float32), rng.integers(0, 4, 500).astype(np.int32)
+    x = rng.random((500, 40)).astype(np.float32)
+    y = rng.integers(0, 4, 500).astype(np.int32)
     return from_arrays(x, y, np.arange(500) % 9, test_fraction=0.2)
 
 
@@ -64,7 +66,8 @@ def test_truncated_files(folder, name, keep):
     os.truncate(path, int(size * keep))
     refused(
         folder,
-        rf"{name} must have the {size} bytes that its card states: got {int(size * keep)} bytes; copy or prepare",
+        rf"{name} must have the {size} bytes that its card states: "
+        rf"got {int(size * keep)} bytes; copy or prepare",
     )
 
 
@@ -114,7 +117,7 @@ def test_a_card_with_other_bytes(folder):
 
 
 @pytest.mark.parametrize("text", ["[]", '{"format": "something else"}', "3"])
-def test_somebody_elses_card(folder, text):
+def test_a_card_of_another_format(folder, text):
     (folder / "card.json").write_text(text)
     refused(folder, "not the card of a prepared data set")
 
@@ -173,7 +176,7 @@ def test_no_folder(tmp_path, place):
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------- no room
+# ------------------------------------------------------------------------------------------ no room
 
 
 @pytest.fixture
@@ -248,7 +251,8 @@ def test_what_a_killed_writer_left_is_told(tmp_path):
     (tmp_path / ".set.partial").mkdir()
     with pytest.raises(
         FedError,
-        match=r"its preparation was interrupted: got .*\.set\.partial; wait for the other command, or remove it",
+        match=r"its preparation was interrupted: got .*\.set\.partial; "
+        r"wait for the other command, or remove it",
     ):
         save(data(), tmp_path / "set", name="set")
     (tmp_path / ".set.partial").rmdir()

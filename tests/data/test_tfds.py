@@ -22,7 +22,7 @@ def by_examples(tmp_path_factory):
     return ordinary(tmp_path_factory.mktemp("tfds"))
 
 
-# --------------------------------------------------------------------------------------------------------------- federations
+# -------------------------------------------------------------------------------------- federations
 
 
 def test_a_record_may_hold_a_client(by_clients):
@@ -113,7 +113,8 @@ def test_examples_can_be_dealt_out_by_label_or_by_client(by_examples, by_clients
     assert pairs.train.sizes.tolist() == [6, 3]
     with pytest.raises(
         FedError,
-        match=r"the client of an example: got no client_key for ordinary; pass client_key=, or partition=",
+        match=r"the client of an example: got no client_key for ordinary; "
+        r"pass client_key=, or partition=",
     ):
         tfds(by_examples)
     with pytest.raises(FedError, match="needs ids"):
@@ -129,7 +130,7 @@ def test_splits_may_be_parts_and_sums(by_clients):
     ] == [2, 6, 2]
 
 
-# ------------------------------------------------------------------------------------------------------------------- values
+# ------------------------------------------------------------------------------------------- values
 
 
 def test_examples_are_converted_before_anything_else(by_clients):

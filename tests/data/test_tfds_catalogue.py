@@ -36,7 +36,9 @@ def builder(name, tmp_path):
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_a_data_set_with_tfds_own_features_becomes_a_federation(name, tmp_path):
-    entry, info, rng = CATALOGUE[name], builder(name, tmp_path).info, np.random.default_rng(0)
+    entry = CATALOGUE[name]
+    info = builder(name, tmp_path).info
+    rng = np.random.default_rng(0)
     rows = {
         split: [fake(info.features, rng) for _ in range(n)]
         for split, n in (("train", 30), ("test", 6))
@@ -69,7 +71,8 @@ def test_tweets_are_happy_or_not_and_series_are_cut_or_padded():
     x, y = CATALOGUE["sentiment140"].convert([b"Good good FILM", b""], np.array([4, 0]))
     assert (x.shape, y.tolist()) == ((2, 40), [1, 0])
     assert x[0, 0] == x[0, 1] != x[0, 2] > 0 == x[0, 3] == x[1].max()
-    short, long = np.ones((3, 3)), np.full((70, 3), 2.0)
+    short = np.ones((3, 3))
+    long = np.full((70, 3), 2.0)
     x, _ = CATALOGUE["smartwatch_gestures"].convert([short, long], None)
     assert x.shape == (2, 50, 3)
     assert (x[0].sum(), x[1].sum()) == (9, 300)

@@ -36,7 +36,7 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-# ------------------------------------------------------------------------------------------------------------------- places
+# ------------------------------------------------------------------------------------------- places
 
 
 def put(source, home, *way):
@@ -80,7 +80,8 @@ def test_a_folder_will_do_and_those_above_it(by_examples):
     [
         (
             "emnist/byclass",
-            r"prepare it once.*pip install tensorflow .*tfds.builder\('emnist/byclass', data_dir=.*file_format='array_record'",
+            r"prepare it once.*pip install tensorflow .*"
+            r"tfds.builder\('emnist/byclass', data_dir=.*file_format='array_record'",
         ),
         ("emnst", r"check the name \(did you mean 'emnist'\?\), or prepare it once"),
         (
@@ -112,12 +113,12 @@ assert "tensorflow_datasets" not in sys.modules
 
 
 @pytest.mark.usefixtures("no_network")
-def test_reading_says_nothing_and_asks_nobody(by_clients, capfd):
+def test_reading_prints_nothing_and_uses_no_network(by_clients, capfd):
     tfds(by_clients)
     assert capfd.readouterr().out == ""
 
 
-# ------------------------------------------------------------------------------------------------------------------- damage
+# ------------------------------------------------------------------------------------------- damage
 
 
 def test_parquet_can_be_read(tmp_path):
@@ -131,7 +132,8 @@ def test_files_that_need_tensorflow_are_refused(tmp_path, info):
     (tmp_path / "dataset_info.json").write_text(json.dumps(info))
     with pytest.raises(
         FedError,
-        match=r"without TensorFlow: got tfrecord in .*; prepare it again with file_format='array_record'",
+        match=r"without TensorFlow: got tfrecord in .*; "
+        r"prepare it again with file_format='array_record'",
     ):
         tfds(tmp_path)
 

@@ -6,7 +6,7 @@
 | ``train.x.npy``, ``train.y.npy`` | the clients' examples, one client after the other; \
 ``train.x.0.npy``, ... where ``x`` has several leaves |
 | ``train.offsets.npy`` | int64[N + 1], each client's first row |
-| ``names.text.npy``, ``names.ends.npy`` | the clients' names in one UTF-8 buffer, and where each ends |
+| ``names.text.npy``, ``names.ends.npy`` | the clients' names in one UTF-8 buffer, and their ends |
 | ``test.*`` | test examples of the same clients |
 | ``central.*`` | the global test set, whose examples have no owner |
 """
