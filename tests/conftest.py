@@ -11,7 +11,9 @@ everything as users do.
 
 from __future__ import annotations
 
+import importlib
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,11 @@ HERE = Path(__file__).parent
 PROGRAMS = Path(
     os.environ.get("FEDJAX_SIM_TEST_PROGRAMS") or HERE.parent / ".cache" / "test-programs"
 )
-AROUND = ("cli", "data", "experiments", "fuzz", "host", "models", "engine/test_replay.py")
+AROUND = ("cli", "data", "experiments", "fuzz", "host", "models")
+AROUND += ("engine/test_replay.py", "engine/test_rewrite.py", "engine/test_model_axis.py")
 """Folders and files of tests that compile quickly."""
+CONFIGURED = ("cli", "experiments", "fuzz", "engine/test_replay.py")
+"""Folders and files of tests that read configurations."""
 FIRST = (
     "laws/test_closed_forms.py",
     "laws/test_laws.py",
@@ -70,6 +75,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of commands that the test starts
     else:
         os.environ.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
+    if _below(item, CONFIGURED):
+        _share_models()
 
 
 def _below(item: pytest.Item, names: tuple[str, ...]) -> bool:
@@ -89,17 +96,36 @@ def _get_compile_options(*args: Any, **settings: Any) -> Any:
 
 
 compiler.get_compile_options = _get_compile_options
-_probed: list[dict[str, Any]] = []
 
 
+@cache
 def _known() -> dict[str, Any]:
     """The options of quick compilation; none where this version of XLA does not know them."""
     from fedjax_sim.testing.program import QUICK
 
-    if not _probed:
-        try:
-            jax.jit(lambda: 0).lower().compile(compiler_options=QUICK)
-            _probed.append(QUICK)
-        except (jax.errors.JaxRuntimeError, ValueError):
-            _probed.append({})
-    return _probed[0]
+    try:
+        jax.jit(lambda: 0).lower().compile(compiler_options=QUICK)
+    except (jax.errors.JaxRuntimeError, ValueError):
+        return {}
+    return QUICK
+
+
+# ------------------------------------------------------------------------------ configurations
+
+
+@cache
+def _share_models() -> None:
+    """Makes what a file can say once for each content of the registries, not for each file."""
+    load = importlib.import_module("fedjax_sim.experiments.config.load")
+    original, made = load.run_model, {}
+
+    def run_model(known: Any) -> Any:
+        named = [
+            (kind, name, entry) for kind, held in known.items() for name, entry in held.items()
+        ]
+        key = tuple((kind, name, id(entry)) for kind, name, entry in named)
+        if key not in made:
+            made[key] = original(known), named  # which keeps the ids
+        return made[key][0]
+
+    load.run_model = run_model

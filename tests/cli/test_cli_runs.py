@@ -1,10 +1,14 @@
+import contextlib
+import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -14,28 +18,60 @@ from shared_data import shared
 
 from fedjax_sim.cli import demo, main
 from fedjax_sim.core.errors import FedError
-from fedjax_sim.experiments.config import load
+from fedjax_sim.experiments.config import load_config
 from fedjax_sim.experiments.config.load import tables
-from fedjax_sim.experiments.config.resume import changed_rates
+from fedjax_sim.experiments.config.resume import changed_settings
 from fedjax_sim.experiments.run import new_folder
 from fedjax_sim.simulation.history import from_jsonl
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> str:
-    path = tmp_path / "small.toml"
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("config") / "small.toml"
     path.write_text(SMALL)
     return str(path)
+
+
+SAME = "algorithm.lr=0.05"
+"""Runs with one rate share their compiled programs."""
+QUADRATIC = """rounds = 2
+[task]
+name = "quadratic"
+[algorithm]
+name = "fedavg"
+[sampler]
+kind = "uniform"
+cohort = 4
+"""
+
+
+class Done(NamedTuple):
+    """A finished run of two rounds, and what the command printed."""
+
+    folder: Path
+    out: str
+
+
+@pytest.fixture(scope="module")
+def done(small: str, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    words = [SAME, "evaluation.clients=true"]
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main(["run", small, "--out", str(folder), *words]) == 0
+    return Done(folder, out.getvalue())
+
+
+@pytest.fixture
+def run(done: Done, tmp_path: Path) -> Path:
+    """A copy of the finished run."""
+    return Path(shutil.copytree(done.folder, tmp_path / "run"))
 
 
 # ----------------------------------------------------------------------------------------------------------------- running
 
 
-def test_a_run_leaves_everything_in_its_folder(
-    small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    folder = tmp_path / "run"
-    assert main(["run", small, "--out", str(folder), "algorithm.lr=0.05"]) == 0
+def test_a_run_leaves_everything_in_its_folder(done: Done):
+    folder = done.folder
     made = summary(folder)
     assert made["algorithm"] == "scaffold"
     assert made["rounds"] == 2
@@ -45,20 +81,18 @@ def test_a_run_leaves_everything_in_its_folder(
     assert made["seconds"] > 0
     assert len(made["state_hash"]) == 64
     assert made["versions"]["jax"] == jax.__version__
-    assert load(folder / "config.toml").run.algorithm.lr == 0.05
+    assert load_config(folder / "config.toml").run.algorithm.lr == 0.05
     assert list(from_jsonl(folder / "metrics.jsonl").rows) == [1, 2]
     assert (folder / "metrics.csv").read_text().count("\n") == 3
     assert (folder / "checkpoints" / "2").is_dir()
-    assert str(folder) in capsys.readouterr().out
+    assert str(folder) in done.out
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(
-    small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: str, run: Path, capsys: pytest.CaptureFixture[str]
 ):
-    folder = tmp_path / "run"
-    assert main(["run", small, "--out", str(folder)]) == 0
+    folder = run
     before = (folder / "summary.json").read_bytes()
-    capsys.readouterr()
     assert main(["run", small, "--out", str(folder), "seed=1"]) == 2
     assert f"fedjax-sim resume {folder}" in capsys.readouterr().err
     assert (folder / "summary.json").read_bytes() == before
@@ -75,18 +109,15 @@ def test_a_resumed_run_is_the_run_that_never_stopped(small: str, tmp_path: Path)
     )
     assert summary(parts)["state_hash"] == summary(whole)["state_hash"]
     assert list(from_jsonl(parts / "metrics.jsonl").rows) == [1, 2, 3, 4, 5, 6]
-    assert load(parts / "config.toml").run.rounds == 6
+    assert load_config(parts / "config.toml").run.rounds == 6
 
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_resume_that_cannot_be_is_refused_in_words(
-    small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    folder = tmp_path / "run"
-    assert main(["run", small, "--out", str(folder)]) == 0
+def test_a_resume_that_cannot_be_is_refused_in_words(run: Path, capsys: pytest.CaptureFixture[str]):
+    folder = run
     before = files(folder)
     for change, said in [
         ("seed=7", "got 7 in place of 0"),
@@ -104,11 +135,10 @@ def test_a_resume_that_cannot_be_is_refused_in_words(
 
 
 def test_a_rate_may_change_and_the_run_says_so(
-    small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    done: Done, run: Path, capsys: pytest.CaptureFixture[str]
 ):
-    folder = tmp_path / "run"
-    assert main(["run", small, "--out", str(folder)]) == 0
-    assert "resumed with" not in capsys.readouterr().out
+    folder = run
+    assert "resumed with" not in done.out
     more = [
         "--rounds",
         "3",
@@ -117,18 +147,17 @@ def test_a_rate_may_change_and_the_run_says_so(
         "stop={metric='loss', at_most=0.0}",
     ]
     assert main(["resume", str(folder), "algorithm.lr=0.02", *more]) == 0
-    note = "resumed with algorithm.lr = 0.02, which was 0.1"
+    note = "resumed with algorithm.lr = 0.02, which was 0.05"
     assert f"note: {note}\n" in capsys.readouterr().out
     assert summary(folder)["notes"] == [note]
-    assert load(folder / "config.toml").run.algorithm.lr == 0.02
+    assert load_config(folder / "config.toml").run.algorithm.lr == 0.02
 
 
 def test_what_a_run_is_resumed_with_is_compared_with_its_checkpoint(
-    small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, capsys: pytest.CaptureFixture[str]
 ):
     """And not with the file beside it, which anybody can edit."""
-    folder = tmp_path / "run"
-    assert main(["run", small, "--out", str(folder)]) == 0
+    folder = run
     text = (folder / "config.toml").read_text()
     (folder / "config.toml").write_text(text.replace("seed = 0", "seed = 5", 1))
     assert main(["resume", str(folder), "--rounds", "3"]) == 2
@@ -147,31 +176,30 @@ def test_what_a_run_is_resumed_with_is_compared_with_its_checkpoint(
     ],
 )
 def test_what_a_resumed_run_keeps(key: str, old: str, new: str, small: str):
-    before = tables(load(small).run)
+    before = tables(load_config(small).run)
     with pytest.raises(
         FedError,
         match=f"^a resumed run keeps its {key}: got {new} in place of {old}; leave {key} as it was",
     ):
-        changed_rates(load(small, [f"{key}={new}"]).run, before)
+        changed_settings(load_config(small, [f"{key}={new}"]).run, before)
 
 
 def test_settings_that_are_newer_than_a_checkpoint_had_their_defaults(small: str):
-    run = load(small).run
+    run = load_config(small).run
     before = tables(run)
     del before["local"]["shuffle"]
-    assert changed_rates(run, before) == ()
+    assert changed_settings(run, before) == ()
     before["local"]["epochs"] = 7
     with pytest.raises(FedError, match=r"its local_work.epochs: got 1 in place of 7"):
-        changed_rates(run, before)
+        changed_settings(run, before)
     before["nonsense"] = 1
     with pytest.raises(FedError):
-        changed_rates(run, before)
-    assert changed_rates(run, None) == ()
+        changed_settings(run, before)
+    assert changed_settings(run, None) == ()
 
 
-def test_evaluate_repeats_the_numbers_of_the_run(small: str, tmp_path: Path):
-    folder = tmp_path / "run"
-    assert main(["run", small, "--out", str(folder)]) == 0
+def test_evaluate_repeats_the_numbers_of_the_run(run: Path):
+    folder = run
     assert main(["evaluate", str(folder)]) == 0
     again = json.loads((folder / "evaluation.json").read_text())
     assert again["rounds"] == 2
@@ -191,6 +219,7 @@ def test_a_run_stops_at_its_target(small: str, tmp_path: Path):
             [
                 "run",
                 small,
+                SAME,
                 "rounds=8",
                 "stop.metric=test/accuracy",
                 "stop.at_least=0.0",
@@ -211,6 +240,7 @@ def test_a_run_stops_on_the_way_down(small: str, tmp_path: Path):
             [
                 "run",
                 small,
+                SAME,
                 "rounds=8",
                 "stop={metric='test/loss', at_most=100.0}",
                 "--out",
@@ -224,19 +254,20 @@ def test_a_run_stops_on_the_way_down(small: str, tmp_path: Path):
 
 
 def test_folders_of_runs_are_numbered(small: str, tmp_path: Path):
-    config = load(small, ["seed=7"])
+    config = load_config(small, ["seed=7"])
     names = [new_folder(config, root=tmp_path / "runs").name for _ in range(2)]
     assert names == ["small-scaffold-7-001", "small-scaffold-7-002"]
 
 
-def test_an_interrupted_run_saves_and_goes_on(small: str, tmp_path: Path):
-    folder = tmp_path / "run"
+def test_an_interrupted_run_saves_and_goes_on(tmp_path: Path):
+    folder, small = tmp_path / "run", tmp_path / "small.toml"
+    small.write_text(QUADRATIC)
     command = [
         sys.executable,
         "-m",
         "fedjax_sim",
         "run",
-        small,
+        str(small),
         "rounds=1000000",
         "evaluation.every=1000000",
         "--out",
@@ -262,7 +293,12 @@ def test_an_interrupted_run_saves_and_goes_on(small: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "name", ["digits_fedavg", "digits_scaffold", "digits_fedadam", "synthetic_fedprox"]
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in demo.PAIR),  # the demo runs them
+        pytest.param("digits_fedadam", marks=pytest.mark.slow),
+        "synthetic_fedprox",
+    ],
 )
 def test_shipped_files_run(name: str, tmp_path: Path):
     assert (
@@ -276,9 +312,14 @@ def test_shipped_files_run(name: str, tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "source", "words"),
     [
-        ("mnist_cnn", "mnist.npz", ["model.name=mlp"]),
-        ("har_fedavg", "uci_har.npz", []),
-        ("shakespeare_lstm", "shakespeare_roles.npz", ["task.clients=4", "model.width=16"]),
+        ("mnist_cnn", "mnist.npz", ["model.name=logistic"]),
+        pytest.param("har_fedavg", "uci_har.npz", [], marks=pytest.mark.slow),
+        pytest.param(
+            "shakespeare_lstm",
+            "shakespeare_roles.npz",
+            ["task.clients=4", "model.width=16"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_files_of_prepared_data_run(name: str, source: str, words: list[str], tmp_path: Path):
@@ -310,13 +351,13 @@ def test_the_demo_compares_both_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert (tmp_path / "demo" / "comparison.png").read_bytes().startswith(b"\x89PNG")
     for name in demo.PAIR:
-        label = load(demo.shipped(name)).run.algorithm.name
+        label = load_config(demo.shipped(name)).run.algorithm.name
         assert summary(tmp_path / "demo" / label)["algorithm"] == label
         assert str(tmp_path / "demo" / label) in out
 
 
 def test_files_of_the_demo_differ_in_the_algorithm_alone():
-    pair = [load(demo.shipped(name)).run.model_dump() for name in demo.PAIR]
+    pair = [load_config(demo.shipped(name)).run.model_dump() for name in demo.PAIR]
     algorithms = [each.pop("algorithm")["name"] for each in pair]
     assert pair[0] == pair[1]
     assert len(set(algorithms)) == 2
@@ -328,7 +369,18 @@ def test_a_profile_is_written_where_asked(
 ):
     traces = tmp_path / "traces"
     assert (
-        main(["run", small, "rounds=5", "--out", str(tmp_path / "run"), "--profile", str(traces)])
+        main(
+            [
+                "run",
+                small,
+                SAME,
+                "rounds=5",
+                "--out",
+                str(tmp_path / "run"),
+                "--profile",
+                str(traces),
+            ]
+        )
         == 0
     )
     (trace,) = traces.rglob("*.trace.json.gz")
@@ -343,6 +395,7 @@ def test_a_run_too_short_for_a_profile_says_so(
             [
                 "run",
                 small,
+                SAME,
                 "rounds=1",
                 "--out",
                 str(tmp_path / "run"),

@@ -1,15 +1,15 @@
 """A client's part in a rejected round, step by step, and the files that it is run again from."""
 
-import inspect
 import json
-import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rigs
 from commands import SMALL, summary
 from federation import close, scripted
-from rigs import ENGINES, OBJECTIVE, PEOPLE, ROUNDS, START, WORK, C, N, remembers, script
+from rigs import ENGINES, OBJECTIVE, PEOPLE, ROUNDS, START, WORK, C, N, script
 
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.cli import main
@@ -20,14 +20,7 @@ from fedjax_sim.engine.program import make_round
 from fedjax_sim.simulation.nonfinite_report import read, restore, save
 from fedjax_sim.simulation.replay import RoundParts, replay
 
-NAMES = [
-    next(name for name in REGISTRY if remembers(name)),
-    *(
-        name
-        for name in REGISTRY
-        if "def round(" in inspect.getsource(sys.modules[REGISTRY[name].factory.__module__])
-    ),
-]
+NAMES = [rigs.FIRST, *rigs.SEVERAL_TRIPS]
 """One whose clients remember something, and those of more than one trip."""
 FIRST = [*range(C)]
 """All clients but client 12."""
@@ -35,13 +28,21 @@ ALONE = [2] + [N] * (C - 1)
 """Client 2 alone, whose twelve examples are six batches in two epochs."""
 
 
-def before_second(name, data=PEOPLE, policy=None):
+def before_second(name):
     """The program, and its state after a first round."""
-    algorithm, policy = REGISTRY[name].factory(OBJECTIVE), policy or guard()
-    made = make_round(algorithm, script(C, ROUNDS), data, WORK, ENGINES["vmap"], policy)
+    made, logical, parts = first_round(name)
+    return made, made.place(logical), parts
+
+
+@cache
+def first_round(name):
+    """The same, compiled and run once; the state is on the host, where no round takes it."""
+    algorithm, policy = REGISTRY[name].factory(OBJECTIVE), guard()
+    made = make_round(algorithm, script(C, ROUNDS), PEOPLE, WORK, ENGINES["vmap"], policy)
     cohorts = scripted([FIRST, ALONE, ALONE])
     state = made.run(made.place(made.logical(made.init(START)).replace(sampler=cohorts)))[0]
-    return made, state, RoundParts(algorithm, script(C, ROUNDS), WORK, policy, made.plan)
+    parts = RoundParts(algorithm, script(C, ROUNDS), WORK, policy, made.plan)
+    return made, made.logical(state), parts
 
 
 @pytest.mark.parametrize("name", NAMES)

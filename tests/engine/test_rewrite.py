@@ -12,10 +12,11 @@ from fedjax_sim.engine.xla import convolutions as products
 from fedjax_sim.engine.xla.rewrite import canonical, equations, has_convolution, native
 
 KEY = jax.random.key(0)
-IMAGES = jax.random.normal(KEY, (2, 8, 8, 4))
-KERNEL = jax.random.normal(KEY, (3, 3, 4, 6))
-WEIGHTS = jax.random.normal(KEY, (5, 3))
-ROWS = jax.random.normal(KEY, (7, 5))
+IMAGES, KERNEL, WEIGHTS, ROWS = (
+    np.random.default_rng(0).standard_normal(shape, np.float32)
+    for shape in ((2, 8, 8, 4), (3, 3, 4, 6), (5, 3), (7, 5))
+)
+"""Numpy's, so that collecting the tests compiles nothing."""
 
 
 def conv(x, w, **options):
@@ -119,17 +120,30 @@ FUNCTIONS = {
     "nothing to convolve": (lambda x, w: conv(x, w, padding="VALID"), IMAGES[:, :2], KERNEL),
     "a kernel of many places": (
         conv,
-        jnp.tile(IMAGES, (1, 2, 2, 1)),
-        jnp.tile(KERNEL, (3, 3, 1, 1)),
+        np.tile(IMAGES, (1, 2, 2, 1)),
+        np.tile(KERNEL, (3, 3, 1, 1)),
     ),
     "sort and scatter": (lambda x: jnp.zeros((7, 5)).at[jnp.argsort(x[:, 0])].set(x), ROWS),
 }
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize(
-    "transform", [lambda f: f, jax.jit, jax.vmap], ids=["plain", "jit", "vmap"]
-)
+TRANSFORMS = {"plain": lambda f: f, "jit": jax.jit, "vmap": lambda f: jax.jit(jax.vmap(f))}
+ALSO = {
+    "plain": ("same", "scan", "jit"),
+    "vmap": ("same", "groups", "strided gradients", "scan", "cond", "while", "dense gradient"),
+}
+"""Functions that are transformed otherwise than by ``jit``; all the others are in slow tests."""
+
+
+def transformed():
+    for transform in TRANSFORMS:
+        for name in FUNCTIONS:
+            often = transform == "jit" or name in ALSO[transform]
+            marks = [] if often else [pytest.mark.slow]
+            yield pytest.param(name, transform, id=f"{transform}-{name}", marks=marks)
+
+
+@pytest.mark.parametrize(("name", "transform"), transformed())
 @pytest.mark.parametrize(
     "convolution",
     [native, products.convolve, products.convolve_gradients],
@@ -139,8 +153,9 @@ def test_the_same_numbers(name, transform, convolution, monkeypatch):
     fn, *args = FUNCTIONS[name]
     monkeypatch.setattr(products, "MIN_POSITIONS", 1)
     monkeypatch.setattr(products, "MIN_IMAGES", 1)
-    if transform is jax.vmap:
-        args = [jnp.stack([a, 0.5 * a]) for a in args]
+    if transform == "vmap":
+        args = [np.stack([a, a / 2]) for a in args]
+    transform = TRANSFORMS[transform]
     got, wanted = transform(canonical(fn, convolution))(*args), transform(fn)(*args)
     assert jax.tree.structure(got) == jax.tree.structure(wanted)
     jax.tree.map(

@@ -1,6 +1,7 @@
 """Examples that stay on the host: the same bits as from the devices, and only what is needed."""
 
 import threading
+from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,8 @@ from fedjax_sim.persistence.manifest import state_hash
 
 TWO = [next(name for name in REGISTRY if remembers(name) is wanted) for wanted in (False, True)]
 LAYOUTS = {"vmap": 1, "shard_map": 2, "pmap": 4}
+REPEATS = {(TWO[0], "vmap"), (TWO[0], "pmap")}
+"""Layouts that the algorithm with memory is tried on, and the one without in slow tests."""
 
 
 def program(place, name=TWO[1], sampler=None, devices=1, backend="auto", work=WORK, data=PEOPLE):
@@ -48,18 +51,29 @@ def drawn_from(sampler, place, rounds=4, seed=3):
     return seen
 
 
-@pytest.mark.parametrize("name", TWO)
-@pytest.mark.parametrize("backend", LAYOUTS)
+def played(place, name, **layout):
+    """Hash of the state after the rigs' cohorts."""
+    made, state = scripting(place, name, **layout)
+    state, _ = made.run(state, ROUNDS)
+    return state_hash(made.logical(state))
+
+
+@cache
+def on_device(name):
+    return played("device", name)
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        pytest.param(name, backend, marks=[pytest.mark.slow] if (name, backend) in REPEATS else [])
+        for name in TWO
+        for backend in LAYOUTS
+    ],
+)
 def test_every_layout_gives_the_same_bits(name, backend):
-    hashes = []
-    for place, layout in (
-        ("device", {}),
-        ("host", {"devices": LAYOUTS[backend], "backend": backend}),
-    ):
-        made, state = scripting(place, name, **layout)
-        state, _ = made.run(state, ROUNDS)
-        hashes.append(state_hash(made.logical(state)))
-    assert hashes[0] == hashes[1]
+    there = played("host", name, devices=LAYOUTS[backend], backend=backend)
+    assert there == on_device(name)
 
 
 def curious():
@@ -77,19 +91,24 @@ def curious():
     )
 
 
+SAMPLERS = {
+    "uniform": lambda: samplers.uniform(5),
+    "cyclic": lambda: samplers.cyclic(4),
+    "poisson": lambda: samplers.poisson(3.0),
+    "full": samplers.full,
+    "dropout": lambda: samplers.dropout(samplers.uniform(6), 0.5),
+    "curious": curious,
+}
+OFTEN = ("poisson", "curious")
+"""Of cohorts of another size each round, and of those that depend on the last round's result."""
+
+
 @pytest.mark.parametrize(
-    "sampler",
-    [
-        samplers.uniform(5),
-        samplers.cyclic(4),
-        samplers.poisson(3.0),
-        samplers.full(),
-        samplers.dropout(samplers.uniform(6), 0.5),
-        curious(),
-    ],
-    ids=["uniform", "cyclic", "poisson", "full", "dropout", "curious"],
+    "kind",
+    [pytest.param(k, marks=[] if k in OFTEN else [pytest.mark.slow]) for k in SAMPLERS],
 )
-def test_every_kind_of_sampler_is_followed(sampler):
+def test_every_kind_of_sampler_is_followed(kind):
+    sampler = SAMPLERS[kind]()
     assert drawn_from(sampler, "host") == drawn_from(sampler, "device")
 
 

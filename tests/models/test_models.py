@@ -219,7 +219,7 @@ LONG = {"transformer", "resnet", "cnn", "emnist_cnn", "series_cnn"}
 def test_mixed_precision_computes_narrowly_and_keeps_its_parameters_wide(name):
     plain = models.REGISTRY[name](**SMALL[name])
     mixed, x = models.mixed_precision(plain), sample(name)
-    params, state = mixed.init(KEY, x)
+    params, state = jax.jit(mixed.init)(KEY, x)
     params = jax.tree.map(
         lambda leaf: leaf + 0.0123, params
     )  # some begin at zero, which every float can tell
@@ -231,7 +231,8 @@ def test_mixed_precision_computes_narrowly_and_keeps_its_parameters_wide(name):
         return jnp.sum(jnp.square(out))
 
     wide, narrow = (
-        jax.value_and_grad(lambda p, m=model: total(m, p))(params) for model in (plain, mixed)
+        jax.jit(jax.value_and_grad(lambda p, m=model: total(m, p)))(params)
+        for model in (plain, mixed)
     )
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(narrow[1]))
     assert narrow[0] != wide[0]
