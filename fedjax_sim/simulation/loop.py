@@ -93,7 +93,7 @@ def metric_rows(metrics: Metrics, rounds: int) -> list[Row]:
         >>> from fedjax_sim.simulation.loop import metric_rows
         >>> loss = fs.Mean(total=np.array([6.0, 0.0]), weight=np.array([4.0, 0.0]))
         >>> metric_rows({"loss": loss, "cohort": np.array([4, 0])}, rounds=2)
-        [{'loss': 1.5, 'cohort': 4.0}, {'cohort': 0.0}]
+        [{'cohort': 4.0, 'loss': 1.5}, {'cohort': 0.0}]
     """
     rows: list[Row] = [{} for _ in range(rounds)]
     for name, metric in jax.device_get(metrics).items():
