@@ -158,7 +158,7 @@ def _read(
 
 def _bound(name: str, options: Options) -> Callable[..., Any]:
     """Returns a partition with its options bound."""
-    partition = lookup("partition", name, PARTITIONS)
+    partition = lookup("partition", name, PARTITIONS).factory
     require(
         "seed" not in options,
         "a partition has the seed of the data set",
