@@ -32,7 +32,7 @@ from fedjax_sim.simulation.evaluate_clients import client_evaluation
 PLAIN, KEEPER = (
     next(name for name in REGISTRY if remembers(name) is wanted) for wanted in (False, True)
 )
-WORDS, PLACES, WIDTH, LAYERS = 64, 6, 64, 2
+WORDS, PLACES, WIDTH, LAYERS = 64, 6, 64, 1
 
 
 class Block(nn.Module):
@@ -67,7 +67,11 @@ LOSS = classification(MODEL)
 SIZES = (9, 1, 2, 7, 1, 3, 1)
 TOKENS = np.random.default_rng(0).integers(0, WORDS, (sum(SIZES), PLACES)).astype(np.int32)
 TEXTS = population(TOKENS, np.roll(TOKENS, -1, axis=1), np.append(0, np.cumsum(SIZES)))
-FIRST = jax.tree.map(np.asarray, Variables(*MODEL.init(jax.random.key(0), TOKENS[:1])))
+
+
+@cache
+def first():
+    return jax.tree.map(np.asarray, Variables(*jax.jit(MODEL.init)(jax.random.key(0), TOKENS[:1])))
 
 
 @cache
@@ -89,7 +93,7 @@ def program(name, model, devices=4, memory=None, split="model"):
 def played(name, model, split="model"):
     """Logical states before the first round and after every one."""
     made = program(name, model, split=split)
-    state = made.init(FIRST)
+    state = made.init(first())
     seen = [made.logical(state)]
     for _ in range(2):
         state, _ = made.run(state)
@@ -109,9 +113,9 @@ def held(leaf):
 @pytest.mark.parametrize("model", [2, 4])
 def test_a_device_holds_its_part_of_the_model_before_and_after_a_round(model):
     made = program(PLAIN if model == 4 else KEEPER, model)
-    begun = made.init(FIRST)
+    begun = made.init(first())
     whole = sum(leaf.nbytes for leaf in jax.tree.leaves(begun.algorithm))
-    for state in (begun, made.run(made.init(FIRST))[0]):
+    for state in (begun, made.run(made.init(first()))[0]):
         mine = sum(held(leaf) for leaf in jax.tree.leaves(state.algorithm))
         assert (
             whole / model
@@ -130,7 +134,7 @@ def test_a_device_holds_its_part_of_the_model_before_and_after_a_round(model):
 
 def test_a_device_holds_its_part_of_its_groups_clients_memory():
     made = program(KEEPER, 2)
-    memory = made.init(FIRST).memory
+    memory = made.init(first()).memory
     rows = -(-len(SIZES) // made.plan.replicas)
     whole = sum(leaf.nbytes for leaf in jax.tree.leaves(memory)) / (made.plan.replicas * rows)
     assert made.plan.replicas == 2
@@ -157,10 +161,10 @@ def test_devices_that_share_a_batch_have_all_of_the_model_and_its_numbers():
     for have, want in zip(played(KEEPER, 2, "batch"), played(KEEPER, 1), strict=True):
         close(have, want)
     made = program(KEEPER, 2, split="batch")
-    state = made.init(FIRST)
+    state = made.init(first())
     for leaf, whole in zip(
         jax.tree.leaves(state.algorithm),
-        jax.tree.leaves(program(KEEPER, 1).init(FIRST).algorithm),
+        jax.tree.leaves(program(KEEPER, 1).init(first()).algorithm),
         strict=True,
     ):
         assert held(leaf) == held(whole)
@@ -169,7 +173,7 @@ def test_devices_that_share_a_batch_have_all_of_the_model_and_its_numbers():
 def test_devices_that_share_a_batch_do_a_part_of_its_arithmetic_each():
     def flops(model):
         made = program(PLAIN, model, devices=2, split="batch")
-        return made.lower(made.init(FIRST)).compile().cost_analysis()["flops"]
+        return made.lower(made.init(first())).compile().cost_analysis()["flops"]
 
     assert flops(2) < 0.7 * flops(
         1
@@ -198,7 +202,7 @@ def test_a_checkpoint_goes_on_over_another_number_of_devices(tmp_path):
 def test_what_is_too_large_for_a_device_fits_into_a_quarter_of_it_on_each_of_four():
     rooms = {model: program(PLAIN, model) for model in (1, 4)}
     takes = {
-        model: footprint(made.lower(made.init(FIRST)).compile().memory_analysis())
+        model: footprint(made.lower(made.init(first())).compile().memory_analysis())
         for model, made in rooms.items()
     }
     assert takes[4] < 0.4 * takes[1]
@@ -207,9 +211,9 @@ def test_what_is_too_large_for_a_device_fits_into_a_quarter_of_it_on_each_of_fou
     with pytest.raises(
         FedError, match=r"does not fit into a device's memory: got .*engine\.devices_per_client"
     ):
-        small.run(small.init(FIRST))
+        small.run(small.init(first()))
     spread = program(PLAIN, 4, memory=budget)
-    close(spread.logical(spread.run(spread.init(FIRST))[0]), played(PLAIN, 1)[1])
+    close(spread.logical(spread.run(spread.init(first()))[0]), played(PLAIN, 1)[1])
 
 
 # ------------------------------------------------------------------------------------------------------------- any model
@@ -303,7 +307,7 @@ def test_the_users_rule_is_followed_by_path():
     made = make_round(
         REGISTRY[KEEPER].factory(LOSS), samplers.full(), TEXTS, local_work(2, 1), engine
     )
-    state = made.init(FIRST)
+    state = made.init(first())
     for path, leaf in jax.tree_util.tree_leaves_with_path((state.algorithm, state.memory)):
         assert ("model" in tuple(leaf.sharding.spec)) == tree.name(path).endswith("head.kernel")
     assert asked["memory.head.kernel"] == (WIDTH, WORDS)

@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 from fuzz import command, judge
-from things import SMALL, contents, make
+from things import SMALL, contents
 
 from fedjax_sim.persistence import manifest
 
-
-@pytest.fixture(scope="module")
-def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("things"))
+pytestmark = pytest.mark.xdist_group("things")
 
 
 RUBBISH = {

@@ -6,12 +6,9 @@ from pathlib import Path
 
 import pytest
 from fuzz import command, judge
-from things import contents, make
+from things import contents
 
-
-@pytest.fixture(scope="module")
-def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("things"))
+pytestmark = pytest.mark.xdist_group("things")
 
 
 THINGS = ["small.toml", "run", "data", "text/below", "empty"]
