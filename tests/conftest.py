@@ -56,6 +56,10 @@ jax.config.update("jax_compilation_cache_max_size", 2 * 2**30)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "quick: part of `make test-quick`")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what is quick. Tests of a file run on one worker, unless they have a group."""
