@@ -42,7 +42,16 @@ def divide(
         and (is_number(value) or (is_whole(value) and _takes_float(defaults, name)))
     ]
     numbers = {name: float(values[name]) for name in sorted(floats)}
-    return Settings({name: values[name] for name in values if name not in numbers}, numbers)
+    structure = {
+        name: value
+        for name, value in values.items()
+        if name not in numbers and not _is_default(defaults, name, value)
+    }
+    return Settings(structure, numbers)
+
+
+def _is_default(defaults: Mapping[str, Any], name: str, value: Any) -> bool:
+    return name in defaults and fingerprint(value) == fingerprint(defaults[name])
 
 
 def defaults_of(factory: Callable[..., Any]) -> dict[str, Any]:

@@ -1,70 +1,61 @@
-"""The laws that algorithms ship: with these settings one is another, and what is conserved stays so."""
+"""Every check of :mod:`fedjax_sim.testing` on every registered algorithm; one program is compiled
+for each.
 
-from functools import cache
+The checks of one algorithm run in one worker, which compiles its program once.
+"""
 
-import jax
 import numpy as np
 import pytest
-from federation import EVERY, Linear, close, linear, machine, play, ragged, weights
+from federation import EVERY, Linear, close, linear, machine, play
 
-from fedjax_sim import samplers
+from fedjax_sim import samplers, testing
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.data.batching import local_work
 from fedjax_sim.models.objectives import classification
+from fedjax_sim.testing.problem import PEOPLE, weights
 
-DATA = ragged((7, 3, 12, 5, 1))
-START = weights()._replace(state=())
-OBJECTIVE = classification(Linear(linear))
-USUAL = {"batch_size": 4, "epochs": 2}
-HELD = [name for name, entry in REGISTRY.items() if entry.law.conserved]
+ALL = pytest.mark.parametrize("name", EVERY)
+RESTRICTED = [param for param in EVERY if REGISTRY[param.values[0]].law.local_work]
 
 
-@cache
-def models(name, settings, work, rounds):
-    """The global model after every round, under partial participation."""
-    algorithm = REGISTRY[name].factory(OBJECTIVE, **dict(settings))
-    made = machine(algorithm, samplers.cyclic(3), DATA, local_work(**dict(work), shuffle=False))
-    return [algorithm.variables(state.algorithm) for state, _ in play(made, START, DATA, rounds)]
+@pytest.mark.parametrize("check", testing.PREMISES.values(), ids=testing.PREMISES)
+@ALL
+def test_the_premise_of_the_layout_theorem_holds(name, check):
+    check(REGISTRY[name].factory)
 
 
-def items(settings):
-    return tuple(settings.items())
+@pytest.mark.parametrize("check", testing.RUNS.values(), ids=testing.RUNS)
+@ALL
+def test_runs_with_other_cohorts_data_seeds_and_starts(name, check):
+    check(REGISTRY[name].factory)
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_an_algorithm_with_the_settings_of_its_law_is_the_other_one(name):
-    law = REGISTRY[name].law
-    work = items(law.local_work or USUAL)
-    ours, other = (
-        models(*what, work, law.rounds)
-        for what in [(name, items(law.when)), (law.equals, items(law.given))]
-    )
-    assert name != law.equals
-    for a, b in zip(ours, other, strict=True):
-        close(a, b, law.tolerance)
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), ours[-1].params, START.params)
-    assert min(jax.tree.leaves(moved)) > 1e-2
+@pytest.mark.parametrize("check", testing.LAWS.values(), ids=testing.LAWS)
+@ALL
+def test_the_law_holds_and_can_fail(name, check):
+    check(REGISTRY[name].factory, REGISTRY[name].law)
 
 
-@pytest.mark.parametrize("name", HELD)
-def test_what_a_law_conserves_stays_so_under_partial_participation(name):
-    algorithm = REGISTRY[name].factory(OBJECTIVE)
-    sampler = samplers.dropout(samplers.uniform(4), 0.3)
-    made = machine(algorithm, sampler, DATA, local_work(**USUAL, shuffle=False))
-    cohorts = set()
-    for state, outcome in play(made, START, DATA, 6):
-        a, b = REGISTRY[name].law.conserved(state.algorithm, state.memory)
-        close(jax.tree.map(np.asarray, a), jax.tree.map(np.asarray, b), 1e-5)
-        assert max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(a)) > 1e-3
-        cohorts.add(int(outcome.metrics["cohort"]))
-    assert len(cohorts) > 1
-    assert max(cohorts) < DATA.clients
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_a_law_is_told_in_words_and_on_the_card(name):
-    entry = REGISTRY[name]
-    assert entry.law.says
-    assert entry.law.equals in REGISTRY
+@ALL
+def test_the_law_is_on_the_card(name):
     for line in ("Memory:", "Upload:", "Server:", "Law:", "Reference:"):
-        assert line in entry.card, f"{name}: the card has no {line!r}"
+        assert line in REGISTRY[name].card, f"{name}: the card has no {line!r}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RESTRICTED)
+def test_the_law_holds_in_programs_of_its_own_work(name):
+    """The check above turns one full batch into one step of clients that hold a single batch."""
+    law = REGISTRY[name].law
+    objective = classification(Linear(linear))
+    start = weights()._replace(state=())
+    work = local_work(**law.local_work, shuffle=False)
+    runs = []
+    for who, settings in ((name, law.when), (law.equals, law.given)):
+        algorithm = REGISTRY[who].factory(objective, **settings)
+        made = machine(algorithm, samplers.cyclic(3), PEOPLE, work, quick=False)
+        history = play(made, start, PEOPLE, law.rounds)
+        runs.append([algorithm.variables(state.algorithm) for state, _ in history])
+    for have, want in zip(*runs, strict=True):
+        close(have, want, law.tolerance)
+    assert np.abs(runs[0][-1].params["w"] - start.params["w"]).max() > 1e-2

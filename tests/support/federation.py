@@ -1,8 +1,9 @@
-"""What the tests of the core share: every registered algorithm, small populations, and rounds whose data are an argument."""
+"""Helpers of the tests of the core: every registered algorithm, small populations, and compiled
+rounds whose data are arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 from oracles import Problem, unpack
 
-from fedjax_sim import samplers
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.core.types import (
     Algorithm,
@@ -26,14 +26,21 @@ from fedjax_sim.core.types import (
 from fedjax_sim.data.batching import LocalWork
 from fedjax_sim.data.population import Population, Table, population, to_table
 from fedjax_sim.engine import Engine, Plan, make_plan
-from fedjax_sim.engine.devices.backends import make_backend
+from fedjax_sim.engine.devices.backends import Compiled, make_backend
 from fedjax_sim.engine.nonfinite import OFF, NonFinitePolicy
 from fedjax_sim.engine.round import initial_state, make_spmd, repeat
 from fedjax_sim.models.objectives import classification
 from fedjax_sim.tasks import quadratic
+from fedjax_sim.testing.problem import LinearModel as Linear
+from fedjax_sim.testing.problem import noisy_linear as restless
+from fedjax_sim.testing.problem import ragged, script, scripted, weights
+from fedjax_sim.testing.program import compile_quickly
+
+__all__ = ["Linear", "ragged", "restless", "script", "scripted", "weights"]
 
 EVERY = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in REGISTRY]
-"""The registry as parameters; one worker takes all tests of an algorithm, so that they share its programs."""
+"""The registry as parameters; one worker runs all tests of an algorithm, so that they share its
+programs."""
 
 ONE = Engine("queue", lanes=2, devices=1)
 """The queue on one device."""
@@ -43,7 +50,8 @@ Data = Population | Table
 
 
 class Machine(NamedTuple):
-    """A compiled round whose data are an argument: one program serves every population of the same shapes."""
+    """A compiled round whose data are an argument: one program serves every population of the same
+    shapes."""
 
     first: Callable[..., RoundState]
     """``(variables, data, seed=0) -> state`` on the devices."""
@@ -63,17 +71,27 @@ def machine(
     local_work: LocalWork,
     engine: Engine = ONE,
     guard: NonFinitePolicy = OFF,
+    quick: bool = True,
 ) -> Machine:
-    """``make_round``, but for the data; ``like`` tells the shapes and the size of the largest client."""
+    """``make_round`` with the data as an argument.
+
+    Args:
+      algorithm, sampler, local_work, engine, guard: as for ``make_round``.
+      like: a population of the shapes of all data that follow, and with the size of the largest
+        client.
+      quick: compile with few optimizations, in a third of the time; otherwise as users do.
+    """
     plan = make_plan(engine, int(like.sizes.max()))
     backend = make_backend(plan)
-    # A scan of one round, as make_round's: compiled without one, the last bits of a report may differ.
+    # A scan of one round, as make_round's: compiled without one, the last bits of a report may
+    # differ.
     program = backend.advance(
         partial(repeat, make_spmd(algorithm, sampler, plan, local_work, guard), 1)
     )
+    advance = quickly(program) if quick else program.run
 
     def run(state: RoundState, data: Table) -> tuple[RoundState, Outcome]:
-        state, outcome = program.run(state, data)
+        state, outcome = advance(state, data)
         return state, jax.tree.map(lambda leaf: leaf[0], jax.device_get(outcome))
 
     def first(variables: Variables, data: Data, seed: int = 0) -> RoundState:
@@ -91,6 +109,18 @@ def machine(
     )
 
 
+def quickly(program: Compiled) -> Callable[..., Any]:
+    """Runs a program that its first call compiles with few optimizations."""
+    compiled: list[Any] = []
+
+    def run(state: RoundState, data: Table) -> Any:
+        if not compiled:
+            compiled.append(compile_quickly(program.lower(state, data)))
+        return compiled[0](*program.arguments(state, data))
+
+    return run
+
+
 def table(data: Data) -> Table:
     return to_table(data) if isinstance(data, Population) else data
 
@@ -99,13 +129,15 @@ def play(
     made: Machine, start: Variables, data: Data, rounds: int, cohorts: PyTree = None
 ) -> list[tuple[RoundState, Outcome]]:
     """Logical state and outcome after every round; ``cohorts`` replaces the sampler's state."""
-    state, table, seen = made.first(start, data), made.data(data), []
+    state = made.first(start, data)
+    placed = made.data(data)
+    history = []
     if cohorts is not None:
         state = made.place(made.logical(state).replace(sampler=cohorts))
     for _ in range(rounds):
-        state, outcome = made.run(state, table)
-        seen.append((made.logical(state), outcome))
-    return seen
+        state, outcome = made.run(state, placed)
+        history.append((made.logical(state), outcome))
+    return history
 
 
 class Case(NamedTuple):
@@ -118,7 +150,8 @@ class Case(NamedTuple):
 
 def case(problem: Problem) -> Case:
     """The problem of an oracle, in float32."""
-    x, y = np.concatenate(problem.x).astype(np.float32), np.concatenate(problem.y)
+    x = np.concatenate(problem.x).astype(np.float32)
+    y = np.concatenate(problem.y)
     offsets = np.concatenate([[0], np.cumsum(problem.sizes)])
     leaves = unpack(problem.shapes, problem.start)
     start = Variables({name: jnp.asarray(leaf, jnp.float32) for name, leaf in leaves.items()})
@@ -128,86 +161,27 @@ def case(problem: Problem) -> Case:
     return Case(classification(Linear(linear)), population(x, y.astype(np.int32), offsets), start)
 
 
-class Linear(NamedTuple):
-    """Anything with the ``apply`` of a model."""
-
-    apply: Callable[..., tuple[jax.Array, PyTree]]
-
-
 def linear(
     params: PyTree, state: PyTree, x: jax.Array, *, train: bool, key: jax.Array
 ) -> tuple[jax.Array, PyTree]:
     return x @ params["w"] + params["b"], state
 
 
-def restless(
-    params: PyTree, state: PyTree, x: jax.Array, *, train: bool, key: jax.Array
-) -> tuple[jax.Array, PyTree]:
-    """A linear model that draws from its key, and carries statistics of what it saw."""
-    noise = jax.random.key_data(key)[0].astype(jnp.float32) * 2**-32  # cheaper than a true draw
-    noisy = x * (1 + 0.2 * noise) if train else x
-    return linear(params, (), noisy, train=train, key=key)[0], {
-        "seen": 0.9 * state["seen"] + 0.1 * noisy.mean(0)
-    }
-
-
-def ragged(sizes: Sequence[int], seed: int = 0) -> Population:
-    """Clients of these sizes, 4 features, 3 classes, every client with a mean of its own."""
-    rng = np.random.default_rng(seed)
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    x = rng.normal(rng.normal(size=(len(sizes), 4))[owner], 1).astype(np.float32)
-    return population(
-        x, rng.integers(0, 3, len(owner)).astype(np.int32), np.concatenate([[0], np.cumsum(sizes)])
-    )
-
-
-def weights(seed: int = 0) -> Variables:
-    """Parameters and statistics of :func:`restless`."""
-    rng = np.random.default_rng(seed)
-    params = {"w": rng.normal(size=(4, 3)), "b": rng.normal(size=3)}
-    return Variables(
-        jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params), {"seen": jnp.zeros(4)}
-    )
-
-
-def scripted(ids: Any, most: Any = None) -> PyTree:
-    """State of :func:`script`: cohorts ``[C]`` or ``[R, C]``, taken in turn, and the most steps that each client takes."""
-    ids = np.atleast_2d(np.asarray(ids, np.int32))
-    return {
-        "ids": ids,
-        "most": np.full(ids.shape, 10**6, np.int32)
-        if most is None
-        else np.atleast_2d(np.asarray(most, np.int32)),
-    }
-
-
-def script(cohort: int, rounds: int = 1) -> Sampler:
-    """A sampler that takes whom its state names, so that one program serves every cohort. Begins with the first clients."""
-
-    def sample(key, state, info, round):
-        ids, most = (jnp.take(state[name], round % rounds, axis=0) for name in ("ids", "most"))
-        roster = samplers.roster(ids, info)
-        return roster._replace(steps=jnp.minimum(roster.steps, most)), state
-
-    return Sampler(
-        lambda population: cohort,
-        lambda info: scripted([range(cohort)] * rounds),
-        sample,
-        samplers.unobserved,
-    )
-
-
 def close(a: PyTree, b: PyTree, tolerance: float = 1e-5) -> None:
-    """Equal trees, leaf by leaf, relative to the largest entry of each; with tolerance 0 bit for bit."""
+    """Equal trees, leaf by leaf, relative to the largest entry of each; with tolerance 0 bit for
+    bit."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for (path, x), y in zip(
         jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
     ):
-        x, y = np.asarray(x), np.asarray(y)
+        have = np.asarray(x)
+        want = np.asarray(y)
         name = jax.tree_util.keystr(path)
-        assert (x.dtype, x.shape) == (y.dtype, y.shape), name
+        assert (have.dtype, have.shape) == (want.dtype, want.shape), name
         if tolerance == 0:
-            assert x.tobytes() == y.tobytes(), f"{name}: {x} is not, bit for bit, {y}"
+            assert have.tobytes() == want.tobytes(), f"{name}: {have} is not, bit for bit, {want}"
         else:
-            scale = float(np.abs(y).max(initial=0))
-            np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * scale, err_msg=name)
+            scale = float(np.abs(want).max(initial=0))
+            np.testing.assert_allclose(
+                have, want, rtol=tolerance, atol=tolerance * scale, err_msg=name
+            )

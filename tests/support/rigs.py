@@ -1,32 +1,49 @@
-"""Every algorithm on a few engines, compiled once: one ragged population, cohorts by script."""
+"""Algorithms on several engines: one ragged population, scripted cohorts, every program compiled
+once.
+
+The layout theorem (every engine, backend and number of devices gives one result) is proved on one
+representative of each signature, see :mod:`fedjax_sim.testing.trips`; its premise is proved for
+every algorithm in ``tests/laws``. :data:`LAYOUT` lists the representatives, two more algorithms
+that the commit chooses, and, as slow tests, all of them.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+from contextlib import contextmanager
 from functools import cache
+from importlib import metadata
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from federation import (
-    Data,
-    Linear,
-    Machine,
-    machine,
-    play,
-    ragged,
-    restless,
-    script,
-    scripted,
-    weights,
-)
+import pytest
+from federation import Data, Machine, machine, play
 
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.core.types import Objective, Outcome, RoundState, Variables
-from fedjax_sim.data.batching import local_work
-from fedjax_sim.data.population import Population
 from fedjax_sim.engine import Engine
 from fedjax_sim.engine.nonfinite import OFF, NonFinitePolicy
-from fedjax_sim.models.objectives import classification
+from fedjax_sim.testing.problem import (
+    COHORTS,
+    OBJECTIVE,
+    PEOPLE,
+    ROUNDS,
+    SIZES,
+    WORK,
+    C,
+    N,
+    always,
+    script,
+    spoiled,
+    weights,
+)
+from fedjax_sim.testing.program import QUICK
+from fedjax_sim.testing.trips import signature
+
+__all__ = ["COHORTS", "OBJECTIVE", "PEOPLE", "ROUNDS", "SIZES", "WORK", "C", "N", "always"]
+__all__ += ["script", "spoiled"]
 
 ENGINES = {
     "padded": Engine("padded", backend="vmap", devices=1),
@@ -34,32 +51,107 @@ ENGINES = {
     "shard_map": Engine("queue", lanes=2, backend="shard_map", devices=2, shards=4),
     "pmap": Engine("queue", lanes=2, backend="pmap", devices=4, shards=4),
 }
-"""Those that every algorithm is tried on. The last three have the same shards and lanes, and so must give the same bits."""
+"""The engines. The last three have the same shards and lanes, and so must give the same bits."""
 QUEUES = [name for name, engine in ENGINES.items() if engine.kind == "queue"]
-
-SIZES = (7, 3, 12, 5, 1, 9, 4, 2, 6, 8, 3, 10, 1)
-N, C, ROUNDS = len(SIZES), 12, 3
-PEOPLE = ragged(SIZES)
 START = weights()
-WORK = local_work(4, 2, shuffle=False)
-
-COHORTS = scripted(
-    [
-        list(range(C)),
-        [12, 4, 2, N, 0, 3, 11, N, 7, N, 9, N],
-        [1, N, 6, N, 5, 2, 12, N, 10, 8, N, N],
-    ],
-    [[99, 99, 3, 1, *[99] * 8], [99, 1, 2, *[99] * 9], [99] * C],
-)
-"""Everybody has turns, rows are absent, some do part of their work. A shard has three rows for two lanes."""
 
 
-OBJECTIVE = classification(Linear(restless))
+# ------------------------------------------------------------------------------- which algorithms
+
+
+def representatives() -> list[str]:
+    """The first registered algorithm of each signature."""
+    first: dict[Any, str] = {}
+    for name, entry in REGISTRY.items():
+        first.setdefault(signature(entry.factory), name)
+    return list(first.values())
+
+
+def rotated(names: list[str], count: int = 2) -> list[str]:
+    """Some of the names, other ones after every commit.
+
+    Args:
+      names: what to choose from.
+      count: how many.
+    """
+    return sorted(names, key=lambda name: hashlib.sha256(f"{_commit()} {name}".encode()).digest())[
+        :count
+    ]
+
+
+@cache
+def _commit() -> str:
+    """Name of the commit; the package's version where there is no git."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        answer = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return metadata.version("fedjax-sim")
+    return answer.stdout.strip()
 
 
 def remembers(name: str) -> bool:
     """Whether the algorithm's clients keep anything between rounds."""
-    return bool(jax.tree.leaves(REGISTRY[name].factory(OBJECTIVE).memory(START)))
+    return signature(REGISTRY[name].factory).memory
+
+
+class Subject(NamedTuple):
+    """An algorithm, and how its programs are compiled."""
+
+    name: str
+    quick: bool = True
+    """Whether with few optimizations, in a third of the time; otherwise as users do."""
+
+
+def parameters(names: list[str], more: list[Any] = []) -> list[Any]:  # noqa: B006
+    """Names as parameters of a test, and as slow tests every one of ``more`` that is not among
+    them.
+
+    Args:
+      names: of registered algorithms.
+      more: names of the slow tests.
+    """
+    slow = [name for name in more if name not in names]
+    return [
+        *(pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names),
+        *(pytest.param(n, marks=[pytest.mark.xdist_group(n), pytest.mark.slow]) for n in slow),
+    ]
+
+
+def _subjects() -> list[Any]:
+    """Quick subjects of :data:`CHOSEN`, the first with memory as users compile it, and all others
+    so as slow tests."""
+    quick = [
+        pytest.param(Subject(name), id=name, marks=pytest.mark.xdist_group(name)) for name in CHOSEN
+    ]
+    optimized = [
+        pytest.param(
+            Subject(name, quick=False),
+            id=f"{name} optimized",
+            marks=[
+                pytest.mark.xdist_group(f"{name} optimized"),
+                *([pytest.mark.slow] if name != FIRST else []),
+            ],
+        )
+        for name in REGISTRY
+    ]
+    return quick + optimized
+
+
+REPRESENTATIVES = representatives()
+FIRST = next(filter(remembers, REPRESENTATIVES))
+"""One algorithm with client memory stands for all where only the engine matters."""
+CHOSEN = [*REPRESENTATIVES, *rotated([name for name in REGISTRY if name not in REPRESENTATIVES])]
+LAYOUT = _subjects()
+SEVERAL_TRIPS = [
+    name for name in REPRESENTATIVES if len(signature(REGISTRY[name].factory).trips) > 1
+]
+"""Representatives of more than one trip, in which a client may be dropped before the end."""
+
+
+# --------------------------------------------------------------------------------------- programs
 
 
 class Rig(NamedTuple):
@@ -71,18 +163,22 @@ class Rig(NamedTuple):
 
 @cache
 def rig(
-    name: str,
+    subject: Subject | str,
     engine: Engine | str,
     shuffle: bool = False,
     guard: NonFinitePolicy = OFF,
     **settings: Any,
 ) -> Rig:
     """The algorithm on one of :data:`ENGINES`, or on another engine."""
+    name, quick = (subject, True) if isinstance(subject, str) else subject
     traces: list[int] = []
     algorithm = REGISTRY[name].factory(counted(OBJECTIVE, traces), **settings)
     work = WORK._replace(shuffle=shuffle)
-    engine = ENGINES[engine] if isinstance(engine, str) else engine
-    return Rig(machine(algorithm, script(C, ROUNDS), PEOPLE, work, engine, guard), traces)
+    where = ENGINES[engine] if isinstance(engine, str) else engine
+    return Rig(
+        machine(algorithm, script(C, ROUNDS), PEOPLE, work, where, guard, quick),
+        traces,
+    )
 
 
 def counted(objective: Objective, traces: list[int]) -> Objective:
@@ -96,9 +192,11 @@ def counted(objective: Objective, traces: list[int]) -> Objective:
 
 
 @cache
-def history(name: str, engine: Engine | str, **settings: Any) -> list[tuple[RoundState, Outcome]]:
-    """What happens to everybody under :data:`COHORTS`."""
-    return after(rig(name, engine, **settings), COHORTS)
+def history(
+    subject: Subject | str, engine: Engine | str, **settings: Any
+) -> list[tuple[RoundState, Outcome]]:
+    """Logical state and outcome after every round of :data:`COHORTS`."""
+    return after(rig(subject, engine, **settings), COHORTS)
 
 
 def after(
@@ -117,14 +215,17 @@ def resume(
     return made.logical(state), outcome
 
 
-def always(ids: Any, most: Any = None) -> Any:
-    """The same cohort in every round."""
-    return scripted([ids] * ROUNDS, None if most is None else [most] * ROUNDS)
+@contextmanager
+def quick_compilation():
+    """Within it, programs that are compiled ahead of their first call, as ``make_round``'s are,
+    compile as quick rigs do."""
+    original = jax.stages.Lowered.compile
 
+    def compile(lowered, compiler_options=None, **more):
+        return original(lowered, compiler_options or QUICK, **more)
 
-def spoiled(clients: Any, value: float = np.nan) -> Population:
-    """The population, with the data of some clients replaced by nan, or what is given."""
-    x = PEOPLE.x.copy()
-    for client in clients:
-        x[PEOPLE.offsets[client] : PEOPLE.offsets[client + 1]] = value
-    return PEOPLE._replace(x=x)
+    jax.stages.Lowered.compile = compile
+    try:
+        yield
+    finally:
+        jax.stages.Lowered.compile = original

@@ -1,7 +1,8 @@
-"""Plain numpy transcriptions of each algorithm's box from its paper, named after the registry. They import nothing of the package.
+"""Plain numpy transcriptions of each algorithm's box from its paper, named after the registry.
+They import nothing of the package.
 
-A module holds ``run(problem, *, rounds, settings) -> Result``. Beside it, where there is something to say: ``STATE``, which tells where
-the simulator keeps what the paper calls by a letter (``letter -> (algorithm state, memory table) -> leaves``, ``None`` for what nobody
+A module holds ``run(problem, *, rounds, settings) -> Result``. Beside it, where there is something
+to say: ``STATE``, which tells where the simulator keeps what the paper calls by a letter (``letter -> (algorithm state, memory table) -> leaves``, ``None`` for what neither side
 keeps), and ``VARIANTS``, settings to try besides the defaults of ``run``.
 """
 
@@ -19,7 +20,7 @@ from . import (
     scaffold,
 )
 from .problem import Problem, Result, full, unpack
-from .problems import quadratics, softmax
+from .problems import quadratics, scripted_softmax, softmax
 
 _MODULES = (
     ditto,
@@ -48,6 +49,7 @@ __all__ = [
     "Result",
     "full",
     "quadratics",
+    "scripted_softmax",
     "softmax",
     "unpack",
 ]

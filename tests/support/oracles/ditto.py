@@ -1,7 +1,8 @@
-"""Ditto. Li et al., "Ditto: fair and robust federated learning through personalization", ICML 2021, Algorithm 1.
+"""Ditto. Li et al., "Ditto: fair and robust federated learning through personalization", ICML
+2021, Algorithm 1.
 
-The global solver is FedAvg. The box leaves open which batches v_k sees: here the same as the global solver's, so s = K. All v_k start
-at w^0."""
+The global solver is FedAvg. The box leaves open which batches v_k sees: here the same as the
+global solver's, so s = K. All v_k start at w^0."""
 
 import numpy as np
 

@@ -1,5 +1,7 @@
-"""Top-k with error feedback on each client's update. Karimireddy et al., "Error feedback fixes SignSGD and other gradient compression
-schemes", ICML 2019, Algorithm 2 (EF-SGD); the step gamma g_t is a client's FedAvg update, and top-k is taken leaf by leaf."""
+"""Top-k with error feedback on each client's update. Karimireddy et al., "Error feedback fixes
+SignSGD and other gradient compression
+schemes", ICML 2019, Algorithm 2 (EF-SGD); the step gamma g_t is a client's FedAvg update, and
+top-k is taken leaf by leaf."""
 
 import math
 
@@ -30,7 +32,8 @@ def run(problem: Problem, *, rounds: int, lr: float = 0.1, fraction: float = 0.2
 
 
 def top_k(problem: Problem, p: Vector, fraction: float) -> Vector:
-    """Of each leaf the ``max(1, round(fraction * size))`` entries of largest magnitude, the earlier one where two are equal."""
+    """Of each leaf the ``max(1, round(fraction * size))`` entries of largest magnitude, the
+    earlier one where two are equal."""
     kept, at = np.zeros_like(p), 0
     for shape in problem.shapes.values():
         size = math.prod(shape)

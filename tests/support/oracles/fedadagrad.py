@@ -1,4 +1,5 @@
-"""FedAdagrad. Reddi et al., ICLR 2021, Algorithm 2, the FedAdagrad line for v_t; beta_1 = 0 in the paper's experiments."""
+"""FedAdagrad. Reddi et al., ICLR 2021, Algorithm 2, the FedAdagrad line for v_t; beta_1 = 0 in the
+paper's experiments."""
 
 from .problem import Problem, Result, Vector
 from .reddi import STATE, algorithm_2

@@ -1,4 +1,5 @@
-"""FedAvg. McMahan et al., "Communication-efficient learning of deep networks from decentralized data", AISTATS 2017, Algorithm 1."""
+"""FedAvg. McMahan et al., "Communication-efficient learning of deep networks from decentralized
+data", AISTATS 2017, Algorithm 1."""
 
 import numpy as np
 

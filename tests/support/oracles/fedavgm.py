@@ -1,4 +1,5 @@
-"""FedAvgM. Hsu, Qi and Brown, "Measuring the effects of non-identical data distribution for federated visual classification", 2019,
+"""FedAvgM. Hsu, Qi and Brown, "Measuring the effects of non-identical data distribution for
+federated visual classification", 2019,
 section 4.3; the server's learning rate is 1 there."""
 
 import numpy as np

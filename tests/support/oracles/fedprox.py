@@ -1,8 +1,8 @@
 """FedProx. Li et al., "Federated optimization in heterogeneous networks", MLSys 2020, Algorithm 2.
 
-The box samples device k with probability p_k and averages alike; here, as in FedAvg, the cohort is given and the average is weighted by
-n_k (p_k is proportional to n_k there, so the objective is the same), and mu = 0 is FedAvg. The inexact minimiser of h_k is the client's
-SGD over its batches.
+The box samples device k with probability p_k and averages alike; here, as in FedAvg, the cohort is
+given and the average is weighted by n_k (p_k is proportional to n_k there, so the objective is the
+same), and mu = 0 is FedAvg. The inexact minimiser of h_k is the client's SGD over its batches.
 """
 
 import numpy as np

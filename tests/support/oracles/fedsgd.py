@@ -1,4 +1,5 @@
-"""FedSGD. McMahan et al. 2017 (the FedAvg paper), section 2: one full-batch gradient per client, one step on the server."""
+"""FedSGD. McMahan et al. 2017 (the FedAvg paper), section 2: one full-batch gradient per client,
+one step on the server."""
 
 import numpy as np
 

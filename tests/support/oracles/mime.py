@@ -1,5 +1,7 @@
-"""Mime with SGD and momentum as its base. Karimireddy et al., "Breaking the centralized barrier for cross-device federated learning"
-(Mime), NeurIPS 2021, Algorithm 1; base optimizer U(g, s) = (1 - beta) g + beta s, V(g, s) = (1 - beta) g + beta s."""
+"""Mime with SGD and momentum as its base. Karimireddy et al., "Breaking the centralized barrier
+for cross-device federated learning"
+(Mime), NeurIPS 2021, Algorithm 1; base optimizer U(g, s) = (1 - beta) g + beta s, V(g, s) = (1 -
+beta) g + beta s."""
 
 import numpy as np
 

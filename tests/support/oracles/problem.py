@@ -1,7 +1,9 @@
-"""A small federated problem in numpy float64, and what a transcription returns. Nothing here knows of JAX.
+"""A small federated problem in numpy float64, and what a transcription returns. Nothing here knows
+of JAX.
 
-Parameters are one flat vector ``[D]`` inside the transcriptions, so that they read like the papers; :func:`unpack` gives the leaves
-back by name. ``gradient(vector, client, rows)`` is the mean gradient over those rows of that client's data.
+Parameters are one flat vector ``[D]`` inside the transcriptions, so that they read like the
+papers; :func:`unpack` gives the leaves back by name. ``gradient(vector, client, rows)`` is the
+mean gradient over those rows of that client's data.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ def full(problem: Problem, params: Vector, client: int) -> Vector:
 def local_batches(
     size: int, batch_size: int | None = None, epochs: int = 1, steps: int | None = None
 ) -> list[np.ndarray]:
-    """Unshuffled: batch k of an epoch is rows kB..(k+1)B-1, the last one may be partial. ``steps`` cuts or repeats the epochs."""
+    """Unshuffled: batch k of an epoch is rows kB..(k+1)B-1, the last one may be partial. ``steps``
+    cuts or repeats the epochs."""
     B = batch_size or size
     epoch = [np.arange(at, min(at + B, size)) for at in range(0, size, B)]
     return epoch * epochs if steps is None else [epoch[k % len(epoch)] for k in range(steps)]
@@ -83,7 +86,8 @@ def build(
     cohort: int | None,
     **work: Any,
 ) -> Problem:
-    """``gradient(leaves, x, y) -> leaves``; ``cohort`` clients a round, in turn (everybody if ``None``); ``work`` as local_batches."""
+    """``gradient(leaves, x, y) -> leaves``; ``cohort`` clients a round, in turn (everybody if
+    ``None``); ``work`` as local_batches."""
     shapes = {name: leaf.shape for name, leaf in start.items()}
     flat = np.concatenate([leaf.ravel() for leaf in start.values()])
 

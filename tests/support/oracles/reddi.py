@@ -1,5 +1,7 @@
-"""The box that FedAdagrad, FedYogi and FedAdam share, but for one line. Reddi et al., "Adaptive federated optimization", ICLR 2021,
-Algorithm 2. No bias correction anywhere. ``m`` keeps the paper's sign: it points from x to the clients, downhill."""
+"""The box that FedAdagrad, FedYogi and FedAdam share, but for one line. Reddi et al., "Adaptive
+federated optimization", ICLR 2021,
+Algorithm 2. No bias correction anywhere. ``m`` keeps the paper's sign: it points from x to the
+clients, downhill."""
 
 from collections.abc import Callable
 
@@ -35,7 +37,8 @@ def algorithm_2(
         delta_i = [
             client_update(problem, t, i, x, lr) - x for i in S
         ]  # Delta_i = x_{i,K} - x_t after K steps of SGD with eta_l
-        # Delta_t = 1/|S| sum_i Delta_i ("uniform"); the paper's experiments weigh by the number of examples ("examples")
+        # Delta_t = 1/|S| sum_i Delta_i ("uniform"); the paper's experiments weigh by the number of
+        # examples ("examples")
         delta = np.average(delta_i, axis=0, weights={"uniform": None, "examples": n[S]}[weighting])
         m = b1 * m + (1 - b1) * delta  # m_t = beta_1 m_{t-1} + (1 - beta_1) Delta_t
         v = second_moment(v, delta)  # v_t, the line in which the three differ

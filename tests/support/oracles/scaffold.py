@@ -1,4 +1,5 @@
-"""SCAFFOLD. Karimireddy et al., "SCAFFOLD: stochastic controlled averaging for federated learning", ICML 2020, Algorithm 1."""
+"""SCAFFOLD. Karimireddy et al., "SCAFFOLD: stochastic controlled averaging for federated
+learning", ICML 2020, Algorithm 1."""
 
 import numpy as np
 

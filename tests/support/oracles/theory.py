@@ -1,4 +1,5 @@
-"""What the tests of the oracles share: random quadratics, their optimum, and comparisons in float64."""
+"""What the tests of the oracles share: random quadratics, their optimum, and comparisons in
+float64."""
 
 import numpy as np
 
@@ -32,7 +33,8 @@ def power(matrix, k):
 
 
 def flat(leaves):
-    """The vector (or table of vectors) that was unpacked: the last leaf of both kinds of problem has one axis of its own."""
+    """The vector (or table of vectors) that was unpacked: the last leaf of both kinds of problem
+    has one axis of its own."""
     lead = list(leaves.values())[-1].ndim - 1
     return np.concatenate([leaf.reshape(*leaf.shape[:lead], -1) for leaf in leaves.values()], -1)
 
