@@ -6,14 +6,15 @@ from pathlib import Path
 import jax
 import pytest
 from commands import CONFIGS, SMALL, python
+from rigs import REPRESENTATIVES, parameters
 
 from fedjax_sim.cli import main
-from fedjax_sim.cli.run import devices
+from fedjax_sim.cli.run import cpu_devices
 from fedjax_sim.core import registry
 from fedjax_sim.experiments import build
-from fedjax_sim.experiments.config import entries_by_kind, load
+from fedjax_sim.experiments.config import entries_by_kind, load_config
 from fedjax_sim.experiments.config.toml import Document
-from fedjax_sim.experiments.estimate import estimate, lines, size
+from fedjax_sim.experiments.estimate import estimate, format_bytes, lines
 from fedjax_sim.runtime.devices import cores
 
 ENTRIES = entries_by_kind()
@@ -164,7 +165,7 @@ def test_describe_shows_the_card_and_the_settings(name: str, capsys: pytest.Capt
         assert ENTRIES["algorithm"][name].card in out
 
 
-@pytest.mark.parametrize("name", ENTRIES["algorithm"])
+@pytest.mark.parametrize("name", parameters(REPRESENTATIVES, list(ENTRIES["algorithm"])))
 def test_check_tells_costs_of_every_algorithm(
     name: str, small: str, capsys: pytest.CaptureFixture[str]
 ):
@@ -177,14 +178,14 @@ def test_check_tells_costs_of_every_algorithm(
         "steps per round",
         "lanes",
         "devices",
-        "memory, estimated",
+        "device memory",
     ):
         assert word in out
 
 
 def test_costs_are_those_of_the_shapes(small: str):
     ready = build(
-        load(
+        load_config(
             small,
             [
                 "task.model=logistic",
@@ -197,17 +198,17 @@ def test_costs_are_those_of_the_shapes(small: str):
     )
     costs = estimate(ready)
     assert costs.parameters == 64 * 10 + 10
-    (leg,) = costs.legs
-    assert leg.down == leg.up == 2 * 4 * costs.parameters  # the model and the control variate
+    (trip,) = costs.trips
+    assert trip.down == trip.up == 2 * 4 * costs.parameters  # the model and the control variate
     assert costs.memory == 12 * 4 * costs.parameters
-    assert leg.lanes == 1
+    assert trip.lanes == 1
     said = dict(lines(ready, costs))
-    assert said["steps per round"].startswith("about 12 (3.0 a client")
+    assert said["steps per round"].startswith("about 12 (3.0 per client")
     assert said["devices"].startswith("2 x cpu, 2 shards")
 
 
 def test_sizes_in_words():
-    assert [size(n) for n in (0, 999, 1500, 2.5e6, 3e9, 4e13)] == [
+    assert [format_bytes(n) for n in (0, 999, 1500, 2.5e6, 3e9, 4e13)] == [
         "0 B",
         "999 B",
         "1.5 kB",
@@ -245,23 +246,29 @@ assert len(jax.devices()) > 1
 """
 
 
-def test_cores_become_devices_unless_something_else_was_said():
+def test_cores_are_those_of_the_process():
     assert cores() == (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     )
-    assert int(python(CORES % "", JAX_PLATFORMS="cpu")) == cores()
-    assert int(python(CORES % "7", JAX_PLATFORMS="cpu")) == 7
-    assert int(python(CORES % "9", JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="3")) == 3
-    assert (
-        int(
-            python(
-                CORES % "9",
-                JAX_PLATFORMS="cpu",
-                XLA_FLAGS="--xla_force_host_platform_device_count=2",
-            )
-        )
-        == 2
-    )
+
+
+@pytest.mark.parametrize(
+    ("given", "env", "count"),
+    [
+        pytest.param("", {}, cores(), marks=pytest.mark.slow),
+        ("7", {}, 7),
+        ("9", {"JAX_NUM_CPU_DEVICES": "3"}, 3),
+        pytest.param(
+            "9",
+            {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+            2,
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["cores", "number", "variable", "flag"],
+)
+def test_cores_become_devices_unless_something_else_was_said(given, env, count):
+    assert int(python(CORES % given, JAX_PLATFORMS="cpu", **env)) == count
 
 
 @pytest.mark.parametrize(
@@ -275,4 +282,4 @@ def test_cores_become_devices_unless_something_else_was_said():
 )
 def test_a_configuration_may_ask_for_more_devices_than_cores(engine, count):
     tables = {"engine": engine}
-    assert devices(Document("x.toml", tables, tables, ())) == count
+    assert cpu_devices(Document("x.toml", tables, tables, ())) == count

@@ -76,6 +76,7 @@ def test_the_installation_keeps_the_jax_that_is_there(monkeypatch: pytest.Monkey
     assert "asked" not in found
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path):
     """In a process of its own: warnings of Jupyter are no failures of ours, and its kernel has its own JAX."""
     done = tmp_path / "done.ipynb"

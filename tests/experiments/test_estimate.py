@@ -46,8 +46,15 @@ def arguments(experiment: Experiment) -> int:
     return analysis.argument_size_in_bytes
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("place", "devices"),
+    [
+        ("device", 1),
+        *((place, 2) for place in PLACES),
+        pytest.param("data", 1, marks=pytest.mark.slow),
+        pytest.param("both", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_round_is_given_what_is_predicted(place, devices, ready):
     experiment, costs = ready(*PLACES[place], f"engine.devices={devices}", "task.partition=iid")
     packed = 1 if place == "device" else COHORTS_IN_FLIGHT

@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
+@pytest.mark.slow
 def test_killed_runs_are_the_run_that_was_not():
     found = kills.attack(2, ("all on the devices",), rounds=24)
     assert found.attacks == 2
