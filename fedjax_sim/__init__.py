@@ -2,9 +2,9 @@
 
     import fedjax_sim as fs
 
-Everything of :data:`__all__` is here, and every registered algorithm under its own name (``fs.fedavg``). Names are looked up when
-they are first used, so that importing the package imports nothing else: the command line answers at once, and a program may still
-configure JAX.
+Every name of :data:`__all__` is here, and every registered algorithm under its own name (``fs.fedavg``). A name is looked up when it
+is first used, so that importing the package imports nothing else: the command line answers at once, and a program may still
+configure JAX. Editors and type checkers read ``__init__.pyi``, which ``make generated`` writes.
 """
 
 from __future__ import annotations
@@ -12,124 +12,22 @@ from __future__ import annotations
 import importlib
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
-if TYPE_CHECKING:
-    from fedjax_sim import aggregators, algorithms, clients, data, models, samplers, tasks
-    from fedjax_sim.core.errors import FedError
-    from fedjax_sim.core.types import (
-        Aggregator,
-        Algorithm,
-        Batch,
-        Law,
-        Learner,
-        Mean,
-        Member,
-        Message,
-        Objective,
-        Outcome,
-        Roster,
-        RoundState,
-        Sampler,
-        Server,
-        Upload,
-        Variables,
-    )
-    from fedjax_sim.data import (
-        Examples,
-        Federation,
-        Population,
-        by_client,
-        from_arrays,
-        from_partition,
-        local_work,
-        population,
-    )
-    from fedjax_sim.engine import Engine
-    from fedjax_sim.engine.federate import federate
-    from fedjax_sim.engine.program import Program, make_round
-    from fedjax_sim.models import Model, from_functions, from_linen, from_nnx
-    from fedjax_sim.models.objectives import classification, regression
-    from fedjax_sim.persistence import export, weights
-    from fedjax_sim.persistence.checkpoint import open_store, state_hash
-    from fedjax_sim.report import comparison, plot_runs
-    from fedjax_sim.runtime.devices import enable_compilation_cache, use_cores
-    from fedjax_sim.simulation.callbacks import Stop, callback
-    from fedjax_sim.simulation.evaluate import make_evaluation
-    from fedjax_sim.simulation.history import History
-    from fedjax_sim.simulation.simulate import simulate
-    from fedjax_sim.tasks import Task
-
-    __version__: str
-
-__all__ = [
-    "Aggregator",
-    "Algorithm",
-    "Batch",
-    "Engine",
-    "Examples",
-    "FedError",
-    "Federation",
-    "History",
-    "Law",
-    "Learner",
-    "Mean",
-    "Member",
-    "Message",
-    "Model",
-    "Objective",
-    "Outcome",
-    "Population",
-    "Program",
-    "Roster",
-    "RoundState",
-    "Sampler",
-    "Server",
-    "Stop",
-    "Task",
-    "Upload",
-    "Variables",
-    "__version__",
-    "aggregators",
-    "algorithms",
-    "by_client",
-    "callback",
-    "classification",
-    "clients",
-    "comparison",
-    "data",
-    "enable_compilation_cache",
-    "export",
-    "federate",
-    "from_arrays",
-    "from_functions",
-    "from_linen",
-    "from_nnx",
-    "from_partition",
-    "local_work",
-    "make_evaluation",
-    "make_round",
-    "models",
-    "open_store",
-    "plot_runs",
-    "population",
-    "regression",
-    "samplers",
-    "simulate",
-    "state_hash",
-    "tasks",
-    "use_cores",
-    "weights",
-]
-
-_HOMES = {
+HOMES = {
+    "aggregators": "chain stage",
     "core.errors": "FedError",
-    "core.types": """Aggregator Algorithm Batch Law Learner Mean Member Message Objective Outcome Roster RoundState Sampler Server
-        Upload Variables""",
-    "data": "Examples Federation Population local_work by_client from_arrays from_partition population",
+    "core.types": "Aggregator Algorithm Batch Law Learner Mean Member Message Objective Outcome "
+    "Roster RoundState Sampler Server Upload Variables",
+    "data": "Examples Federation Population by_client from_arrays from_partition local_work "
+    "population",
     "engine": "Engine",
     "engine.federate": "federate",
     "engine.program": "Program make_round",
+    "experiments.config.load": "load_config",
+    "experiments.records": "RunFolder",
+    "experiments.rooms": "register",
+    "experiments.run": "run",
     "models": "Model from_functions from_linen from_nnx",
     "models.objectives": "classification regression",
     "persistence.checkpoint": "open_store state_hash",
@@ -141,26 +39,49 @@ _HOMES = {
     "simulation.simulate": "simulate",
     "tasks": "Task",
 }
-_MODULES = {"export": "persistence.export", "weights": "persistence.weights"}
-"""Modules that are public under a name of their own."""
-_HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
-"""Which module each public name lives in; names that are not here are submodules or algorithms."""
+"""Module to the public names that live in it."""
+
+MODULES = {
+    "aggregators": "aggregators",
+    "algorithms": "algorithms",
+    "clients": "clients",
+    "data": "data",
+    "export": "persistence.export",
+    "models": "models",
+    "optimizers": "optimizers",
+    "samplers": "samplers",
+    "tasks": "tasks",
+    "testing": "testing",
+    "weights": "persistence.weights",
+}
+"""Public name of a module to its place in the package."""
+
+_HOME = {name: home for home, names in HOMES.items() for name in names.split()}
+
+_RENAMED = {
+    "batching": "local_work",
+    "keep_programs": "enable_compilation_cache",
+    "wrappers": "clients",
+}
+"""Names of earlier versions."""
+
+__all__ = sorted([*_HOME, *MODULES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, a submodule or an algorithm, on its first use. Submodules come before algorithms, which need JAX."""
+    """Looks a name up on its first use: a public name, a submodule, or a registered algorithm, in this order."""
+    if name in _RENAMED:
+        _missing(name, f"; it is called {_RENAMED[name]!r} now")
     if name == "__version__":
         found = importlib.import_module("importlib.metadata").version("fedjax-sim")
     elif name in _HOME:
         found = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    elif not name.startswith("_"):
-        found = _submodule(name) or _algorithm(name)
-    else:
+    elif name.startswith("_"):
         found = None
+    else:
+        found = _submodule(name) or _algorithm(name)
     if found is None:
-        raise AttributeError(
-            f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__]
-        )
+        _missing(name)
     globals()[name] = found
     return found
 
@@ -169,8 +90,13 @@ def __dir__() -> list[str]:
     return sorted({*__all__, *__getattr__("algorithms").REGISTRY})
 
 
+def _missing(name: str, hint: str = "") -> NoReturn:
+    text = f"module {__name__!r} has no attribute {name!r}{hint}"
+    raise AttributeError(text, name=name, obj=sys.modules[__name__])
+
+
 def _submodule(name: str) -> ModuleType | None:
-    wanted = f"{__name__}.{_MODULES.get(name, name)}"
+    wanted = f"{__name__}.{MODULES.get(name, name)}"
     try:
         return importlib.import_module(wanted)
     except ModuleNotFoundError as error:

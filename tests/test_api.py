@@ -8,8 +8,6 @@ import pytest
 import fedjax_sim as fs
 from fedjax_sim.algorithms import REGISTRY
 
-SOURCE = ast.parse(Path(fs.__file__ or "").read_text())
-
 
 def python(code: str) -> str:
     """What a fresh interpreter prints."""
@@ -32,19 +30,33 @@ def test_names_are_the_objects_of_their_modules():
     assert fs.data.Population is fs.Population
 
 
-def test_what_editors_see_is_what_there_is():
-    (block,) = (node for node in SOURCE.body if isinstance(node, ast.If))
-    typed = {
-        alias.asname or alias.name
-        for node in block.body
+def stub_imports() -> dict[str, str]:
+    """Public name to the module that the stub takes it from."""
+    stub = ast.parse(Path(fs.__file__ or "").with_suffix(".pyi").read_text())
+    return {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in stub.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert typed | {"__version__"} == set(fs.__all__)
-    for node in block.body:
-        if isinstance(node, ast.ImportFrom):
-            home = sys.modules[node.module or ""]
-            assert all(getattr(fs, alias.name) is getattr(home, alias.name) for alias in node.names)
+
+
+def test_what_editors_see_is_what_there_is():
+    seen = stub_imports()
+    assert set(seen) | {"__version__"} == {*fs.__all__, *REGISTRY}
+    for name in fs.__all__:
+        if name != "__version__" and name not in fs.MODULES:
+            module, _, attribute = seen[name].rpartition(".")
+            assert getattr(fs, name) is getattr(sys.modules[module], attribute)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("batching", "local_work"), ("keep_programs", "enable_compilation_cache")],
+)
+def test_a_name_of_an_earlier_version_says_its_new_one(old: str, new: str):
+    with pytest.raises(AttributeError, match=f"it is called '{new}' now"):
+        getattr(fs, old)
 
 
 @pytest.mark.parametrize("name", REGISTRY)

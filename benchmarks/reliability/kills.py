@@ -134,11 +134,10 @@ def rows_hashes(runs: list[str]) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from fedjax_sim.cli.run import experiment
-    from fedjax_sim.experiments.run import config_of, open_checkpoints, restore
+    from fedjax_sim.experiments.run import open_checkpoints, restore
     from fedjax_sim.persistence.manifest import state_hash
 
-    hashes, ready = [], experiment(config_of(runs[0]), [])
+    hashes, ready = [], experiment_of_run(Path(runs[0]), [])
     ids = np.arange(ready.task.data.train.clients)
     for run in runs:
         store = open_checkpoints(ready, Path(run))

@@ -93,6 +93,7 @@ def _running(verbs: argparse._SubParsersAction) -> None:
         metavar="ID",
         help="this client of the cohort (default: those to blame)",
     )
+    _plugins(replay)
     replay.set_defaults(call="replay:replay")
     demo = verbs.add_parser(
         "demo", help="train two algorithms on real data, side by side (a minute or two)"
@@ -106,6 +107,7 @@ def _running(verbs: argparse._SubParsersAction) -> None:
         metavar="key=value",
         help="settings to change in both, such as rounds=50",
     )
+    _plugins(demo)
     demo.set_defaults(call="demo:demo")
 
 
@@ -117,14 +119,20 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
     check.set_defaults(call="inspect:check")
     known = verbs.add_parser("list", help="what can be named in a configuration")
     known.add_argument("kind", nargs="?", metavar="KIND", help="only these, such as samplers")
+    _plugins(known)
     known.set_defaults(call="inspect:list_entries")
     describe = verbs.add_parser(
-        "describe", help="the card of an algorithm, task, model, ... and its settings"
+        "describe",
+        help="the card and settings of an algorithm, task, model, ..., or a section of a file",
     )
-    describe.add_argument("name", metavar="NAME", help="a name from `fedjax-sim list`")
+    describe.add_argument(
+        "name", metavar="NAME", help="a name from `fedjax-sim list`, or a section such as engine"
+    )
+    _plugins(describe)
     describe.set_defaults(call="inspect:describe")
     schema = verbs.add_parser("schema", help="the JSON schema of configuration files, for editors")
     schema.add_argument("--out", metavar="FILE", help="write it to a file")
+    _plugins(schema)
     schema.set_defaults(call="inspect:print_schema")
 
 
@@ -181,7 +189,7 @@ def _data(verbs: argparse._SubParsersAction) -> None:
         type=float,
         default=0.0,
         metavar="F",
-        help="share of the examples for a test set that is nobody's",
+        help="share of the examples for the global test set",
     )
     prepare.add_argument("--seed", type=int, default=0, metavar="N", help="of partition and splits")
     prepare.add_argument("--name", metavar="NAME", help="of the data set (default: the folder's)")
@@ -209,6 +217,7 @@ def _config(verb: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="settings to change, such as algorithm.lr=0.05",
     )
+    _plugins(verb)
 
 
 def _processes(verb: argparse.ArgumentParser) -> None:
@@ -229,6 +238,17 @@ def _processes(verb: argparse.ArgumentParser) -> None:
 
 def _run_folder(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("run", metavar="RUN", help="the folder of a run")
+    _plugins(verb)
+
+
+def _plugins(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module, or a .py file, that registers algorithms or other parts (repeatable)",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -110,7 +110,7 @@ def line_of(entry: Entry) -> str:
 
 
 def _describe_section(console: Console, section: Section) -> None:
-    console.print(f"section [{section.name}]", style="bold", highlight=False)
+    console.print(Text(f"section [{section.name}]", style="bold"))
     say(console, f"{section.meaning}\n")
     table = Table(box=None, padding=(0, 2), header_style="bold")
     for heading in ("key", "type", "default", "meaning"):

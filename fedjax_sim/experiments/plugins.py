@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from fedjax_sim.core import files, registry
 from fedjax_sim.core.errors import FedError, fail, sentence
+from fedjax_sim.experiments.rooms import load_rooms
 
 GROUP = "fedjax_sim"
 """The group of entry points."""
@@ -59,6 +60,7 @@ def load_plugins(names: Iterable[str] = ()) -> dict[str, Plugin]:
     Raises:
       FedError: if a plug-in cannot be imported.
     """
+    load_rooms()  # so that what is registered from here on belongs to plug-ins
     for point in importlib.metadata.entry_points(group=GROUP):
         distribution = point.dist.name if point.dist else None
         version = point.dist.version if point.dist else None

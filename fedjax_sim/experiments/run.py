@@ -1,21 +1,29 @@
-"""A run and its folder: ``config.toml``, ``metrics.jsonl``, ``metrics.csv``, ``checkpoints/`` and ``summary.json``."""
+"""Running an experiment: from a configuration to a folder with rows, checkpoints and a summary."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjax_sim.core import files
 from fedjax_sim.core.errors import FedError, fail, require
-from fedjax_sim.experiments import Experiment, records
-from fedjax_sim.experiments.config import Config, dumps
+from fedjax_sim.experiments.build import build
+from fedjax_sim.experiments.config import Config, dumps, load_config
+from fedjax_sim.experiments.config.fields import chosen_entries
 from fedjax_sim.experiments.config.load import tables
 from fedjax_sim.experiments.config.messages import variant_tag
 from fedjax_sim.experiments.config.resume import changed_settings
-from fedjax_sim.experiments.records import BOARDS, ROWS, SUMMARY
+from fedjax_sim.experiments.experiment import Experiment
+from fedjax_sim.experiments.plugins import record_plugins, require_plugins, used_plugins
+from fedjax_sim.experiments.records import (
+    RunFolder,
+    Summary,
+    missing_rows,
+    open_writers,
+)
 from fedjax_sim.runtime.processes import is_main_process, run_on_main
 
 if TYPE_CHECKING:
@@ -27,31 +35,64 @@ if TYPE_CHECKING:
     from fedjax_sim.simulation.simulate import Result
     from fedjax_sim.simulation.writers import Writer
 
-CONFIG, CHECKPOINTS = "config.toml", "checkpoints"
-REMEMBERED = "memory"
-"""Folder of what clients remember, where the host keeps it."""
+STARTED_AGAIN = "the run had no checkpoint yet and was started again"
 
-Summary = dict[str, Any]
 
-ANEW = "the run had no checkpoint yet and was begun again"
+def run(
+    config: str | Path | Config,
+    overrides: Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    callbacks: Iterable[Callback] = (),
+    console: Console | None = None,
+) -> RunFolder:
+    """Runs a configuration and writes everything into a folder, as ``fedjax-sim run`` does.
+
+    Args:
+      config: a TOML file, or what :func:`fedjax_sim.load_config` returned.
+      overrides: ``"key=value"`` settings to change, if ``config`` is a file.
+      out: the folder; by default the next free ``runs/<file>-<algorithm>-<seed>-<number>``.
+      callbacks: besides those that the configuration asks for.
+      console: where progress is shown; standard error by default.
+
+    Returns:
+      The folder of the run.
+
+    Raises:
+      FedError: if the configuration is not valid, the folder holds a run already, or the run is refused.
+
+    >>> import fedjax_sim as fs
+    >>> fs.run("no_such_file.toml")
+    Traceback (most recent call last):
+    ...
+    fedjax_sim.experiments.config.toml.ConfigErrors: no_such_file.toml: (file): cannot be read: ...
+    """
+    loaded = config if isinstance(config, Config) else load_config(config, overrides)
+    experiment = build(loaded)
+    folder = new_folder(experiment.config, out)
+    run_experiment(experiment, folder, console=console, callbacks=callbacks)
+    return RunFolder(folder)
 
 
 def new_folder(config: Config, out: str | Path | None = None, root: str | Path = "runs") -> Path:
-    """Makes the folder of a new run, the same for all of its processes: ``out``, or the next free
-    ``root/<file>-<algorithm>-<seed>-<number>``.
+    """Makes the folder of a new run, the same for all of its processes.
+
+    Args:
+      config: of the run.
+      out: the folder; by default the next free ``root/<file>-<algorithm>-<seed>-<number>``.
+      root: where default folders are made.
 
     Raises:
-      FedError: where ``out`` holds a run already, or is a file.
+      FedError: if ``out`` holds a run already, or is a file.
     """
     return Path(run_on_main(lambda: str(_new_folder(config, out, root))))
 
 
 def _new_folder(config: Config, out: str | Path | None, root: str | Path) -> Path:
     if out is not None:
-        return _claim(Path(out))
-    name = (
-        f"{Path(config.document.file).stem}-{variant_tag(config.run.algorithm)}-{config.run.seed}"
-    )
+        return _claim(RunFolder(out))
+    file = Path(config.document.file).stem
+    name = f"{file}-{variant_tag(config.run.algorithm)}-{config.run.seed}"
     for number in range(1, 10**6):
         folder = Path(root) / f"{name}-{number:03}"
         with contextlib.suppress(FileExistsError):
@@ -64,36 +105,23 @@ def _new_folder(config: Config, out: str | Path | None, root: str | Path) -> Pat
     )
 
 
-def _claim(folder: Path) -> Path:
-    held = [name for name in (CONFIG, ROWS, CHECKPOINTS, SUMMARY) if (folder / name).exists()]
-    do = f"choose another --out, delete the folder, or go on with it: fedjax-sim resume {folder}"
+def _claim(folder: RunFolder) -> Path:
+    contents = folder.contents()
+    resume = f"continue it: fedjax-sim resume {folder.path}"
     require(
-        not held, "the folder already holds a run", got=f"{folder} with {', '.join(held)}", fix=do
+        not contents,
+        "the folder already holds a run",
+        got=f"{folder.path} with {', '.join(contents)}",
+        fix=f"choose another --out, delete the folder, or {resume}",
     )
     require(
-        not folder.is_file(),
+        not folder.path.is_file(),
         "a run needs a folder",
-        got=f"the file {folder}",
+        got=f"the file {folder.path}",
         fix="choose another --out",
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def config_of(folder: str | Path) -> Path:
-    """The configuration in a run's folder.
-
-    Raises:
-      FedError: where there is none.
-    """
-    path = Path(folder) / CONFIG
-    require(
-        path.is_file(),
-        "no run in this folder",
-        got=path.parent,
-        fix="give the folder of a run, such as one below runs/",
-    )
-    return path
+    folder.path.mkdir(parents=True, exist_ok=True)
+    return folder.path
 
 
 def run_experiment(
@@ -103,77 +131,90 @@ def run_experiment(
     console: Console | None = None,
     callbacks: Iterable[Callback] = (),
 ) -> Summary:
-    """Runs an experiment, or goes on with it, and writes everything into its folder.
+    """Runs or continues an experiment and writes everything into its folder.
 
     Args:
       experiment: from :func:`fedjax_sim.experiments.build`.
-      folder: from :func:`new_folder`, or that of the run to go on with.
+      folder: from :func:`new_folder`, or that of the run to continue.
       resume: whether to continue from the newest checkpoint in the folder.
-      console: where progress is shown; standard error if none is given.
+      console: where progress is shown; standard error by default.
       callbacks: besides those that the configuration asks for.
 
     Returns:
-      What ``summary.json`` holds; ``saved`` in it is false where the last state or the summary itself could not be written.
+      What ``summary.json`` holds; its ``saved`` is false if the last state or the summary itself could not be written.
 
     Raises:
-      FedError: where there is nothing to resume, nothing left to do, or the configuration is another than that of the run so far.
+      FedError: if there is nothing to resume, nothing left to do, or the configuration differs from that of the run so far.
     """
-    folder = Path(folder)
+    place = RunFolder(folder)
     with contextlib.ExitStack() as stack:
-        store = open_checkpoints(experiment, folder)
+        store = open_checkpoints(experiment, place.path)
         stack.callback(_close, store)
-        turned = (
-            changed_settings(experiment.config.run, store.metadata().get("config"))
-            if resume
-            else ()
-        )
-        restored = (
-            restore(experiment, store) if resume and not _fresh(experiment, folder, store) else None
-        )
-        _unfinished(folder, restored, experiment.config.run.rounds)
+        notes = _notes_of_changes(experiment, place, store) if resume else ()
+        restored = _restored(experiment, place, store) if resume else None
+        _require_unfinished(place, restored, experiment.config.run.rounds)
         step = restored.step if restored else None
-        past = records.past(folder, step)
-        writers = _begun(experiment, folder, resume, step, past) if is_main_process() else []
-        with filing(experiment, folder):
+        past = place.rows_before(step)
+        writers = _open(experiment, place, resume, step, past) if is_main_process() else []
+        with reporting_nonfinite(experiment, place.path):
             result = _simulate(experiment, writers, store, restored, past, console, callbacks)
         saved = store.steps()[-1:] == (int(result.state.round),)
     earlier = (past.latest("seconds") or 0.0) if past else 0.0
-    notes = (
-        *turned,
-        *(restored.notes if restored else (ANEW,) if resume else ()),
-        *records.gaps(past, step),
-    )
-    return _written(folder, {**summarise(experiment, result, earlier, notes), "saved": saved})
-
-
-def _begun(
-    experiment: Experiment, folder: Path, resume: bool, step: int | None, past: History | None
-) -> list[Writer]:
-    """The writers of a run's rows, and its configuration: the first file of a new run, which can be gone on with as soon as that is there;
-    the last one of a run that goes on, when nothing refuses any more."""
-
-    def configured() -> None:
-        files.save(folder / CONFIG, dumps(experiment.config))
-
-    if not resume:
-        configured()
-    writers = records.writers(folder, step, past)
     if resume:
-        configured()
+        notes = (*notes, *(restored.notes if restored else (STARTED_AGAIN,)))
+    notes = (*notes, *missing_rows(past, step))
+    return _write_summary(place, {**summarise(experiment, result, earlier, notes), "saved": saved})
+
+
+def _notes_of_changes(experiment: Experiment, place: RunFolder, store: Store) -> tuple[str, ...]:
+    """What differs from the run so far, of plug-ins and settings that may differ."""
+    changed = changed_settings(experiment.config.run, store.metadata().get("config"))
+    return (*require_plugins(place.path), *changed)
+
+
+def _restored(experiment: Experiment, place: RunFolder, store: Store) -> Restored | None:
+    """The newest checkpoint; ``None`` for a run that ended before its first one, which is started again."""
+    return (
+        None if _ended_before_checkpoint(experiment, place, store) else restore(experiment, store)
+    )
+
+
+def _open(
+    experiment: Experiment,
+    place: RunFolder,
+    resume: bool,
+    step: int | None,
+    past: History | None,
+) -> list[Writer]:
+    """Writes the configuration and opens the writers of rows.
+
+    The configuration is the first file of a new run, which can be resumed as soon as that file is there. It is the last one that a
+    resumed run writes, when nothing refuses any more.
+    """
+    if not resume:
+        _write_config(experiment, place)
+    writers = open_writers(place, step, past)
+    if resume:
+        _write_config(experiment, place)
     return writers
 
 
+def _write_config(experiment: Experiment, place: RunFolder) -> None:
+    record_plugins(place.path, used_plugins(chosen_entries(experiment.config.run)))
+    files.save(place.config_path, dumps(experiment.config))
+
+
 def _close(store: Store) -> None:
-    """After a run that ended by itself nothing is left to write; after one that failed, why it did is what counts."""
+    """Closes the store. After a run that ended by itself nothing is left to write; after one that failed, its own error counts."""
     with contextlib.suppress(FedError):
         store.close()
 
 
-def _written(folder: Path, summary: Summary) -> Summary:
-    """The summary, and the file of it; with a note instead where there is no room."""
+def _write_summary(place: RunFolder, summary: Summary) -> Summary:
+    """Writes the summary, and returns it, with a note if the disk is full."""
     if is_main_process():
         try:
-            files.save(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+            files.save(place.summary_path, json.dumps(summary, indent=2) + "\n")
         except FedError as error:
             return {**summary, "saved": False, "notes": [*summary["notes"], str(error)]}
     return summary
@@ -191,19 +232,19 @@ def _simulate(
     from fedjax_sim.persistence.manifest import order
     from fedjax_sim.simulation.simulate import simulate
 
-    run = experiment.config.run
+    settings = experiment.config.run
     return simulate(
         experiment.program,
         None if restored else starting_variables(experiment),
-        rounds=run.rounds,
-        seed=run.seed,
+        rounds=settings.rounds,
+        seed=settings.seed,
         evaluate=evaluation(experiment),
-        evaluate_every=run.evaluation.every,
-        rounds_per_call=run.engine.rounds_per_call,
+        evaluate_every=settings.evaluation.every,
+        rounds_per_call=settings.engine.rounds_per_call,
         store=store,
-        checkpoint_every=run.checkpoint.every,
-        metadata={"config": tables(run), "order": order(experiment.program.plan)},
-        callbacks=[*_stops(run.stop), *callbacks],
+        checkpoint_every=settings.checkpoint.every,
+        metadata={"config": tables(settings), "order": order(experiment.program.plan)},
+        callbacks=[*_stops(settings.stop), *callbacks],
         writers=writers,
         progress=is_main_process(),
         resume=restored.state if restored else None,
@@ -214,8 +255,8 @@ def _simulate(
 
 
 @contextlib.contextmanager
-def filing(experiment: Experiment, folder: Path) -> Iterator[None]:
-    """While open, a round that is refused leaves files in the run's folder, and the error says what to do with them."""
+def reporting_nonfinite(experiment: Experiment, folder: Path) -> Iterator[None]:
+    """While open, a rejected round leaves files in the run's folder, and its error says what to do with them."""
     from fedjax_sim.simulation.nonfinite_report import NonFinite, save
 
     try:
@@ -227,75 +268,88 @@ def filing(experiment: Experiment, folder: Path) -> Iterator[None]:
             path = save(folder, error.round, error.culprits, dumps(experiment.config))
         except FedError as trouble:
             raise NonFinite(error.round, error.culprits, f"look at their data; {trouble}") from None
-        do = f"look at it with: fedjax-sim replay {path}; go on without them: fedjax-sim resume {folder} guard.nonfinite=drop"
-        raise NonFinite(error.round, error.culprits, do) from None
+        fix = (
+            f"look at it with: fedjax-sim replay {path}; continue without these clients: "
+            f"fedjax-sim resume {folder} guard.nonfinite=drop"
+        )
+        raise NonFinite(error.round, error.culprits, fix) from None
 
 
 def open_checkpoints(experiment: Experiment, folder: Path) -> Store:
-    """The run's checkpoints, as its configuration keeps them; what clients remember is then kept beside them.
+    """Opens the checkpoints of a run, as its configuration keeps them, with the clients' memory beside them.
 
     Raises:
-      FedError: where a folder that is written to is somewhere else.
+      FedError: if a folder that is written to is a link to somewhere else.
     """
-    from fedjax_sim.persistence.checkpoint import open_store
-
-    for name in (CHECKPOINTS, REMEMBERED, BOARDS):
-        files.refuse_link(folder / name)
-    kept = experiment.config.run.checkpoint
+    place = RunFolder(folder)
+    for path in (place.checkpoints_path, place.memory_path, place.tensorboard_path):
+        files.refuse_link(path)
+    settings = experiment.config.run.checkpoint
     if experiment.program.host_memory:
-        experiment.program.host_memory.use(folder / REMEMBERED)
-    return open_store(folder / CHECKPOINTS, keep=kept.keep, every=kept.keep_every)
+        experiment.program.host_memory.use(place.memory_path)
+    return place.checkpoints(keep=settings.keep, every=settings.keep_every)
 
 
 def starting_variables(experiment: Experiment) -> Any:
     """The model before the first round; its key is a stream of the seed that no round uses."""
     import jax
 
-    return experiment.task.init(
-        jax.random.fold_in(jax.random.key(experiment.config.run.seed), 2**32 - 1)
-    )
+    root = jax.random.key(experiment.config.run.seed)
+    return experiment.task.init(jax.random.fold_in(root, 2**32 - 1))
 
 
 def restore(experiment: Experiment, store: Store) -> Restored:
-    """The newest usable checkpoint of a run.
+    """Restores the newest usable checkpoint of a run.
 
     Raises:
-      FedError: where there is none, or it does not fit the configuration.
+      FedError: if there is none, or it does not fit the configuration.
     """
     from fedjax_sim.persistence.manifest import changed, order
     from fedjax_sim.simulation.loop import MEMORY
 
     program = experiment.program
     like = program.logical(program.init(starting_variables(experiment), experiment.config.run.seed))
-    keeping = program.host_memory
-    # Of clients who remember nothing there is a description only if the host was to keep even that.
-    along = keeping and (
-        lambda metadata: keeping.restore(metadata.get(MEMORY, {"round": metadata["round"]}))
-    )
-    restored = store.restore(like, along=along)
+    host_memory = program.host_memory
+
+    def restore_memory(metadata: dict[str, Any]) -> None:
+        # Clients without memory have a description only if the host was to keep even that.
+        host_memory.restore(metadata.get(MEMORY, {"round": metadata["round"]}))  # type: ignore[union-attr]
+
+    restored = store.restore(like, along=restore_memory if host_memory else None)
     moved = changed(restored.metadata.get("order"), order(program.plan))
     return restored._replace(notes=(*restored.notes, *moved))
 
 
 def evaluation(experiment: Experiment, clients: bool | None = None) -> Any:
-    """``state -> numbers``, as the configuration asks for it."""
+    """``state -> numbers``, as the configuration asks for it.
+
+    Args:
+      experiment: what to evaluate.
+      clients: whether to evaluate on all clients; by default what the configuration says.
+    """
     from fedjax_sim.simulation.evaluate import make_evaluation
 
-    asked = experiment.config.run.evaluation
-    wanted = asked.clients if clients is None else clients
+    settings = experiment.config.run.evaluation
     return make_evaluation(
         experiment.algorithm,
         experiment.task,
         experiment.program,
-        batch_size=asked.batch_size,
-        clients=wanted,
+        batch_size=settings.batch_size,
+        clients=settings.clients if clients is None else clients,
     )
 
 
 def summarise(
     experiment: Experiment, result: Result, earlier: float = 0.0, notes: tuple[str, ...] = ()
 ) -> Summary:
-    """The run in numbers: what was run, how far, how well, how long, and the hash of its final state."""
+    """The run in numbers: what was run, how far, how well, how long, and the hash of its final state.
+
+    Args:
+      experiment: what was run.
+      result: what ``simulate`` returned.
+      earlier: seconds before a resumption.
+      notes: besides those of the result.
+    """
     from fedjax_sim.persistence.manifest import order, state_hash, versions
 
     names = [name for name in result.history.names() if "/" in name]
@@ -314,10 +368,10 @@ def summarise(
     }
 
 
-def _unfinished(folder: Path, restored: Restored | None, rounds: int) -> None:
-    """Refuses a run that is over, unless it ended before that was written down."""
+def _require_unfinished(place: RunFolder, restored: Restored | None, rounds: int) -> None:
+    """Refuses a run that has all its rounds, unless it ended before the summary was written."""
     done = restored.step if restored else 0
-    over = done > rounds or (done == rounds and records.summed_up(folder, done))
+    over = done > rounds or (done == rounds and place.is_summed_up(done))
     require(
         not over,
         "the run already has its rounds",
@@ -326,13 +380,11 @@ def _unfinished(folder: Path, restored: Restored | None, rounds: int) -> None:
     )
 
 
-def _fresh(experiment: Experiment, folder: Path, store: Store) -> bool:
-    """Whether a run ended before its first checkpoint, so that there is nothing to lose by beginning again."""
+def _ended_before_checkpoint(experiment: Experiment, place: RunFolder, store: Store) -> bool:
+    """Whether a run ended before its first checkpoint, so that starting again loses nothing."""
     # The first one is being written while the rounds up to the second one run.
-    return (
-        not store.steps()
-        and records.last_round(folder) <= 2 * experiment.config.run.checkpoint.every
-    )
+    within = 2 * experiment.config.run.checkpoint.every
+    return not store.steps() and place.last_round() <= within
 
 
 def _stops(stop: Any) -> list[Callback]:
@@ -340,8 +392,6 @@ def _stops(stop: Any) -> list[Callback]:
 
     if stop is None:
         return []
-    return [
-        until_below(stop.metric, stop.at_most)
-        if stop.at_least is None
-        else until_above(stop.metric, stop.at_least)
-    ]
+    if stop.at_least is None:
+        return [until_below(stop.metric, stop.at_most)]
+    return [until_above(stop.metric, stop.at_least)]

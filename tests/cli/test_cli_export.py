@@ -16,7 +16,7 @@ from fedjax_sim.cli import FORMATS, main
 from fedjax_sim.cli.export import READ, checkpoint_of, hash_of
 from fedjax_sim.core.types import Variables
 from fedjax_sim.experiments import Experiment, build
-from fedjax_sim.experiments.config import load
+from fedjax_sim.experiments.config import load_config
 from fedjax_sim.experiments.config.load import tables
 from fedjax_sim.persistence import export
 
@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(run: Path) -> Experiment:
-    return build(load(run / "config.toml"))
+    return build(load_config(run / "config.toml"))
 
 
 def model(made: Experiment, run: Path, step: int | None = None) -> Variables:
@@ -121,7 +121,7 @@ def test_the_card_says_what_it_is(form: str, run: Path, made: Experiment, tmp_pa
     }
     assert card["input"] == {"dtype": "float32", "shape": [8, 8, 1]}
     assert card["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(model(made, run).params))
-    assert card["config_hash"] == hash_of(tables(load(run / "config.toml").run))
+    assert card["config_hash"] == hash_of(tables(load_config(run / "config.toml").run))
     assert "fedjax_sim.export.load_" in card["read"]
 
 

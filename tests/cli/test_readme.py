@@ -186,12 +186,6 @@ def test_the_new_algorithm_can_be_registered(
 # ------------------------------------------------------------------------------------------------------------------- words
 
 
-def test_tables_are_those_of_the_registries():
-    tables = load(ROOT / "docs" / "tables.py")
-    assert tables.renewed(README) == README, "renew it: python docs/tables.py"
-    assert all(f"| `{name}` |" in README for name in tables.REGISTRY)
-
-
 def test_registered_names_in_the_text_are_complete():
     for registry in (
         fs.aggregators.REGISTRY,

@@ -1,14 +1,33 @@
-"""Absent is exactly nothing, and neither a client's place in the cohort nor its neighbours matter: bit for bit, for every algorithm."""
+"""On every engine: absent clients change nothing, and the order of the cohort does not matter, bit
+for bit.
+
+Here for one algorithm of each signature; for every algorithm on one engine in
+``tests/laws/test_laws.py``.
+"""
 
 import jax
 import numpy as np
 import pytest
-from federation import EVERY, close
-from rigs import COHORTS, ENGINES, PEOPLE, SIZES, C, N, after, always, history, resume, rig, spoiled
+from federation import close
+from rigs import (
+    COHORTS,
+    ENGINES,
+    LAYOUT,
+    PEOPLE,
+    SIZES,
+    C,
+    N,
+    after,
+    always,
+    history,
+    resume,
+    rig,
+    spoiled,
+)
 
 from fedjax_sim.persistence.manifest import state_hash
 
-ALL = pytest.mark.parametrize("name", EVERY)
+ALL = pytest.mark.parametrize("subject", LAYOUT)
 EVERYWHERE = pytest.mark.parametrize("engine", ENGINES)
 
 HERE = [2, 3, 5, 9]  # without client 0, whom a lane that was never used would read
@@ -38,11 +57,11 @@ def finite(tree):
 
 @EVERYWHERE
 @ALL
-def test_the_order_of_the_cohort_does_not_matter(name, engine):
+def test_the_order_of_the_cohort_does_not_matter(subject, engine):
     turn = np.random.default_rng(0).permutation(C)
     turned = jax.tree.map(lambda leaf: leaf[:, turn], COHORTS)
     assert (turned["ids"] != COHORTS["ids"]).any(1).all()
-    have, want = after(rig(name, engine), turned), history(name, engine)
+    have, want = after(rig(subject, engine), turned), history(subject, engine)
     assert digests(have) == digests(want)
     for (_, outcome), (_, told) in zip(have, want, strict=True):
         close(outcome.clients, jax.tree.map(lambda leaf: leaf[turn], told.clients), 0)
@@ -61,8 +80,8 @@ def test_the_order_of_the_cohort_does_not_matter(name, engine):
 )
 @EVERYWHERE
 @ALL
-def test_absent_rows_and_absent_clients_data_change_nothing(name, engine, cohorts, data):
-    it = rig(name, engine)
+def test_absent_rows_and_absent_clients_data_change_nothing(subject, engine, cohorts, data):
+    it = rig(subject, engine)
     have, want = after(it, cohorts, data), after(it, ALONE)
     assert digests(have) == digests(want)
     assert finite(have)
@@ -73,9 +92,9 @@ def test_absent_rows_and_absent_clients_data_change_nothing(name, engine, cohort
 
 @EVERYWHERE
 @ALL
-def test_what_absent_clients_remember_stays_as_it_is(name, engine):
-    before = history(name, engine)[-1][0]
-    state, _ = resume(rig(name, engine), before, ALONE)
+def test_what_absent_clients_remember_stays_as_it_is(subject, engine):
+    before = history(subject, engine)[-1][0]
+    state, _ = resume(rig(subject, engine), before, ALONE)
     close(rows(state.memory, AWAY), rows(before.memory, AWAY), 0)
     for leaf, old in zip(
         jax.tree.leaves(state.memory), jax.tree.leaves(before.memory), strict=True
@@ -86,10 +105,10 @@ def test_what_absent_clients_remember_stays_as_it_is(name, engine):
 
 @EVERYWHERE
 @ALL
-def test_an_empty_cohort_leaves_everything_as_it_is(name, engine):
-    before = history(name, engine)[-1][0]
+def test_an_empty_cohort_leaves_everything_as_it_is(subject, engine):
+    before = history(subject, engine)[-1][0]
     for nobody in (always([N] * C), always(range(C), [0] * C)):
-        state, outcome = resume(rig(name, engine), before, nobody)
+        state, outcome = resume(rig(subject, engine), before, nobody)
         close(
             (state.algorithm, state.memory, state.seed),
             (before.algorithm, before.memory, before.seed),
@@ -103,10 +122,10 @@ def test_an_empty_cohort_leaves_everything_as_it_is(name, engine):
 
 @EVERYWHERE
 @ALL
-def test_rounds_and_seeds_draw_other_numbers(name, engine):
+def test_rounds_and_seeds_draw_other_numbers(subject, engine):
     """Otherwise the tests above could not see a key that is derived from a place."""
-    it = rig(name, engine)
-    zero = history(name, engine)[0][0]
+    it = rig(subject, engine)
+    zero = history(subject, engine)[0][0]
     again = (
         zero.replace(round=np.int32(0)),
         zero.replace(round=np.int32(3)),

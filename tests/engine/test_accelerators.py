@@ -1,4 +1,5 @@
-"""What the engine does on accelerators, done here: marches, convolutions as products and other lanes give the results of the queue."""
+"""What the engine does on accelerators, done here: marches, convolutions as products and other
+lanes give the results of the queue."""
 
 from functools import partial
 

@@ -1,4 +1,5 @@
-"""Half-precision models: sums over clients and batches are in float32 all the same, and no dtype changes on the way."""
+"""Half-precision models: sums over clients and batches are in float32 all the same, and no dtype
+changes on the way."""
 
 from __future__ import annotations
 
@@ -73,9 +74,10 @@ def test_whole_numbers_in_a_models_state_survive_the_mean():
         assert seen == COUNTER + size
 
 
+@pytest.mark.slow  # tests/laws/test_laws.py checks it abstractly for every algorithm
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 @pytest.mark.parametrize("name", REGISTRY)
-def test_every_algorithm_keeps_its_dtypes(name, dtype):
+def test_every_algorithm_keeps_its_dtypes_in_a_whole_program(name, dtype):
     algorithm = REGISTRY[name].factory(Objective(linear))
     data = population(np.zeros((6, 1), np.float32), np.zeros(6, np.int32), np.array([0, 2, 6]))
     program = make_round(algorithm, samplers.full(), data, local_work(2), Engine(devices=1))

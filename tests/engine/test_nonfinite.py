@@ -1,4 +1,5 @@
-"""Clients whose results are not finite: dropped as if they were absent, or the round that they were in refused as if it had not been."""
+"""Clients whose results are not finite: dropped as if they were absent, or the round that they
+were in refused as if it had not been."""
 
 from functools import cache
 
@@ -73,7 +74,7 @@ def check_told(have):
                 assert not metric.total[BAD].any()
 
 
-# ---------------------------------------------------------------------------------------------------------------- dropped
+# ---------------------------------------------------------------------------------------- dropped
 
 
 @pytest.mark.parametrize("name", parameters(REPRESENTATIVES, list(REGISTRY)))
@@ -163,7 +164,7 @@ def test_samplers_that_look_see_them_as_absent():
     assert (np.delete(losses, [*BAD, *range(C, N)]) != 9).all()
 
 
-# ---------------------------------------------------------------------------------------------------------------- refused
+# ---------------------------------------------------------------------------------------- refused
 
 PLACES = {
     "vmap": Engine(devices=1, shards=4, lanes=2),
@@ -242,7 +243,7 @@ def test_who_looks_at_nothing_pays_nothing():
     assert texts[0] == texts[1]
 
 
-# ------------------------------------------------------------------------------------------------------------------ runs
+# ------------------------------------------------------------------------------------------- runs
 
 
 def test_a_run_ends_before_the_bad_round_and_says_whose_it_is(tmp_path):

@@ -1,4 +1,5 @@
-"""The round as a program: scan = loop, stacked reports, donation; and as a pure function: vmap over seeds, derivatives."""
+"""The round as a program: scan = loop, stacked reports, donation; and as a pure function: vmap
+over seeds, derivatives."""
 
 from functools import partial
 
@@ -38,7 +39,8 @@ def algorithm(name, traces=None):
     return REGISTRY[name].factory(counted(OBJECTIVE, [] if traces is None else traces))
 
 
-# Two stand for all where only the round is at stake: one whose clients remember nothing, one whose clients do.
+# Two stand for all where only the round is at stake: one whose clients remember nothing, one whose
+# clients do.
 TWO = [next(name for name in REGISTRY if remembers(name) is wanted) for wanted in (False, True)]
 BOTH = pytest.mark.parametrize("name", TWO)
 FORGETFUL = TWO[0]
@@ -101,7 +103,7 @@ def test_rounds_must_be_positive_and_the_cohort_must_exist():
         program.run(program.init(START), 0)
 
 
-# ------------------------------------------------------------------------------------------------------------ a pure function
+# -------------------------------------------------------------------------------- a pure function
 
 
 @pytest.mark.timeout(

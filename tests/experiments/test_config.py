@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from configurations import GOOD, complaint
 
-from fedjax_sim.experiments.config import dumps, load
+from fedjax_sim.experiments.config import dumps, load_config
 
 
 @pytest.fixture
@@ -396,7 +396,7 @@ def test_overrides_are_read_as_toml_where_they_can_be(good: Path):
         "engine.devices=2",
         "stop.at_least=1",
     ]
-    run = load(good, said).run
+    run = load_config(good, said).run
     assert run.algorithm.lr == 1.0
     assert isinstance(run.algorithm.lr, float)
     assert (run.task.partition.kind, run.task.partition.shuffle) == ("iid", True)
@@ -434,10 +434,10 @@ def test_settings_of_another_algorithm_are_not_dropped_silently(good: Path):
         f"{good}: algorithm.aggregator: unknown key of 'scaffold', written for 'fedavg'"
     )
     assert "algorithm={name='scaffold'}" in line
-    assert load(good, ["algorithm={name='scaffold', lr=0.2}"]).run.algorithm.lr == 0.2
+    assert load_config(good, ["algorithm={name='scaffold', lr=0.2}"]).run.algorithm.lr == 0.2
 
 
 def test_none_is_a_word(good: Path):
-    config = load(good, ["local_work.batch_size=none", "local_work.steps=3"])
+    config = load_config(good, ["local_work.batch_size=none", "local_work.steps=3"])
     assert config.run.local_work.batch_size is None
     assert 'batch_size = "none"' in dumps(config)

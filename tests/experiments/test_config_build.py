@@ -9,7 +9,7 @@ from configurations import GOOD
 from fedjax_sim.core import errors
 from fedjax_sim.experiments import build
 from fedjax_sim.experiments.build import blame_any
-from fedjax_sim.experiments.config import ConfigErrors, entries_by_kind, load
+from fedjax_sim.experiments.config import ConfigErrors, entries_by_kind, load_config
 from fedjax_sim.experiments.config.construct import blame
 from fedjax_sim.experiments.config.preflight import evaluated, of_round, reported
 from fedjax_sim.models import Model
@@ -57,7 +57,7 @@ def test_the_setting_that_an_error_blames_goes_before_its_words():
 
 
 def test_a_complaint_about_the_whole_finds_its_table(good: Path):
-    run = load(good).run
+    run = load_config(good).run
     assert (
         blame_any(run, errors.FedError("uniform.cohort is odd: got 1; do", "engine.shards"))
         == "engine.shards"
@@ -69,7 +69,7 @@ def test_a_complaint_about_the_whole_finds_its_table(good: Path):
 
 def test_an_override_is_blamed_for_a_partition_that_cannot_be(good: Path):
     with pytest.raises(ConfigErrors) as caught:
-        build(load(good, ["task.partition={kind='dirichlet', alpha=1e-9}"]))
+        build(load_config(good, ["task.partition={kind='dirichlet', alpha=1e-9}"]))
     assert str(caught.value).startswith(
         "command line: task.partition.alpha: no Dirichlet(1e-09) partition"
     )
@@ -93,17 +93,17 @@ def foreign(classes: int, wide: bool = False) -> Model:
 def test_what_another_library_says_is_told_in_words_and_kept_as_the_cause(good: Path):
     known = entries_by_kind() | {"model": {"foreign": foreign, "mlp": entries_by_kind()["model"]["mlp"]}}
     with pytest.raises(ConfigErrors) as caught:
-        build(load(good, ["model.name=foreign"], known))
+        build(load_config(good, ["model.name=foreign"], known))
     (line,) = caught.value.problems
     assert line.startswith(
         "command line: model: the model does not fit the task's data: got TypeError: "
     )
     assert isinstance(caught.value.__cause__, TypeError)
-    assert build(load(good, ["model={name='foreign', wide=true}"], known)).task.name == "digits"
+    assert build(load_config(good, ["model={name='foreign', wide=true}"], known)).task.name == "digits"
 
 
 def test_a_loss_is_one_number(good: Path):
-    made = build(load(good))
+    made = build(load_config(good))
     each = made.task.objective._replace(loss=lambda v, k, b, t: (jnp.zeros(b.mask.shape), ((), {})))
     with pytest.raises(errors.FedError, match=r"a loss is one number: got shape \(7,\)"):
         reported(made.task._replace(objective=each), True)
@@ -113,7 +113,7 @@ def test_a_build_knows_every_name_that_a_run_reports(good: Path):
     from fedjax_sim.experiments.run import evaluation, starting_variables
     from fedjax_sim.simulation.simulate import simulate
 
-    made = build(load(good, ["evaluation.clients=true"]))
+    made = build(load_config(good, ["evaluation.clients=true"]))
     result = simulate(
         made.program, starting_variables(made), rounds=1, evaluate=evaluation(made), progress=False
     )
@@ -134,11 +134,11 @@ def test_a_build_knows_every_name_that_a_run_reports(good: Path):
 )
 def test_whatever_is_reported_can_end_a_run(good: Path, metric: str):
     made = build(
-        load(good, [f"stop={{metric='{metric}', at_most=0.5}}", "evaluation.clients=true"])
+        load_config(good, [f"stop={{metric='{metric}', at_most=0.5}}", "evaluation.clients=true"])
     )
     assert made.config.run.stop.metric == metric
 
 
 def test_numbers_of_an_algorithm_can_end_its_run(good: Path):
     stop = "stop={metric='personal_loss', at_most=0.5}"
-    assert build(load(good, [stop, "algorithm={name='ditto'}"])).config.run.stop.at_least is None
+    assert build(load_config(good, [stop, "algorithm={name='ditto'}"])).config.run.stop.at_least is None

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from fedjax_sim.core import errors
 from fedjax_sim.experiments import build
-from fedjax_sim.experiments.config import entries_by_kind, load
+from fedjax_sim.experiments.config import entries_by_kind, load_config
 from fedjax_sim.experiments.config.toml import DEPTH, SIZE
 
 SMALL = """rounds = 2
@@ -249,7 +249,7 @@ def test_whole_numbers_are_those_of_a_device(override: str, key: str, good: Path
 
 
 def test_seeds_and_bytes_may_be_larger(good: Path):
-    run = load(good, [f"task.seed={2**62}", f"engine.memory_limit={2**62}"]).run
+    run = load_config(good, [f"task.seed={2**62}", f"engine.memory_limit={2**62}"]).run
     assert run.task.seed == run.engine.memory_limit == 2**62
 
 
@@ -296,7 +296,7 @@ def test_a_part_that_needs_more_memory_than_there_is_is_told(good: Path):
         raise MemoryError("Unable to allocate 16.0 GiB")
 
     known = entries_by_kind() | {"task": {"hungry": hungry, "digits": entries_by_kind()["task"]["digits"]}}
-    config = load(good, ["task={name='hungry'}"], known)
+    config = load_config(good, ["task={name='hungry'}"], known)
     with pytest.raises(
         errors.FedError,
         match=r"task: this is larger than the machine can hold: got Unable to allocate 16.0 GiB; lower",
@@ -305,5 +305,5 @@ def test_a_part_that_needs_more_memory_than_there_is_is_told(good: Path):
 
 
 def test_minus_zero_is_zero(good: Path):
-    load(good, ["task={name='synthetic', alpha=-0.0, beta=-0.0}"])
+    load_config(good, ["task={name='synthetic', alpha=-0.0, beta=-0.0}"])
     assert judge(command("check", str(good), "task={name='synthetic', alpha=-0.0, beta=-0.0}"))

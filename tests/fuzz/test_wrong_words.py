@@ -205,7 +205,9 @@ def test_a_refused_round_lies_beside_its_file(state: Any, tmp_path: Path):
     for folder in (path.parent, path.parent / "nonfinite-2"):
         (folder / "config.toml").write_text("rounds = 2\n")
     path.write_text(json.dumps({"round": 2, "clients": [], "state": state}))
-    with pytest.raises(FedError, match=r"this file does not describe a rejected round: got .*state"):
+    with pytest.raises(
+        FedError, match=r"this file does not describe a rejected round: got .*state"
+    ):
         read(path)
 
 

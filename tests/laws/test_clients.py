@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from rigs import REPRESENTATIVES, parameters
 
 from fedjax_sim import aggregators, samplers
 from fedjax_sim import clients as wrappers
@@ -80,7 +81,7 @@ def test_frozen_statistics_never_move(factory):
     assert np.abs(jax.tree.leaves(after.params)[0] - jax.tree.leaves(variables.params)[0]).max() > 0
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", parameters(REPRESENTATIVES, list(REGISTRY)))
 def test_private_statistics_stay_at_home_under_every_algorithm(name):
     data, objective, variables = setting("local")
     algorithm = REGISTRY[name].factory(objective)  # which minds the objective's policy

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedjax_sim.experiments import build
-from fedjax_sim.experiments.config import ConfigErrors, load
+from fedjax_sim.experiments.config import ConfigErrors, load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -30,7 +30,7 @@ batch_size = 8
 
 def complaint(path: Path, overrides: list[str] | None = None, made: bool = False) -> list[str]:
     def go() -> None:
-        config = load(path, overrides or [])
+        config = load_config(path, overrides or [])
         if made:
             build(config)
 

@@ -12,7 +12,7 @@ import operator
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import reduce
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union
 
@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from fedjax_sim.core.errors import require
-from fedjax_sim.core.registry import Kind
+from fedjax_sim.core.registry import Entry, Kind
 
 Fields = dict[str, Any]
 """Name to ``(type, pydantic field)``."""
@@ -54,6 +54,10 @@ class Settings(BaseModel):
     factory: ClassVar[Any] = None
     join: ClassVar[Any] = None
     """Makes one thing of several, where the file may list them."""
+    kind_name: ClassVar[str] = ""
+    """Name of the kind of the entry that the table chooses; empty for a table that chooses none."""
+    entry: ClassVar[Any] = None
+    """The registered entry, for a table that chooses one."""
     later: ClassVar[bool] = False
     """Whether somebody else calls the factory, with what no file can say."""
 
@@ -256,6 +260,8 @@ def variant(kind: Kind, entry_name: str, entry: Any, parts: Parts, extra: Fields
     model = table(f"{kind.name}_{entry_name}", factory, fixed | extra | fields)
     model.join = kind.join and staticmethod(kind.join)
     model.later = kind.deferred
+    model.kind_name = kind.name
+    model.entry = entry
     return model
 
 
@@ -312,6 +318,18 @@ def tag_of(model: type[BaseModel]) -> tuple[str, str]:
         ):
             return key, typing.get_args(field.annotation)[0]
     return "", ""
+
+
+def chosen_entries(settings: BaseModel) -> Iterator[Entry]:
+    """The registered entries that a table and the tables in it choose."""
+    entry = getattr(type(settings), "entry", None)
+    if isinstance(entry, Entry):
+        yield entry
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        for inner in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(inner, BaseModel):
+                yield from chosen_entries(inner)
 
 
 # ------------------------------------------------------------------------------------------------------------- docstrings

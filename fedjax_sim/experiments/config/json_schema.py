@@ -10,7 +10,7 @@ from fedjax_sim.experiments.config.model import Entries, entries_by_kind, run_mo
 
 
 def schema(known: Entries | None = None) -> dict[str, Any]:
-    """The schema of everything that :func:`fedjax_sim.experiments.config.load` accepts."""
+    """The schema of everything that :func:`fedjax_sim.experiments.config.load_config` accepts."""
     made = _tidy(run_model(known or entries_by_kind()).model_json_schema())
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -22,7 +22,7 @@ class Config(NamedTuple):
     run: Any
 
 
-def load(path: str | Path, overrides: Sequence[str] = (), known: Entries | None = None) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = (), known: Entries | None = None) -> Config:
     """Reads and checks a configuration file; no data are loaded where nothing is wrong.
 
     Args:
@@ -37,7 +37,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), known: Entries | None 
 
 
 def resolve(document: Document, known: Entries) -> Config:
-    """The second half of :func:`load`, for a document that was read before."""
+    """The second half of :func:`load_config`, for a document that was read before."""
     model = run_model(known)
     try:
         run = model.model_validate(document.tables)

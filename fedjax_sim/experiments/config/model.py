@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -23,27 +22,12 @@ from fedjax_sim.experiments.config.fields import (
 )
 from fedjax_sim.experiments.plugins import load_plugins
 
-ROOMS = (
-    "data",
-    "data.sources",
-    "models",
-    "optimizers",
-    "aggregators",
-    "samplers",
-    "tasks",
-    "algorithms",
-)
-"""The packages that declare kinds and register this package's own entries."""
-
-
 Entries = Mapping[str, Mapping[str, Any]]
 """Name of a kind to its entries by name: what a configuration file can name."""
 
 
 def entries_by_kind() -> dict[str, Mapping[str, Any]]:
     """Everything that is registered, by installed plug-ins too. Imports JAX and every room that declares a kind."""
-    for room in ROOMS:
-        importlib.import_module(f"fedjax_sim.{room}")
     load_plugins()
     return {name: registry.entries(name) for name in registry.kinds()}
 
@@ -185,15 +169,17 @@ def _wrappers(entries: Entries, parts: Parts) -> Fields:
     """One optional field for each wrapper of samplers: a table of its settings, or its first setting alone."""
     kinds = [kind for kind in registry.kinds().values() if kind.wraps == "sampler"]
     return {
-        name: _wrapper(kind, name, getattr(entry, "factory", entry), parts)
+        name: _wrapper(kind, name, entry, parts)
         for kind in kinds
         for name, entry in entries[kind.name].items()
     }
 
 
-def _wrapper(kind: registry.Kind, name: str, factory: Any, parts: Parts) -> tuple[Any, Any]:
+def _wrapper(kind: registry.Kind, name: str, entry: Any, parts: Parts) -> tuple[Any, Any]:
+    factory = getattr(entry, "factory", entry)
     fields = fields_of(factory, parts, kind.provided, kind.wired)
     model = table(f"{kind.wraps}_{name}", factory, fields)
+    model.entry = entry
     first = next(iter(fields))
 
     def expand(value: Any) -> Any:

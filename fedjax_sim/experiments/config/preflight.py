@@ -115,7 +115,7 @@ def stop_problem(made: Experiment) -> str | None:
 
 def evaluated(made: Experiment) -> Iterator[str]:
     """Names of all numbers that an evaluation of this experiment gives."""
-    from fedjax_sim.simulation.evaluate import client_statistics
+    from fedjax_sim.simulation.evaluate_clients import client_statistics
 
     data, one = made.task.data, np.ones(1)
     for name in reported(made.task, False):

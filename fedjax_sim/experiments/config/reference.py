@@ -116,9 +116,9 @@ def _keys(fields: dict[str, FieldInfo]) -> tuple[Key, ...]:
 
 def _type(hint: Any) -> str:
     """A type in words; of a table, what kind of entry it chooses."""
-    chosen = {variant.__name__.rpartition("_")[0] or "settings" for variant in tables(hint)}
+    chosen = {getattr(variant, "kind_name", "") or "settings" for variant in tables(hint)}
     words = [describe(member) for member in members(hint) if not tables(member)]
-    return " or ".join([*dict.fromkeys(words), *(f"a table [{name}]" for name in sorted(chosen))])
+    return " or ".join([*dict.fromkeys(words), *(f"a table of {name}" for name in sorted(chosen))])
 
 
 def _default(field: FieldInfo) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fedjax_sim.core.errors import FedError, printable, sentence, shorten
+from fedjax_sim.experiments.config.renamed import translated
 
 COMMAND_LINE = "command line"
 DEPTH = 30
@@ -53,8 +54,13 @@ def located(origin: str, key: str, text: str) -> str:
     return printable(f"{shorten(origin)}: {shorten(key, 100)}: {text}")
 
 
-def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
-    """Reads a TOML file and puts ``key.sub=value`` overrides in. A value is read as TOML where it can be, else as text.
+def read(path: str | Path, overrides: Sequence[str] = (), stored: bool = False) -> Document:
+    """Reads a TOML file and applies ``key.sub=value`` overrides.
+
+    Args:
+      path: the file.
+      overrides: applied in order. A value is read as TOML if it is TOML, else as text.
+      stored: whether the file is that of a run's folder: keys of earlier versions are then translated.
 
     Raises:
       ConfigErrors: for a missing file, a syntax error or an override without ``=``.
@@ -63,6 +69,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     problems, written = [], {}
     try:
         written = _loads(_text(path))
+        written = translated(written) if stored else written
     except OSError as error:
         do = "give the path of a TOML file, such as configs/digits_fedavg.toml"
         problems.append(

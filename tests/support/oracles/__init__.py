@@ -2,8 +2,9 @@
 They import nothing of the package.
 
 A module holds ``run(problem, *, rounds, settings) -> Result``. Beside it, where there is something
-to say: ``STATE``, which tells where the simulator keeps what the paper calls by a letter (``letter -> (algorithm state, memory table) -> leaves``, ``None`` for what neither side
-keeps), and ``VARIANTS``, settings to try besides the defaults of ``run``.
+to say: ``STATE``, which tells where the simulator keeps what the paper calls by a letter
+(``letter -> (algorithm state, memory table) -> leaves``, ``None`` for what is not kept), and
+``VARIANTS``, settings to try besides the defaults of ``run``.
 """
 
 from . import (
