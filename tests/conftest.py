@@ -31,20 +31,19 @@ AROUND += ("engine/test_memory_limit.py", "test_benchmarks.py")
 """Folders and files of tests that compile quickly."""
 CONFIGURED = ("cli", "experiments", "fuzz", "engine/test_replay.py")
 """Folders and files of tests that read configurations."""
-FIRST = (
-    "laws/test_closed_forms.py",
+QUICK = (
     "laws/test_laws.py",
-    "laws/test_aggregators.py",
+    "laws/test_closed_forms.py",
+    "laws/test_contracts.py",
     "experiments/test_config.py",
     "experiments/test_history.py",
     "host/test_files.py",
     "data/test_batching.py",
-    "models/test_adapters.py",
     "cli/test_cli.py",
     "test_api.py",
     "test_structure.py",
 )
-"""Files of `make test-quick`."""
+"""Files of ``make test-quick``; of laws those of the first algorithm or case."""
 
 # Commands that tests start keep nothing in the user's folder.
 os.environ["FEDJAX_SIM_CACHE"] = str(PROGRAMS / "commands")
@@ -66,8 +65,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
-        if _below(item, FIRST) and item.get_closest_marker("slow") is None:
-            item.add_marker("quick")
+    cases = {}
+    for item in items:
+        if _below(item, QUICK) and item.get_closest_marker("slow") is None:
+            case = getattr(item, "callspec", None) and item.callspec.params.get("name")
+            first = cases.setdefault(item.path, case) if case else case
+            if case == first or not _below(item, ("laws",)):
+                item.add_marker("quick")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m quick`` other files are not even imported."""
+    if config.option.markexpr == "quick" and collection_path.name.startswith("test_"):
+        return None if collection_path in [HERE / name for name in QUICK] else True
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)
