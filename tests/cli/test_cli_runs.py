@@ -187,9 +187,9 @@ def test_what_a_resumed_run_keeps(key: str, old: str, new: str, small: str):
 def test_settings_that_are_newer_than_a_checkpoint_had_their_defaults(small: str):
     run = load_config(small).run
     before = tables(run)
-    del before["local"]["shuffle"]
+    del before["local_work"]["shuffle"]
     assert changed_settings(run, before) == ()
-    before["local"]["epochs"] = 7
+    before["local_work"]["epochs"] = 7
     with pytest.raises(FedError, match=r"its local_work.epochs: got 1 in place of 7"):
         changed_settings(run, before)
     before["nonsense"] = 1
