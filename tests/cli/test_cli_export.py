@@ -89,9 +89,8 @@ def test_an_exported_program_predicts_what_the_model_does(
 
 
 ALONE = """
-import sys, numpy as np
-from fedjax_sim.export import load_program
-print(load_program({path!r})(np.zeros((3, 8, 8, 1), np.float32)).shape, sorted(sys.modules))
+import sys, fedjax_sim, numpy as np
+print(fedjax_sim.export.load_program({path!r})(np.zeros((3, 8, 8, 1), np.float32)).shape, sorted(sys.modules))
 """
 
 

@@ -1,4 +1,4 @@
-"""Reader of numpy archives. It never unpickles.
+"""Reader of numpy archives. Pickled objects are refused.
 
 The plain layout has the arrays ``x``, ``y`` and, if examples have owners, ``client`` (or
 ``writer``, ``user``, ``subject``). Each may be two arrays, whose names end in ``_train`` and
