@@ -347,7 +347,8 @@ def test_files_of_prepared_data_run(name: str, source: str, words: list[str], tm
 
 
 def test_the_demo_compares_both_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["demo", "rounds=2", "evaluation.every=1", "--out", str(tmp_path / "demo")]) == 0
+    words = ["rounds=2", "evaluation.every=1", "task.model=logistic", "evaluation.clients=false"]
+    assert main(["demo", *words, "--out", str(tmp_path / "demo")]) == 0
     out = capsys.readouterr().out
     assert (tmp_path / "demo" / "comparison.png").read_bytes().startswith(b"\x89PNG")
     for name in demo.PAIR:
