@@ -37,6 +37,21 @@ def read(
       y: field that becomes ``y``; without one, the strings of a client become its text.
       shape: shape of one example.
       test: path of another file, with test examples.
+
+    Example:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> import h5py
+      >>> import numpy as np
+      >>> from fedjax_sim.data.sources.h5 import read
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = Path(folder, "mine.h5")
+      ...     with h5py.File(path, "w") as file:
+      ...         file["examples/ann/pixels"] = np.zeros((2, 3), np.float32)
+      ...         file["examples/ann/label"] = np.array([0, 1])
+      ...     (block,) = read(path).blocks
+      >>> block.train.names, block.train.x.shape
+      (('ann',), (2, 3))
     """
 
     def blocks() -> Iterator[Federation]:

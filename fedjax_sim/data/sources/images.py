@@ -34,6 +34,19 @@ def read(path: Path, *, size: tuple[int, ...] = (), colour: bool | None = None) 
       size: height and width in pixels that images are scaled to; without it all images must have
         one size.
       colour: whether to read three channels and not one; by default what the first image has.
+
+    Example:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> from PIL import Image
+      >>> from fedjax_sim.data.sources.images import read
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     for name in ("cat", "dog"):
+      ...         Path(folder, name).mkdir()
+      ...         Image.new("L", (4, 3)).save(Path(folder, name, "1.png"))
+      ...     source = read(Path(folder))
+      >>> source.examples.x.shape, source.about["class_names"]
+      ((2, 3, 4, 1), ['cat', 'dog'])
     """
     require(
         len(size) in (0, 2),

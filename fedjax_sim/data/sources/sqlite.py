@@ -44,6 +44,27 @@ def read_fedjax(
       y: field that becomes ``y``.
       shape: shape of one example.
       test: path of another file, with test examples.
+
+    Example:
+      >>> import contextlib, sqlite3, tempfile, zlib
+      >>> from pathlib import Path
+      >>> import msgpack
+      >>> import numpy as np
+      >>> from fedjax_sim.data.sources.sqlite import read_fedjax
+      >>> def packed(array):
+      ...     content = msgpack.packb((array.shape, array.dtype.name, array.tobytes()))
+      ...     return msgpack.ExtType(1, content)
+      >>> arrays = {"pixels": np.zeros((2, 3), np.float32), "label": np.array([0, 1], np.int32)}
+      >>> data = zlib.compress(msgpack.packb({name: packed(a) for name, a in arrays.items()}))
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = Path(folder, "mine.sqlite")
+      ...     with contextlib.closing(sqlite3.connect(path)) as database:
+      ...         _ = database.execute("CREATE TABLE federated_data (client_id, data)")
+      ...         _ = database.execute("INSERT INTO federated_data VALUES (?, ?)", [b"ann", data])
+      ...         database.commit()
+      ...     (block,) = read_fedjax(path).blocks
+      >>> block.train.names, block.train.x.shape
+      (('ann',), (2, 3))
     """
     _require_table(path, "federated_data")
     import_library("msgpack", "FedJAX's SQLite files")
