@@ -1,4 +1,7 @@
-"""Algorithms, one file each. To add one: write its file, import it here, and add it to the list that is registered."""
+"""Algorithms, one file each.
+
+To add one: write its file, import it here, and add it to the list that is registered.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,8 @@ def with_local_statistics(factory: Callable[..., Algorithm]) -> Callable[..., Al
       factory: ``(objective, *, settings) -> algorithm``.
 
     Returns:
-      The same factory, whose algorithms keep batch statistics in client memory if the objective says ``"local"``.
+      The same factory, whose algorithms keep batch statistics in client memory if the objective
+      says ``"local"``.
     """
 
     @wraps(factory)

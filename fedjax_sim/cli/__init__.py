@@ -1,4 +1,7 @@
-"""The command line. Parsing imports neither JAX nor anything else that is slow; each verb imports what it needs."""
+"""The command line.
+
+Parsing imports neither JAX nor anything else that is slow; each verb imports what it needs.
+"""
 
 from __future__ import annotations
 
@@ -255,8 +258,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb.
 
     Returns:
-      0; 1 where a run could not save its end; 2 for everything that the user can mend, after it was said on standard error; 130 and 143
-      where Ctrl-C and SIGTERM ended it.
+      0; 1 where a run could not save its end; 2 for everything that the user can mend, after it
+      was said on standard error; 130 and 143 where Ctrl-C and SIGTERM ended it.
     """
     top = parser()
     asked = _parse(top, arguments)

@@ -103,7 +103,9 @@ def _summaries(entries: Mapping[str, Entry]) -> Table:
 
 
 def line_of(entry: Entry) -> str:
-    """One line about an entry: the first paragraph of its factory's docstring, or the first line of its card."""
+    """One line about an entry: the first paragraph of its factory's docstring, or the first line of
+    its card.
+    """
     is_factory = registry.kind(entry.kind).is_factory
     text = summary(entry.factory) if is_factory else entry.card.partition("\n")[0]
     return text.replace("``", "`")

@@ -1,8 +1,10 @@
-"""Everything that has a name in a configuration file, a command or a table: one registry for all kinds.
+"""Everything that has a name in a configuration file, a command or a table: one registry for all
+kinds.
 
-A *kind* (algorithm, sampler, model, ...) is declared once, by :func:`declare`, in the room that owns it. An *entry* is registered by
-:func:`register`, which takes a function, a module or a record. Configuration, schema, command line, documents, tests and
-benchmarks iterate over :func:`kinds` and :func:`entries`; none of them names an entry.
+A *kind* (algorithm, sampler, model, ...) is declared once, by :func:`declare`, in the room that
+owns it. An *entry* is registered by :func:`register`, which takes a function, a module or a
+record. Configuration, schema, command line, documents, tests and benchmarks iterate over
+:func:`kinds` and :func:`entries`; none of them names an entry.
 """
 
 from __future__ import annotations
@@ -23,10 +25,14 @@ class Kind(NamedTuple):
       name: singular, as in ``register("sampler", ...)``.
       plural: as in ``fedjax-sim list samplers``.
       meaning: one line for the documents.
-      key: the key by which a table of a configuration file names an entry, ``"name"`` or ``"kind"``.
-      section: the table of a configuration file that holds one entry of this kind; ``None`` if there is none.
-      wraps: the kind whose section takes entries of this kind as optional tables; ``None`` for most kinds.
-      stands_for: annotations of factories' parameters for which a table of this kind may be written.
+      key: the key by which a table of a configuration file names an entry, ``"name"`` or
+        ``"kind"``.
+      section: the table of a configuration file that holds one entry of this kind; ``None`` if
+        there is none.
+      wraps: the kind whose section takes entries of this kind as optional tables; ``None`` for
+        most kinds.
+      stands_for: annotations of factories' parameters for which a table of this kind may be
+        written.
       join: makes one value of several tables in a list, for kinds that may be listed.
       shorthand: what may be written instead of a table: ``"number"``, ``"name"``, or ``None``.
       provided: the number of first parameters of a factory that the program passes.
@@ -165,22 +171,27 @@ def register(
 ) -> Any:
     """Registers something under a name, so that files and commands can use it.
 
-    Use it as a decorator, ``@register("sampler")`` or ``@register("sampler", "my_name")``, or as a call,
-    ``register("sampler", function)``, ``register("sampler", "my_name", function)``, ``register("algorithm", module)``.
+    Use it as a decorator, ``@register("sampler")`` or ``@register("sampler", "my_name")``, or as a
+    call, ``register("sampler", function)``, ``register("sampler", "my_name", function)``,
+    ``register("algorithm", module)``.
 
     Args:
       kind: name of a declared kind, such as ``"algorithm"``.
       name: its name; by default that of the function or module. May be left out, as above.
-      thing: a factory, a record, or a module that has a factory of the module's own name and, for an algorithm, ``LAW``.
+      thing: a factory, a record, or a module that has a factory of the module's own name and, for
+        an algorithm, ``LAW``.
       law: how an algorithm proves itself, see :class:`fedjax_sim.core.types.Law`.
-      card: what ``describe`` shows; by default the module's docstring, or nothing for a function, whose docstring is shown anyway.
+      card: what ``describe`` shows; by default the module's docstring, or nothing for a function,
+        whose docstring is shown anyway.
       **metadata: further facts, kept in ``Entry.metadata``.
 
     Returns:
-      What was registered, unchanged; a decorator if neither ``thing`` nor a thing in place of ``name`` was given.
+      What was registered, unchanged; a decorator if neither ``thing`` nor a thing in place of
+      ``name`` was given.
 
     Raises:
-      FedError: if the kind is unknown, the name is taken by something else or is not an identifier, or a module has no factory.
+      FedError: if the kind is unknown, the name is taken by something else or is not an
+        identifier, or a module has no factory.
 
     >>> from fedjax_sim.core import registry
     >>> spice = registry.declare(registry.Kind("spice", "spices", "for this example"))
@@ -239,7 +250,10 @@ def _entry(
 
 
 def _refuse_collision(entry: Entry) -> None:
-    """Refuses a name that something else has. A function defined again, as by a notebook's cell, replaces its earlier self."""
+    """Refuses a name that something else has.
+
+    A function defined again, as by a notebook's cell, replaces its earlier self.
+    """
     known = _ENTRIES[entry.kind].get(entry.name)
     require(
         known is None or _identity(known) == _identity(entry),

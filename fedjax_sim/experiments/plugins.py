@@ -1,8 +1,10 @@
-"""Plug-ins: modules from outside the package that register algorithms, models, samplers and everything else that has a kind.
+"""Plug-ins: modules from outside the package that register algorithms, models, samplers and
+everything else that has a kind.
 
-A plug-in is loaded because it is installed with an entry point of the group ``fedjax_sim``, because ``FEDJAX_SIM_PLUGINS`` names
-it, or because the command line does (``--plugin``). It is never loaded because a file or a run's folder names it: a folder only
-records which plug-ins its run used, so that ``resume`` and ``evaluate`` can ask for them by name.
+A plug-in is loaded because it is installed with an entry point of the group ``fedjax_sim``,
+because ``FEDJAX_SIM_PLUGINS`` names it, or because the command line does (``--plugin``). It is
+never loaded because a file or a run's folder names it: a folder only records which plug-ins its
+run used, so that ``resume`` and ``evaluate`` can ask for them by name.
 """
 
 from __future__ import annotations

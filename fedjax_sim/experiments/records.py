@@ -1,6 +1,7 @@
 """The folder of a run: its paths, and what can be read from it.
 
-A folder may come from someone else and may hold anything, so everything that is read is checked. Nothing in it is executed.
+A folder may come from someone else and may hold anything, so everything that is read is checked.
+Nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ Summary = dict[str, Any]
 class RunFolder:
     """The folder of a run.
 
-    ``fedjax_sim.run`` returns one; ``RunFolder(path)`` opens an existing one. Opening reads nothing.
+    ``fedjax_sim.run`` returns one; ``RunFolder(path)`` opens an existing one. Opening reads
+    nothing.
 
     Args:
       path: the folder.
@@ -112,7 +114,9 @@ class RunFolder:
         return from_jsonl(self.rows_path, upto)
 
     def summary(self) -> Summary | None:
-        """What ``summary.json`` holds: metrics, seconds, ``state_hash``, versions, notes; ``None`` while the run has not ended."""
+        """What ``summary.json`` holds: metrics, seconds, ``state_hash``, versions, notes; ``None``
+        while the run has not ended.
+        """
         try:
             content = files.parse_json(files.read(self.summary_path))
         except (OSError, ValueError):
@@ -144,7 +148,9 @@ class RunFolder:
 
 
 def missing_rows(rows: History | None, step: int | None) -> tuple[str, ...]:
-    """A note if rows before the checkpoint of round ``step`` are missing, because the disk was full or the file was edited."""
+    """A note if rows before the checkpoint of round ``step`` are missing, because the disk was full
+    or the file was edited.
+    """
     missing = sorted(set(range(1, (step or 0) + 1)) - set(rows.rows if rows else ()))
     if not missing:
         return ()

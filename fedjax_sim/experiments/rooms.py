@@ -1,4 +1,6 @@
-"""The packages that declare kinds of registered things, and :func:`register` for users, which loads them first."""
+"""The packages that declare kinds of registered things, and :func:`register` for users, which loads
+them first.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ ROOMS = (
     "tasks",
     "algorithms",
 )
-"""Packages that declare kinds and register this package's own entries. Importing them imports JAX."""
+"""Packages that declare kinds and register this package's own entries.
+
+Importing them imports JAX.
+"""
 
 
 def load_rooms() -> None:
@@ -35,15 +40,17 @@ def register(
     card: str | None = None,
     **metadata: Any,
 ) -> Any:
-    """Registers something of yours under a name, so that configuration files and commands can use it.
+    """Registers something of yours under a name, so that configuration files and commands can use
+    it.
 
-    Use it as a decorator, ``@fs.register("sampler")`` or ``@fs.register("sampler", "my_name")``, or as a call,
-    ``fs.register("sampler", function)``, ``fs.register("sampler", "my_name", function)``, or with a module that has a factory of
-    the module's own name and, for an algorithm, ``LAW``.
+    Use it as a decorator, ``@fs.register("sampler")`` or ``@fs.register("sampler", "my_name")``,
+    or as a call, ``fs.register("sampler", function)``, ``fs.register("sampler", "my_name",
+    function)``, or with a module that has a factory of the module's own name and, for an
+    algorithm, ``LAW``.
 
     Args:
-      kind: such as ``"algorithm"``, ``"aggregator"``, ``"sampler"``, ``"task"``, ``"model"``, ``"partition"``, ``"optimizer"``;
-        ``fedjax-sim list`` shows all kinds.
+      kind: such as ``"algorithm"``, ``"aggregator"``, ``"sampler"``, ``"task"``, ``"model"``,
+        ``"partition"``, ``"optimizer"``; ``fedjax-sim list`` shows all kinds.
       name: its name; by default that of the function or module. May be left out, as above.
       thing: a factory, a record, or a module.
       law: how an algorithm proves itself, see :class:`fedjax_sim.Law`.
@@ -54,7 +61,8 @@ def register(
       What was registered, unchanged; a decorator if nothing was given to register.
 
     Raises:
-      FedError: if the kind is unknown, the name is taken or not an identifier, or a module has no factory of its name.
+      FedError: if the kind is unknown, the name is taken or not an identifier, or a module has no
+        factory of its name.
 
     >>> import fedjax_sim as fs
     >>> @fs.register("partition")

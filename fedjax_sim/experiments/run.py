@@ -59,7 +59,8 @@ def run(
       The folder of the run.
 
     Raises:
-      FedError: if the configuration is not valid, the folder holds a run already, or the run is refused.
+      FedError: if the configuration is not valid, the folder holds a run already, or the run is
+        refused.
 
     >>> import fedjax_sim as fs
     >>> fs.run("no_such_file.toml")
@@ -141,10 +142,12 @@ def run_experiment(
       callbacks: besides those that the configuration asks for.
 
     Returns:
-      What ``summary.json`` holds; its ``saved`` is false if the last state or the summary itself could not be written.
+      What ``summary.json`` holds; its ``saved`` is false if the last state or the summary itself
+      could not be written.
 
     Raises:
-      FedError: if there is nothing to resume, nothing left to do, or the configuration differs from that of the run so far.
+      FedError: if there is nothing to resume, nothing left to do, or the configuration differs
+        from that of the run so far.
     """
     place = RunFolder(folder)
     with contextlib.ExitStack() as stack:
@@ -173,7 +176,9 @@ def _notes_of_changes(experiment: Experiment, place: RunFolder, store: Store) ->
 
 
 def _restored(experiment: Experiment, place: RunFolder, store: Store) -> Restored | None:
-    """The newest checkpoint; ``None`` for a run that ended before its first one, which is started again."""
+    """The newest checkpoint; ``None`` for a run that ended before its first one, which is started
+    again.
+    """
     return (
         None if _ended_before_checkpoint(experiment, place, store) else restore(experiment, store)
     )
@@ -188,8 +193,8 @@ def _open(
 ) -> list[Writer]:
     """Writes the configuration and opens the writers of rows.
 
-    The configuration is the first file of a new run, which can be resumed as soon as that file is there. It is the last one that a
-    resumed run writes, when nothing refuses any more.
+    The configuration is the first file of a new run, which can be resumed as soon as that file is
+    there. It is the last one that a resumed run writes, when nothing refuses any more.
     """
     if not resume:
         _write_config(experiment, place)
@@ -205,7 +210,11 @@ def _write_config(experiment: Experiment, place: RunFolder) -> None:
 
 
 def _close(store: Store) -> None:
-    """Closes the store. After a run that ended by itself nothing is left to write; after one that failed, its own error counts."""
+    """Closes the store.
+
+    After a run that ended by itself nothing is left to write; after one that failed, its own error
+    counts.
+    """
     with contextlib.suppress(FedError):
         store.close()
 
@@ -256,7 +265,9 @@ def _simulate(
 
 @contextlib.contextmanager
 def reporting_nonfinite(experiment: Experiment, folder: Path) -> Iterator[None]:
-    """While open, a rejected round leaves files in the run's folder, and its error says what to do with them."""
+    """While open, a rejected round leaves files in the run's folder, and its error says what to do
+    with them.
+    """
     from fedjax_sim.simulation.nonfinite_report import NonFinite, save
 
     try:
@@ -276,7 +287,8 @@ def reporting_nonfinite(experiment: Experiment, folder: Path) -> Iterator[None]:
 
 
 def open_checkpoints(experiment: Experiment, folder: Path) -> Store:
-    """Opens the checkpoints of a run, as its configuration keeps them, with the clients' memory beside them.
+    """Opens the checkpoints of a run, as its configuration keeps them, with the clients' memory
+    beside them.
 
     Raises:
       FedError: if a folder that is written to is a link to somewhere else.
@@ -342,7 +354,8 @@ def evaluation(experiment: Experiment, clients: bool | None = None) -> Any:
 def summarise(
     experiment: Experiment, result: Result, earlier: float = 0.0, notes: tuple[str, ...] = ()
 ) -> Summary:
-    """The run in numbers: what was run, how far, how well, how long, and the hash of its final state.
+    """The run in numbers: what was run, how far, how well, how long, and the hash of its final
+    state.
 
     Args:
       experiment: what was run.

@@ -1,4 +1,4 @@
-"""The parts of an experiment, from the tables of a valid configuration."""
+"""The parts of an experiment, made from the tables of a valid configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from fedjax_sim.experiments.config.messages import variant_tag
 
 
 class Parts(NamedTuple):
-    """What the tables describe. A part is ``FAILED`` where its table was wrong, and ``None`` where it was not asked for."""
+    """What the tables describe.
+
+    A part is ``FAILED`` if its table was wrong, and ``None`` if it was not asked for.
+    """
 
     task: Any
     algorithm: Any
@@ -22,13 +25,13 @@ class Parts(NamedTuple):
 
 
 def assemble(sections: dict[str, Any], log: Log, data: bool = True) -> Parts:
-    """Calls the factories of all tables that are there.
+    """Calls the factories of all tables that are present.
 
     Args:
-      sections: table name to validated settings; wrong ones are missing.
-      log: takes the factories' complaints.
-      data: whether to make the task, which loads data. Without it, the algorithm gets a stand-in for the objective, which is
-        enough for its factory to check its settings.
+      sections: table name to validated settings; wrong tables are missing.
+      log: takes the errors of the factories.
+      data: whether to make the task, which loads data. Without it, the algorithm gets a stand-in
+        for the objective, which is enough for its factory to check its settings.
     """
     model = _model(sections.get("model"), log)
     task = _task(sections.get("task"), model, log) if data else None
@@ -44,18 +47,18 @@ def assemble(sections: dict[str, Any], log: Log, data: bool = True) -> Parts:
 
 
 def _model(settings: Settings | None, log: Log) -> Any:
-    """What the task calls with its number of outputs; tried once here, so that complaints are about the right table."""
+    """The function that the task calls with its number of outputs.
+
+    It is tried once here, so that errors are about the right table.
+    """
     if settings is None:
         return None
     from fedjax_sim.models import mixed_precision
 
     compute: Any = getattr(settings, "compute", "float32")
-    tried = make(settings, "model", log, 10)
-    return (
-        tried
-        if tried is FAILED
-        else lambda outputs: mixed_precision(make(settings, "model", Log([]), outputs), compute)
-    )
+    if make(settings, "model", log, 10) is FAILED:
+        return FAILED
+    return lambda outputs: mixed_precision(make(settings, "model", Log([]), outputs), compute)
 
 
 def _task(settings: Settings | None, model: Any, log: Log) -> Any:
@@ -63,46 +66,45 @@ def _task(settings: Settings | None, model: Any, log: Log) -> Any:
         return FAILED
     if model is None:
         return make(settings, "task", log)
-    got, key = None, "model"
-    if "model" not in settings_of(type(settings).factory):
-        got = sentence(
-            f"task {variant_tag(settings)!r} brings its own model",
-            got="a table [model]",
-            fix="remove it, or choose another task",
-        )
-    elif "model" in settings.model_fields_set:
-        key, got = (
-            "task.model",
-            sentence(
-                "the model is chosen twice",
-                got="task.model and a table [model]",
-                fix="remove one of them",
-            ),
-        )
-    if got:
-        log.entries.append((key, got))
+    problem = _model_problem(settings)
+    if problem is not None:
+        log.entries.append(problem)
         return FAILED
     return make(settings, "task", log, model=model)
 
 
+def _model_problem(task: Settings) -> tuple[str, str] | None:
+    """Why this task cannot use the table ``[model]``: a key and a sentence; ``None`` if it can."""
+    if "model" not in settings_of(type(task).factory):
+        what = f"task {variant_tag(task)!r} brings its own model"
+        fix = "remove it, or choose another task"
+        return "model", sentence(what, got="a table [model]", fix=fix)
+    if "model" in task.model_fields_set:
+        got = "task.model and a table [model]"
+        return "task.model", sentence(
+            "the model is chosen twice", got=got, fix="remove one of them"
+        )
+    return None
+
+
 def _sampler(settings: Settings | None, log: Log) -> Any:
-    """The sampler in its wrappers, first wrapper innermost."""
+    """The sampler in its wrappers, the first wrapper innermost."""
     from fedjax_sim.samplers import full
 
     sampler = make(settings, "sampler", log)
     own = settings_of(type(settings).factory) if settings is not None else {}
     for name in type(settings).model_fields if settings is not None else ():
         wrapper = getattr(settings, name)
-        if name not in own and isinstance(wrapper, Settings):
-            wrapped = make(
-                wrapper, f"sampler.{name}", log, full() if sampler is FAILED else sampler
-            )
-            sampler = FAILED if FAILED in (sampler, wrapped) else wrapped
+        if name in own or not isinstance(wrapper, Settings):
+            continue
+        inner = full() if sampler is FAILED else sampler
+        wrapped = make(wrapper, f"sampler.{name}", log, inner)
+        sampler = FAILED if FAILED in (sampler, wrapped) else wrapped
     return sampler
 
 
 def _stand_in() -> Any:
-    """An objective that is 0 everywhere."""
+    """An objective whose loss is always 0."""
     import jax.numpy as jnp
 
     from fedjax_sim.core.types import Array, Batch, Key, Metrics, Objective, PyTree, Variables

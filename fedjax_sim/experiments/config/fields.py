@@ -1,7 +1,7 @@
 """What a configuration file can say: from a factory's annotations to pydantic types.
 
-A registered factory is the only place where its settings are written down. Its signature gives names, types and defaults, its
-docstring gives descriptions; nothing here knows any factory by name.
+A registered factory is the only place where its settings are written down. Its signature gives
+names, types and defaults, its docstring gives descriptions; nothing here knows any factory by name.
 """
 
 from __future__ import annotations
@@ -89,10 +89,12 @@ class Setting(NamedTuple):
 
 
 class Parts:
-    """The tables that may stand for one parameter of a factory: an optimizer, an aggregator, a schedule, a partition.
+    """The tables that may stand for one parameter of a factory: an optimizer, an aggregator, a
+    schedule, a partition.
 
-    ``parts[hint]`` is the pydantic type of the table that may be written where a parameter has the annotation ``hint``. Types are
-    built when they are first asked for. A kind's own tables are not parts of each other.
+    ``parts[hint]`` is the pydantic type of the table that may be written where a parameter has the
+    annotation ``hint``. Types are built when they are first asked for. A kind's own tables are not
+    parts of each other.
     """
 
     def __init__(self, kinds: Iterable[Kind], entries: Mapping[str, Mapping[str, Any]]) -> None:
@@ -148,7 +150,9 @@ def _setting(hint: Any, default: Any) -> Setting:
 
 
 def to_type(hint: Any, parts: Parts) -> Any:
-    """The pydantic type of an annotation; ``None`` where a file cannot say it, and something else has to provide it."""
+    """The pydantic type of an annotation; ``None`` where a file cannot say it, and something else
+    has to provide it.
+    """
     if hint in parts:
         return parts[hint]
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -275,7 +279,10 @@ def table(title: str, factory: Any, fields: dict[str, Any]) -> type[Settings]:
 def fields_of(
     factory: Callable[..., Any], parts: Parts, skip: int = 0, wired: tuple[str, ...] = ()
 ) -> Fields:
-    """Pydantic fields of the settings that a file can say. Others are wired, or keep their defaults."""
+    """Pydantic fields of the settings that a file can say.
+
+    Others are wired, or keep their defaults.
+    """
     described = arguments(factory)
     fields = {}
     for name, setting in list(settings_of(factory).items())[skip:]:

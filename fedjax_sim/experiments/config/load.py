@@ -1,4 +1,6 @@
-"""Loading a configuration: read, validate, try the factories, and report everything that is wrong at once."""
+"""Loading a configuration: read, validate, try the factories, and report everything that is wrong
+at once.
+"""
 
 from __future__ import annotations
 
@@ -16,48 +18,70 @@ from fedjax_sim.experiments.config.toml import ConfigErrors, Document, read
 
 
 class Config(NamedTuple):
-    """A valid configuration. ``run`` has one attribute for each key and table of the file, defaults filled in."""
+    """A valid configuration.
+
+    Attributes:
+      document: the file with its overrides.
+      run: one attribute for each key and table of the file, defaults filled in.
+    """
 
     document: Document
     run: Any
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), known: Entries | None = None) -> Config:
-    """Reads and checks a configuration file; no data are loaded where nothing is wrong.
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), known: Entries | None = None
+) -> Config:
+    """Reads and checks a configuration file. No data are loaded if nothing is wrong.
 
     Args:
       path: a TOML file.
-      overrides: ``key.sub=value``, in order.
-      known: what can be named in the file; everything registered by default.
+      overrides: ``"key.sub=value"``, in order.
+      known: what can be named in the file; everything that is registered by default.
 
     Raises:
       ConfigErrors: with all problems, one per line.
+
+    >>> import pathlib, tempfile
+    >>> import fedjax_sim as fs
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "config.toml"
+    >>> _ = path.write_text(
+    ...     '[task]\\nname="quadratic"\\n[algorithm]\\nname="fedavg"\\n[sampler]\\nkind="full"'
+    ... )
+    >>> fs.load_config(path, ["algorithm.lr=0.2"]).run.algorithm.lr
+    0.2
     """
     return resolve(read(path, overrides), known or entries_by_kind())
 
 
 def resolve(document: Document, known: Entries) -> Config:
-    """The second half of :func:`load_config`, for a document that was read before."""
+    """Checks a document that was read before.
+
+    Args:
+      document: from :func:`fedjax_sim.experiments.config.read`.
+      known: what can be named in it.
+
+    Raises:
+      ConfigErrors: with all problems, one per line.
+    """
     model = run_model(known)
     try:
         run = model.model_validate(document.tables)
     except ValidationError as error:
-        found = messages.problems(error, model, document)
-        raise ConfigErrors(
-            "\n".join([*found, *_complaints(_sound(model, document, error), document, data=True)])
-        ) from None
-    found = _complaints(
-        {name: getattr(run, name) for name in model.model_fields}, document, data=False
-    )
-    if found:
-        more = _complaints(
-            {name: getattr(run, name) for name in model.model_fields}, document, data=True
-        )
-        raise ConfigErrors("\n".join(dict.fromkeys([*found, *more])))
+        problems = messages.problems(error, model, document)
+        problems += _factory_problems(_valid_sections(model, document, error), document, data=True)
+        raise ConfigErrors("\n".join(problems)) from None
+    sections = {name: getattr(run, name) for name in model.model_fields}
+    problems = _factory_problems(sections, document, data=False)
+    if problems:
+        problems += _factory_problems(sections, document, data=True)
+        raise ConfigErrors("\n".join(dict.fromkeys(problems)))
     return Config(document, run)
 
 
-def _sound(model: type[Settings], document: Document, error: ValidationError) -> dict[str, Any]:
+def _valid_sections(
+    model: type[Settings], document: Document, error: ValidationError
+) -> dict[str, Any]:
     """The tables in which pydantic found nothing wrong."""
     bad = {item["loc"][0] for item in error.errors()}
     good = {
@@ -65,27 +89,30 @@ def _sound(model: type[Settings], document: Document, error: ValidationError) ->
         for name, field in model.model_fields.items()
         if name in document.tables and name not in bad
     }
-    part: Any = create_model("Sound", __base__=Settings, **good)  # type: ignore[call-overload]
-    made = part.model_validate({name: document.tables[name] for name in good})
-    return {name: getattr(made, name) for name in good}
+    part: Any = create_model("Valid", __base__=Settings, **good)  # type: ignore[call-overload]
+    validated = part.model_validate({name: document.tables[name] for name in good})
+    return {name: getattr(validated, name) for name in good}
 
 
-def _complaints(sections: dict[str, Any], document: Document, data: bool) -> list[str]:
-    """What the factories have to say; with the data's, or with a stand-in for them."""
+def _factory_problems(sections: dict[str, Any], document: Document, data: bool) -> list[str]:
+    """Errors of the factories; with the data, or with a stand-in for them."""
     log = construct.Log([])
     assemble(sections, log, data)
     return [messages.line(document, key, text) for key, text in log.entries]
 
 
 def plain(value: Any) -> Any:
-    """Settings as TOML can write them: defaults filled in, ``None`` as a word or, where it is the default, left out."""
+    """Settings as TOML can write them.
+
+    Defaults are filled in. ``None`` becomes a word, or is left out if it is the default.
+    """
     if isinstance(value, Settings):
         fields = type(value).model_fields
-        shown = {name: getattr(value, name) for name in fields}
+        values = {name: getattr(value, name) for name in fields}
         return {
-            name: plain(v)
-            for name, v in shown.items()
-            if not (v is None and fields[name].default is None)
+            name: plain(inner)
+            for name, inner in values.items()
+            if not (inner is None and fields[name].default is None)
         }
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
@@ -95,7 +122,7 @@ def plain(value: Any) -> Any:
 def tables(run: Any) -> dict[str, Any]:
     """The whole configuration, as TOML or JSON can write it."""
     whole = plain(run)
-    if "model" in whole:  # which takes the place of the task's own
+    if "model" in whole:  # it takes the place of the task's own
         whole["task"].pop("model", None)
     return whole
 

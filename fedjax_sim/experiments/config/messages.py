@@ -1,4 +1,6 @@
-"""From pydantic's errors to sentences: ``file: key: what: got ...; do``, with the nearest known key."""
+"""From pydantic's errors to sentences: ``file: key: what: got ...; do``, with the nearest known
+key.
+"""
 
 from __future__ import annotations
 

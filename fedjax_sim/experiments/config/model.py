@@ -27,7 +27,10 @@ Entries = Mapping[str, Mapping[str, Any]]
 
 
 def entries_by_kind() -> dict[str, Mapping[str, Any]]:
-    """Everything that is registered, by installed plug-ins too. Imports JAX and every room that declares a kind."""
+    """Everything that is registered, by installed plug-ins too.
+
+    Imports JAX and every room that declares a kind.
+    """
     load_plugins()
     return {name: registry.entries(name) for name in registry.kinds()}
 
@@ -166,7 +169,9 @@ def _precision() -> dict[str, Any]:
 
 
 def _wrappers(entries: Entries, parts: Parts) -> Fields:
-    """One optional field for each wrapper of samplers: a table of its settings, or its first setting alone."""
+    """One optional field for each wrapper of samplers: a table of its settings, or its first
+    setting alone.
+    """
     kinds = [kind for kind in registry.kinds().values() if kind.wraps == "sampler"]
     return {
         name: _wrapper(kind, name, entry, parts)

@@ -1,4 +1,4 @@
-"""That the parts of an experiment fit each other, shown on shapes alone: nothing is computed, and no folder is made yet."""
+"""Checks that the parts of an experiment fit each other, on shapes alone: nothing is computed."""
 
 from __future__ import annotations
 
@@ -23,21 +23,30 @@ if TYPE_CHECKING:
     from fedjax_sim.tasks import Task
 
 ROWS = 7
-"""Examples in the batch that is tried: a number that few other axes have, so that broadcasting hides no misfit."""
+"""Examples in the batch that is tried: few other axes have this size, so broadcasting hides no
+misfit."""
 
 
 def check_model_fits(config: Config, task: Task, log: Log) -> None:
-    """Tries the model and the loss on the shapes of a batch of the task's training data, and notes what does not fit.
+    """Tries the model and the loss on the shapes of a batch of the task's training data.
+
+    Args:
+      config: of the run.
+      task: what it names.
+      log: takes the errors of this package.
 
     Raises:
-      ConfigErrors: where it is not this package that complains, with the complaint as its cause.
+      ConfigErrors: if another package raises an error, with that error as its cause.
     """
     run = config.run
-    own = "task.model" if "model" in type(run.task).model_fields else "task"
-    key, fields = (own, ()) if run.model is None else ("model", type(run.model).model_fields)
+    key = "task.model" if "model" in type(run.task).model_fields else "task"
+    fields: Any = ()
+    if run.model is not None:
+        key = "model"
+        fields = type(run.model).model_fields
     try:
-        log.guard(key, fields, lambda: [reported(task, train) for train in (True, False)])
-        log.guard(key, fields, lambda: _model_fits(task))
+        log.guard(key, fields, lambda: [reported_metrics(task, train) for train in (True, False)])
+        log.guard(key, fields, lambda: _require_memory_for_model(task))
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0][:200]
         text = sentence(
@@ -48,38 +57,51 @@ def check_model_fits(config: Config, task: Task, log: Log) -> None:
         raise ConfigErrors(line(config.document, key, text)) from error
 
 
-def _model_fits(task: Task) -> None:
-    copies = (
-        4 if jax.default_backend() == "cpu" else 1
-    )  # with its gradient, a client's copy and the next round's
-    model = tree.nbytes(jax.eval_shape(task.init, jax.random.key(0)))
-    require_memory(
-        "the model" + " and its copies" * (copies > 1), copies * model, "choose a smaller model"
-    )
+def _require_memory_for_model(task: Task) -> None:
+    # On a CPU: with its gradient, a client's copy and the next round's.
+    copies = 4 if jax.default_backend() == "cpu" else 1
+    what = "the model and its copies" if copies > 1 else "the model"
+    nbytes = tree.nbytes(jax.eval_shape(task.init, jax.random.key(0)))
+    require_memory(what, copies * nbytes, "choose a smaller model")
 
 
 def memory_fits(task: Task, algorithm: Algorithm, engine: Engine) -> None:
-    """Refuses clients who remember more than there is room for.
+    """Refuses client memory that is larger than the machine's.
+
+    Args:
+      task: with the population.
+      algorithm: whose clients have memory.
+      engine: says where it is kept.
 
     Raises:
-      FedError: where the devices are to keep it, and the machine itself has less.
+      FedError: if the devices are to keep it, and the machine has less.
     """
+    if engine.client_memory != "device":
+        return
     row = jax.eval_shape(lambda key: algorithm.memory(task.init(key)), jax.random.key(0))
-    if engine.client_memory == "device":
-        remembered = tree.nbytes(row) * task.data.train.clients
-        require_memory(
-            "what all clients remember",
-            remembered,
-            "keep it in files, with engine.client_memory = 'host'",
-            "client_memory",
-        )
+    require_memory(
+        "the memory of all clients",
+        tree.nbytes(row) * task.data.train.clients,
+        "keep it in files, with engine.client_memory = 'host'",
+        "client_memory",
+    )
 
 
-def reported(task: Task, train: bool) -> Metrics:
-    """Shapes of the metrics that the task's objective reports about a batch, in training mode or in evaluation mode."""
-    key, data = jax.random.key(0), task.data.train
+def reported_metrics(task: Task, train: bool) -> Metrics:
+    """Shapes of the metrics that the task's objective reports about a batch.
+
+    Args:
+      task: with data, model and objective.
+      train: in training mode, or in evaluation mode.
+
+    Raises:
+      FedError: if the loss is not one number.
+    """
+    key = jax.random.key(0)
+    train_data = task.data.train
     x, y = jax.tree.map(
-        lambda leaf: np.broadcast_to(leaf[:1], (ROWS, *leaf.shape[1:])), (data.x, data.y)
+        lambda leaf: np.broadcast_to(leaf[:1], (ROWS, *leaf.shape[1:])),
+        (train_data.x, train_data.y),
     )
     variables = jax.eval_shape(task.init, key)
     batch = Batch(x, y, np.ones(ROWS, bool))  # type: ignore[arg-type]
@@ -95,57 +117,62 @@ def reported(task: Task, train: bool) -> Metrics:
     return metrics
 
 
-def stop_problem(made: Experiment) -> str | None:
-    """What is wrong with ``stop.metric``, if nobody will report it. Rounds are traced only where nothing simpler has the name."""
-    run = made.config.run
-    if run.stop is None:
+def stop_problem(experiment: Experiment) -> str | None:
+    """What is wrong with ``stop.metric``; ``None`` if it is reported.
+
+    Rounds are traced only if nothing simpler has the name.
+    """
+    stop = experiment.config.run.stop
+    if stop is None:
         return None
-    known = {"seconds", *reported(made.task, True), *evaluated(made)}
-    if run.stop.metric in known:
+    training = reported_metrics(experiment.task, True)
+    known = {"seconds", *training, *_evaluation_metrics(experiment)}
+    if stop.metric in known:
         return None
-    known |= set(of_round(made))
-    if run.stop.metric in known:
+    known |= set(_round_metrics(experiment))
+    if stop.metric in known:
         return None
     return sentence(
-        "nobody reports a number of this name",
-        got=repr(run.stop.metric),
-        fix=suggest(run.stop.metric, known),
+        "no metric has this name",
+        got=repr(stop.metric),
+        fix=suggest(stop.metric, known),
     )
 
 
-def evaluated(made: Experiment) -> Iterator[str]:
+def _evaluation_metrics(experiment: Experiment) -> Iterator[str]:
     """Names of all numbers that an evaluation of this experiment gives."""
     from fedjax_sim.simulation.evaluate_clients import client_statistics
 
-    data, one = made.task.data, np.ones(1)
-    for name in reported(made.task, False):
+    data = experiment.task.data
+    one = np.ones(1)
+    for name in reported_metrics(experiment.task, False):
         if data.global_test is not None:
             yield f"test/{name}"
-        if made.config.run.evaluation.clients and data.test is not None:
+        if experiment.config.run.evaluation.clients and data.test is not None:
             yield from client_statistics(name, Mean(one, one))  # type: ignore[arg-type]
 
 
-def of_round(made: Experiment) -> list[str]:
-    """Names of all numbers that a whole round reports, the algorithm's and the aggregator's among them."""
+def _round_metrics(experiment: Experiment) -> list[str]:
+    """Names of all numbers that a whole round reports, those of algorithm and aggregator too."""
     from fedjax_sim.data.population import outline
     from fedjax_sim.engine.round import initial_state, make_spmd
 
-    plan = made.program.plan
-    one = plan._replace(
+    plan = experiment.program.plan
+    on_one_device = plan._replace(
         devices=plan.devices[:1],
         shards=plan.shards_per_device,
         backend="vmap",
         devices_per_client=1,
     )
-    variables = jax.eval_shape(made.task.init, jax.random.key(0))
+    algorithm = experiment.algorithm
+    sampler = experiment.sampler
+    work = experiment.local_work
+    spmd = make_spmd(algorithm, sampler, on_one_device, work, experiment.guard)
 
-    def go(variables: Any, table: Any) -> Metrics:
-        state = initial_state(
-            made.algorithm, made.sampler, table.size, made.local_work, variables, 0
-        )
-        return make_spmd(made.algorithm, made.sampler, one, made.local_work, made.guard)(
-            state, table
-        )[1].metrics
+    def run(variables: Any, table: Any) -> Metrics:
+        state = initial_state(algorithm, sampler, table.size, work, variables, 0)
+        return spmd(state, table)[1].metrics
 
-    metrics = jax.eval_shape(go, variables, outline(made.task.data.train))
+    variables = jax.eval_shape(experiment.task.init, jax.random.key(0))
+    metrics = jax.eval_shape(run, variables, outline(experiment.task.data.train))
     return [name for name, metric in metrics.items() if np.shape(jax.tree.leaves(metric)[0]) == ()]

@@ -1,4 +1,6 @@
-"""The reference of configuration files: every section and key with type, default and meaning, from the model that checks them."""
+"""The reference of configuration files: every section and key with type, default and meaning, from
+the model that checks them.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,8 @@ class Section(NamedTuple):
 
 
 def sections(entries: Entries | None = None) -> dict[str, Section]:
-    """All sections by name, in the order of a file; the keys at the top of the file have the name ``""``.
+    """All sections by name, in the order of a file; the keys at the top of the file have the name
+    ``""``.
 
     Args:
       entries: what can be named; everything that is registered by default.

@@ -1,7 +1,8 @@
 """Keys and entries that had other names in earlier versions.
 
-A file that a user writes with an old name is refused with a sentence that gives the new one. The configuration in a run's folder was
-written by this package, so it is translated, and runs of earlier versions continue.
+A file that a user writes with an old name is refused with a sentence that gives the new one. The
+configuration in a run's folder was written by this package, so it is translated, and runs of
+earlier versions continue.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ KEYS = {
 ENTRIES = {
     "algorithm.aggregator": {"uniform": "unweighted_mean", "total": "scaled_sum"},
 }
-"""Dotted key of a table, or of a list of tables, to old and new names of the entries that it may choose."""
+"""Dotted key of a table, or of a list of tables, to old and new names of the entries that it may
+choose.
+"""
 
 
 def new_key(key: str) -> str | None:

@@ -1,4 +1,6 @@
-"""What a run may be resumed with: its own configuration, except for where and how long it runs and how it is watched."""
+"""What a run may be resumed with: its own configuration, except for where and how long it runs and
+how it is watched.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,14 @@ from fedjax_sim.experiments.config.renamed import translated
 def changed_settings(run: Settings, before: dict[str, Any] | None) -> tuple[str, ...]:
     """Compares a configuration with that of the run so far.
 
-    Sections and settings that carry ``MAY_CHANGE_ON_RESUME`` may differ. A setting of an algorithm, such as a learning rate, may
-    only become another number, since the state of the run has its structure.
+    Sections and settings that carry ``MAY_CHANGE_ON_RESUME`` may differ. A setting of an
+    algorithm, such as a learning rate, may only become another number, since the state of the run
+    has its structure.
 
     Args:
       run: the new configuration.
-      before: that of the newest checkpoint, as it was stored with it; without one there is nothing to compare.
+      before: that of the newest checkpoint, as it was stored with it; without one there is nothing
+        to compare.
 
     Returns:
       A note for each setting of the algorithm that has changed.

@@ -60,7 +60,8 @@ def read(path: str | Path, overrides: Sequence[str] = (), stored: bool = False) 
     Args:
       path: the file.
       overrides: applied in order. A value is read as TOML if it is TOML, else as text.
-      stored: whether the file is that of a run's folder: keys of earlier versions are then translated.
+      stored: whether the file is that of a run's folder: keys of earlier versions are then
+        translated.
 
     Raises:
       ConfigErrors: for a missing file, a syntax error or an override without ``=``.
@@ -110,7 +111,8 @@ def _loads(text: str) -> dict[str, Any]:
     """Python's reader, with errors of its own for what it lets through or stumbles over.
 
     Raises:
-      TOMLDecodeError: also for whole numbers of more than 64 bits, which are no TOML, and for what is nested deeper than anybody writes.
+      TOMLDecodeError: also for whole numbers of more than 64 bits, which are no TOML, and for what
+        is nested deeper than anybody writes.
     """
     try:
         made = tomllib.loads(text)
