@@ -143,7 +143,7 @@ def transformed():
             yield pytest.param(name, transform, id=f"{transform}-{name}", marks=marks)
 
 
-@pytest.mark.parametrize(("name", "transform"), transformed())
+@pytest.mark.parametrize(("name", "transform"), list(transformed()))
 @pytest.mark.parametrize(
     "convolution",
     [native, products.convolve, products.convolve_gradients],
