@@ -11,12 +11,14 @@ from fedjax_sim.experiments.estimate import format_bytes as size
 
 
 def document(facts: dict[str, Any], parts: dict[str, Any]) -> str:
-    """All parts that there are."""
-    head = f"""`python -m benchmarks.scale` on {facts["date"]}: {facts["processor"]}, {facts["cores"]} cores that other work shared, jax
-{facts["jax"]}, Python {facts["python"]}. Contenders take turns; times are medians, ratios medians of the ratios within a turn."""
-    return "\n\n".join(
-        [head, *(page(parts[name]) for name, page in PAGES.items() if name in parts)]
+    """All parts that were measured."""
+    head = (
+        f"`python -m benchmarks.scale` on {facts['date']}: {facts['processor']}, {facts['cores']} "
+        f"cores that other work shared, jax\n{facts['jax']}, Python {facts['python']}. Contenders "
+        "take turns; times are medians, ratios medians of the ratios within a turn."
     )
+    sections = [page(parts[name]) for name, page in PAGES.items() if name in parts]
+    return "\n\n".join([head, *sections])
 
 
 def host(rows: list[dict[str, Any]]) -> str:
@@ -31,29 +33,59 @@ def host(rows: list[dict[str, Any]]) -> str:
         "processor time",
         "not ahead / device",
     )
-    lines, supplies = [], []
-    for row in rows:
-        case, seconds = [row["workload"], str(row["devices"])], row["seconds"]
-        ratios = (
+    lines = [
+        [
+            row["workload"],
+            str(row["devices"]),
+            ms(row["seconds"]["device"]),
+            ms(row["seconds"]["host"]),
             f"{row['ratio']:.2f}",
             f"{row['low']:.2f} to {row['high']:.2f}",
             f"{row['ratio_cpu']:.2f}",
             f"{row['ratio_waiting']:.2f}",
-        )
-        lines.append([*case, ms(seconds["device"]), ms(seconds["host"]), *ratios])
-        rates = (f"{row['bytes'] / 1e6:.3g}", f"{row['rate'] / 1e9:.3g}")
-        supplies.append([*case, *(ms(row[key]) for key in ("make_s", "pack_s", "wait_s")), *rates])
-    said = """A cohort drawn anew for every round. "Not ahead" is the same with nothing made behind the round before."""
-    more = "What the host does for a round: drawing, dealing, packing and handing over, of that packing; and what is left to wait for."
-    supply = ("", "devices", "to make, ms", "of it packing", "waited for", "MB", "GB/s")
-    return f"### Examples on the host\n\n{said}\n\n{table(columns, lines)}\n\n{more}\n\n{table(supply, supplies)}"
+        ]
+        for row in rows
+    ]
+    loading_columns = (
+        "",
+        "devices",
+        "to make, ms",
+        "of it packing",
+        "waited for",
+        "MB",
+        "GB/s",
+    )
+    loading = [
+        [
+            row["workload"],
+            str(row["devices"]),
+            *(ms(row[key]) for key in ("make_s", "pack_s", "wait_s")),
+            f"{row['bytes'] / 1e6:.3g}",
+            f"{row['rate'] / 1e9:.3g}",
+        ]
+        for row in rows
+    ]
+    return "\n\n".join(
+        [
+            "### Examples on the host",
+            'A new random cohort for every round. "Not ahead" is the same with nothing loaded '
+            "during the round before.",
+            table(columns, lines),
+            "What the host does for a round: sampling, assigning to shards, packing and copying to "
+            "the devices; the packing alone; and how long the round waits for it.",
+            table(loading_columns, loading),
+        ]
+    )
 
 
 def people(part: dict[str, Any]) -> str:
     """A million clients."""
-    alone, rounds, cold, told = part["alone"], part["rounds"], part["cold"], part["predicted"]
+    alone = part["alone"]
+    rounds = part["rounds"]
+    cold = part["cold"]
+    predicted = part["predicted"]
     written = f", written in {part['write_seconds']:.0f} s" if "write_seconds" in part else ""
-    seconds = " and ".join(ms(rounds["seconds"][each]) for each in ("large", "small"))
+    seconds = " and ".join(ms(rounds["seconds"][name]) for name in ("large", "small"))
     rows = [
         ["to open the data", f"{alone['open_s']:.2f} s"],
         [
@@ -62,42 +94,45 @@ def people(part: dict[str, Any]) -> str:
         ],
         ["the same in processor time", f"{rounds['ratio_cpu']:.2f}"],
         [
-            "to make what the host brings; waited for",
+            "to load a cohort on the host; waited for",
             f"{ms(rounds['make_s'])} ms; {ms(rounds['wait_s'])} ms",
         ],
-        ["to pack a cohort of which the system has nothing in memory", f"{ms(cold['cold_s'])} ms"],
+        ["to pack a cohort that is not in the page cache", f"{ms(cold['cold_s'])} ms"],
         [
             "  bytes read from the disk for it",
             f"{size(cold['cold_bytes'])} for {size(cold['wanted_bytes'])}",
         ],
-        ["memory of the process's own (RssAnon), at most", size(alone["peak"])],
+        ["anonymous memory of the process (RssAnon), at most", size(alone["peak"])],
         ["  with JAX started, and nothing else", size(alone["imported"])],
-        [
-            "with pages of the data that are the system's to take back (VmHWM)",
-            size(alone["peak_resident"]),
-        ],
-        [
-            "`check`: device and host, here the same memory",
-            f"{size(told['device'])} + {size(told['host'])}",
-        ],
+        ["with pages of the data in the page cache (VmHWM)", size(alone["peak_resident"])],
+        _checked(predicted),
     ]
-    said = f"""{part["clients"]:,} clients with 100 examples of 28 bytes in files{written}; logistic regression, uniform sampler, one
-device. Memory is that of a process that does nothing else, compiler included."""
-    return f"### A million clients\n\n{said}\n\n{table(('', ''), rows)}"
+    text = (
+        f"{part['clients']:,} clients with 100 examples of 28 bytes in files{written}; logistic "
+        "regression, uniform sampler, one\ndevice. Memory is that of a process that does nothing "
+        "else, compiler included."
+    )
+    return f"### A million clients\n\n{text}\n\n{table(('', ''), rows)}"
+
+
+def _checked(predicted: dict[str, int]) -> list[str]:
+    """The row of what ``check`` predicts."""
+    return [
+        "`check`: device and host, here the same memory",
+        f"{size(predicted['device'])} + {size(predicted['host'])}",
+    ]
 
 
 def memory(part: dict[str, Any]) -> str:
     """Client memory in files."""
-    lines, first, vault = [], part["rows"][0], part["table"]
-    for row in part["rows"]:
-        times = (ms(row["seconds"][each]) for each in ("device", "host", "kept"))
-        lines.append(
-            [
-                str(row["devices"]),
-                *times,
-                *(f"{row[key]:.2f}" for key in ("ratio", "ratio_cpu", "ratio_kept")),
-            ]
-        )
+    lines = [
+        [
+            str(row["devices"]),
+            *(ms(row["seconds"][kind]) for kind in ("device", "host", "kept")),
+            *(f"{row[key]:.2f}" for key in ("ratio", "ratio_cpu", "ratio_kept")),
+        ]
+        for row in part["rows"]
+    ]
     columns = (
         "devices",
         "all on the device, ms",
@@ -107,28 +142,50 @@ def memory(part: dict[str, Any]) -> str:
         "processor time",
         "/ host",
     )
-    said = f"SCAFFOLD on W3's model and clients: {first['cohort']} rows of {size(first['row'])} a round, read, checked and written."
-    seconds = ", ".join(ms(seconds) for seconds in vault["seconds"].values())
-    many = f"""A table that no device holds: 1,000,000 clients x {size(ROW)} = {size(vault["table"])}, with `engine.memory_limit` at
-{size(vault["memory"])}. A round of 100 clients takes {vault["ratio"]:.2f} of one with 1,000 clients in files, whose rows are read again,
-and that one {vault["ratio_device"]:.2f} of one with 1,000 clients on the device ({seconds} ms). After {vault["rounds"]} rounds
-{vault["rows"]:,} clients have a row, and the files take {size(vault["on_disk"])}; a snapshot, flushed to disk, takes
-{ms(vault["snapshot_s"])} ms."""
-    return f"### Client memory on the host\n\n{said}\n\n{table(columns, lines)}\n\n{many}"
+    first = part["rows"][0]
+    text = (
+        f"SCAFFOLD on W3's model and clients: {first['cohort']} rows of {size(first['row'])} a "
+        "round, read, checked and written."
+    )
+    return "\n\n".join(
+        [
+            "### Client memory on the host",
+            text,
+            table(columns, lines),
+            _large_table(part["table"]),
+        ]
+    )
+
+
+def _large_table(part: dict[str, Any]) -> str:
+    """The table that fits on no device, in words."""
+    seconds = ", ".join(ms(seconds) for seconds in part["seconds"].values())
+    return (
+        f"A table that fits on no device: 1,000,000 clients x {size(ROW)} = {size(part['table'])}, "
+        f"with `engine.memory_limit` at\n{size(part['memory'])}. A round of 100 clients takes "
+        f"{part['ratio']:.2f} of one with 1,000 clients in files, whose rows are read again,\nand "
+        f"that one {part['ratio_device']:.2f} of one with 1,000 clients on the device ({seconds} "
+        f"ms). After {part['rounds']} rounds\n{part['rows']:,} clients have a row, and the files "
+        f"take {size(part['on_disk'])}; a snapshot, flushed to disk, takes\n"
+        f"{ms(part['snapshot_s'])} ms."
+    )
 
 
 def cohort(part: dict[str, Any]) -> str:
     """Peak memory over the cohort."""
-    packed, lines = {each["cohort"]: each["data"] for each in part["predicted"]}, []
+    packed = {row["cohort"]: row["data"] for row in part["predicted"]}
+    lines = []
     for row in part["rows"]:
-        here = row["place"] == "device"
-        peak, model = (
-            (row["peak_bytes"], ROW) if here else (row["peak"] - row["ready"], row["model"])
-        )
-        examples = "-" if here else size(packed[row["cohort"]])
-        lines.append(
-            [row["place"], f"{row['cohort']:,}", size(peak), examples, size(row["cohort"] * model)]
-        )
+        if row["place"] == "device":
+            peak = row["peak_bytes"]
+            model = ROW
+            examples = "-"
+        else:
+            peak = row["peak"] - row["ready"]
+            model = row["model"]
+            examples = size(packed[row["cohort"]])
+        models = size(row["cohort"] * model)
+        lines.append([row["place"], f"{row['cohort']:,}", size(peak), examples, models])
     columns = (
         "examples on",
         "cohort",
@@ -136,9 +193,12 @@ def cohort(part: dict[str, Any]) -> str:
         "of it examples, by `check`",
         "a model for each would be",
     )
-    said = """Memory that rounds take beyond what is there before the first, their program included; one device, compiled before. On the
-device: W1's model and kind of data, all resident memory. On the host: a 2NN on the million clients, RssAnon."""
-    return f"### Cohorts larger than memory\n\n{said}\n\n{table(columns, lines)}"
+    text = (
+        "Memory that rounds take beyond what is there before the first, their program included; "
+        "one device, compiled before. On the\ndevice: W1's model and kind of data, all resident "
+        "memory. On the host: a 2NN on the million clients, RssAnon."
+    )
+    return f"### Cohorts larger than memory\n\n{text}\n\n{table(columns, lines)}"
 
 
 def processes(rows: list[dict[str, Any]]) -> str:
@@ -159,15 +219,17 @@ def processes(rows: list[dict[str, Any]]) -> str:
         "a core each / one",
         "state's hash",
     )
-    said = f"""Two CPU devices and {rows[0]["shards"]} shards, examples on the host: in one process, and in two that have a device each.
-Ratios of processor time in brackets."""
-    return f"### Processes\n\n{said}\n\n{table(columns, lines)}"
+    text = (
+        f"Two CPU devices and {rows[0]['shards']} shards, examples on the host: in one process, "
+        "and in two that have a device each.\nRatios of processor time in brackets."
+    )
+    return f"### Processes\n\n{text}\n\n{table(columns, lines)}"
 
 
 def same(hashes: dict[str, list[str]]) -> str:
     """Whether all kinds end in the same bits as one process."""
-    other = [kind for kind, found in hashes.items() if found != hashes["one"]]
-    return f"another: {', '.join(other)}" if other else "the same"
+    different = [kind for kind, values in hashes.items() if values != hashes["one"]]
+    return f"different: {', '.join(different)}" if different else "the same"
 
 
 def paper(part: dict[str, Any]) -> str:
@@ -182,14 +244,13 @@ def paper(part: dict[str, Any]) -> str:
     ]
     columns = (
         "clients",
-        "to draw and deal 1,000, ms",
-        "to open a vault",
+        "to sample and assign 1,000, ms",
+        "to open a row store",
         "to read 1,000 rows of 1 kB",
         "its directory, with 10,000 rows",
     )
-    alone, told, files = part["alone"], part["predicted"], part["files"]
-    said = f"""{part["clients"]:,} clients with 100 examples each, which are holes in files ({size(files["bytes"])}, of which
-{size(files["on_disk"])} are on the disk: the offsets); otherwise as the million above:"""
+    alone = part["alone"]
+    files = part["files"]
     facts = [
         ["to open the data", f"{alone['open_s']:.1f} s"],
         ["to make program and first state", f"{alone['make_s']:.1f} s"],
@@ -198,16 +259,25 @@ def paper(part: dict[str, Any]) -> str:
             f"{alone['first_s']:.1f} s; {alone['round_s']:.3g} s",
         ],
         [
-            "memory of the process's own: opened; ready",
+            "anonymous memory of the process: opened; ready",
             f"{size(alone['opened'])}; {size(alone['ready'])}",
         ],
-        ["  at most, while sizes are made of offsets", size(alone["peak"])],
-        [
-            "`check`: device and host, here the same memory",
-            f"{size(told['device'])} + {size(told['host'])}",
-        ],
+        ["  at most, while sizes are computed from offsets", size(alone["peak"])],
+        _checked(part["predicted"]),
     ]
-    return f"### A hundred million clients\n\n{table(columns, rows)}\n\n{said}\n\n{table(('', ''), facts)}"
+    text = (
+        f"{part['clients']:,} clients with 100 examples each in sparse files "
+        f"({size(files['bytes'])}, of which\n{size(files['on_disk'])} are on the disk: the "
+        "offsets); otherwise as the million above:"
+    )
+    return "\n\n".join(
+        [
+            "### A hundred million clients",
+            table(columns, rows),
+            text,
+            table(("", ""), facts),
+        ]
+    )
 
 
 PAGES: dict[str, Callable[[Any], str]] = {
