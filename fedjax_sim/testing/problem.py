@@ -158,6 +158,8 @@ def always(ids: Any, most: Any = None) -> PyTree:
 
 ALONE = always([*PRESENT, *[N] * 8])
 """The few present clients; all other rows are absent."""
+SINGLE = always([9, *[N] * 11])
+"""One client, so that a lane stays unused and holds what the engine fills it with: client 0."""
 ELSEWHERE = always([N, 5, N, 2, N, 3, N, N, N, N, N, 9])
 """The same clients in other rows."""
 IDLE = always([*ABSENT[:4], *PRESENT, *ABSENT[4:8]], [0] * 4 + [99] * 4 + [0] * 4)

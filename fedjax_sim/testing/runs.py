@@ -6,6 +6,7 @@ Each takes a factory ``(objective, *, settings) -> algorithm`` and raises :class
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import jax
@@ -21,12 +22,13 @@ from fedjax_sim.testing.problem import (
     IDLE,
     PRESENT,
     ROUNDS,
+    SINGLE,
     C,
     N,
     always,
     spoiled,
 )
-from fedjax_sim.testing.program import Factory, History, play, usual
+from fedjax_sim.testing.program import Factory, History, make, play, usual
 from fedjax_sim.testing.trips import signature
 
 MASKS = "masks: select with where, never with a product, and gather by id"
@@ -45,16 +47,20 @@ def check_absent_rows(factory: Factory) -> None:
 
 
 def check_absent_data(factory: Factory) -> None:
-    """NaN and infinities in the data of absent clients change nothing."""
-    want = play(factory, cohorts=ALONE)
+    """NaN and infinities in the data of absent clients change nothing, also where a lane stays
+    unused."""
+    others = [client for client in range(N) if client != SINGLE["ids"][0][0]]
+    cases = {
+        "absent": (ALONE, ALONE, ABSENT),
+        "without steps": (IDLE, ALONE, ABSENT),
+        "absent, beside a single client": (SINGLE, SINGLE, others),
+    }
     for value in (np.nan, np.inf):
-        for name, cohorts in (("absent", ALONE), ("without steps", IDLE)):
-            have = play(factory, cohorts=cohorts, data=spoiled(ABSENT, value))
-            check = (
-                f"check_absent_data: {value} in the data of clients that are {name} changes nothing"
-            )
+        for name, (cohorts, plain, clients) in cases.items():
+            have = play(factory, cohorts=cohorts, data=spoiled(clients, value))
+            check = f"check_absent_data: {value} in the data of clients that are {name}"
             expect(is_finite(without_script(have)), check, got="NaN or inf", look=MASKS)
-            same_run(have, want, check, MASKS)
+            same_run(have, play(factory, cohorts=plain), check, MASKS)
 
 
 def check_absent_memory(factory: Factory) -> None:
@@ -115,7 +121,7 @@ def check_partial_work(factory: Factory) -> None:
     have = play(factory, cohorts={**COHORTS, "most": limits})
     same_run(have, want, "check_partial_work: a bound above the local work changes nothing", MASKS)
     short = play(factory, cohorts={**COHORTS, "most": np.minimum(limits, 1)})
-    gap = distance(*([s.algorithm for s in run.states] for run in (short, want)))
+    gap = distance(*(params(factory, run.states) for run in (short, want)))
     passes = all(leg.epochs is not None for leg in signature(factory).trips)
     expect(
         gap < SAME if passes else SAME < gap < np.inf,
@@ -135,7 +141,7 @@ def check_seeds_and_rounds(factory: Factory) -> None:
         "another seed": replace(first, seed=np.uint32(9)),
     }
     models = {
-        name: jax.tree.leaves(play(factory, start=start).states[0].algorithm)
+        name: jax.tree.leaves(params(factory, play(factory, start=start).states[:1]))
         for name, start in starts.items()
     }
     for name in ("round 3", "another seed"):
@@ -190,6 +196,12 @@ def same_run(have: History, want: History, check: str, look: str) -> None:
     expect_close(without_script(have), without_script(want), 0, check, look=look)
     metrics = ([outcome.metrics for outcome in run.outcomes] for run in (have, want))
     expect_close(*metrics, 1e-6, f"{check} (metrics)", look=look)
+
+
+def params(factory: Factory, states: Sequence[RoundState]) -> list[PyTree]:
+    """The parameters of the global model in some states."""
+    algorithm = make(factory)
+    return [jax.tree.map(np.asarray, algorithm.variables(s.algorithm).params) for s in states]
 
 
 def without_script(history: History) -> list[RoundState]:

@@ -156,7 +156,7 @@ def check_dtypes(factory: Factory) -> None:
     for params in (start.params, half):
         record, before, after = evaluate(make(factory), start._replace(params=params))
         changed = [
-            f"{jax.tree_util.keystr(path)} is {old.str_short()} and becomes {new.str_short()}"
+            f"{jax.tree_util.keystr(path)} is {shown(old)} and becomes {shown(new)}"
             for (path, old), new in zip(
                 jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
             )
@@ -266,6 +266,11 @@ class AbstractTrips:
         sums = {k: v for k, v in {**metrics, **more}.items() if isinstance(v, Mean)}
         outcome = Outcome({**sums, **facts}, clients)
         return Trip(result, state, table, outcome, roster._replace(dropped=self.marker))
+
+
+def shown(leaf: Any) -> str:
+    """Dtype and shape of a leaf, in words."""
+    return f"{leaf.dtype}{list(leaf.shape)}"
 
 
 def _same_shapes(a: PyTree, b: PyTree) -> bool:

@@ -35,7 +35,7 @@ def plain(objective, *, lr: float = 0.1):
 
 
 def with_finish(change):
-    """Factory of an algorithm whose upload a function ``(key, memory, delta) -> delta`` changes."""
+    """Factory of an algorithm whose upload a function ``(key, local, delta) -> delta`` changes."""
 
     def factory(objective, *, lr: float = 0.1):
         learner, aggregator, server = parts(objective, lr)
@@ -127,8 +127,8 @@ def printing(key, local, delta):
     return delta
 
 
-def wide(roster, delta):
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), delta)
+def wide(memory, roster, state, after, outcome):
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), state), after, outcome
 
 
 TRACED = [
@@ -155,7 +155,7 @@ TRACED = [
         "check_dtypes",
         with_round(lambda memory, roster, state, after, outcome: (state, after > 0, outcome)),
     ),
-    ("check_dtypes", with_update(wide)),
+    ("check_dtypes", with_round(wide)),
 ]
 """A check, and an algorithm that it must refuse; nothing is compiled."""
 
@@ -241,12 +241,12 @@ def test_nan_in_absent_data_and_lost_state_are_seen(monkeypatch):
     monkeypatch.setattr("fedjax_sim.engine.work.add_present", with_products(multiplied))
     monkeypatch.setattr("fedjax_sim.engine.lanes.queue.add_present", with_products(multiplied))
     masked = with_finish(lambda key, local, delta: delta)
-    with pytest.raises(testing.CheckError, match="^check_absent_data"):
+    with pytest.raises(testing.CheckError, match=r"^check_absent_data"):
         RUNS["check_absent_data"](masked)
     monkeypatch.setattr(
         runs, "usual", lambda factory: usual._replace(states=(usual.states[1],) * 3)
     )
-    with pytest.raises(testing.CheckError, match="^check_resume"):
+    with pytest.raises(testing.CheckError, match=r"^check_resume"):
         RUNS["check_resume"](plain)
 
 
@@ -358,6 +358,6 @@ def test_the_walk_follows_loops_branches_and_calls():
         names.append(equation.primitive.name)
 
     assert walk(loops(), [False, False], visit) == [False, False]
-    assert walk(loops(), [True, False], visit) == [False, False]
+    assert walk(loops(), [True, False], visit) == [True, False]
     assert walk(loops(), [False, True], visit) == [False, True]
     assert {"scan", "while", "cond", "add"} <= set(names)
