@@ -5,8 +5,8 @@ worker and the next run; ``.cache/test-programs`` without it. An empty folder me
 from a cold cache.
 
 Tests of what stands around a program (:data:`AROUND`) compile with few optimizations, in a third
-of the time. Tests of numbers (``laws``, ``engine``) choose for themselves, and slow tests compile
-everything as users do.
+of the time. Tests of numbers (``laws``, ``engine``) choose for themselves, and slow tests (but for
+those of fuzzing) compile everything as users do.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Before the fixtures of a module, which compile too."""
-    quick = _below(item, AROUND) and item.get_closest_marker("slow") is None
+    slow = item.get_closest_marker("slow") is not None and not _below(item, ("fuzz",))
+    quick = _below(item, AROUND) and not slow
     _options.clear()
     if quick:
         _options.update(_known())

@@ -32,13 +32,6 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-@pytest.mark.slow
-def test_killed_runs_are_the_run_that_was_not():
-    found = kills.attack(2, ("all on the devices",), rounds=24)
-    assert found.attacks == 2
-    assert not found.lost
-
-
 def test_damage_to_any_file_of_a_checkpoint():
     found = damage.attack(flips=1, runs=False)
     assert found.attacks > 40

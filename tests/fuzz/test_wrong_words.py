@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from fuzz import Tree, command, each, judge, mutated
+from fuzz import Tree, command, each, judge, mutated, some
 from hypothesis.strategies import SearchStrategy
 from stores import blank, filled
 from vaults import CLIENTS, LIKE, rows
@@ -32,7 +32,7 @@ from fedjax_sim.simulation.writers import csv_writer, jsonl_writer
 COUNTS = [pytest.param(0, 40, id="drawn-40")]
 COUNTS += [
     pytest.param(start, 150, id=f"drawn-150-{start}", marks=pytest.mark.slow)
-    for start in range(1, 5)
+    for start in some(range(1, 5), 1)
 ]
 """Where drawing begins, and how many are drawn."""
 EVERY = pytest.mark.parametrize(("start", "count"), COUNTS)

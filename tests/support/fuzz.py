@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import json
+import os
 import re
 import resource
 import signal
@@ -19,6 +20,7 @@ import hypothesis.strategies as st
 import tomli_w
 from commands import CONFIGS
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from rigs import rotated
 
 from fedjax_sim.cli import main
 
@@ -27,6 +29,15 @@ SECONDS, SPARE = 180.0, 8 * 2**30
 """What a case may take, also on a machine that does much else, and how much more memory than there is already."""
 
 Tree = dict[str, Any]
+
+
+def some(choices: Sequence[Any], count: int) -> list[Any]:
+    """Some of the choices, other ones after every commit; with ``FEDJAX_SIM_FUZZ=all`` all of them."""
+    if os.environ.get("FEDJAX_SIM_FUZZ") == "all":
+        return list(choices)
+    names = rotated([str(choice) for choice in choices], count)
+    return [choice for choice in choices if str(choice) in names]
+
 
 # ------------------------------------------------------------------------------------------------------------------- outcome
 
