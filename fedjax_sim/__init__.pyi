@@ -23,7 +23,6 @@ from fedjax_sim.algorithms.fedyogi import fedyogi as fedyogi
 from fedjax_sim.algorithms.mime import mime as mime
 from fedjax_sim.algorithms.scaffold import scaffold as scaffold
 from fedjax_sim.core.errors import FedError as FedError
-from fedjax_sim.core.registry import register as register
 from fedjax_sim.core.types import Aggregator as Aggregator
 from fedjax_sim.core.types import Algorithm as Algorithm
 from fedjax_sim.core.types import Batch as Batch
@@ -54,6 +53,7 @@ from fedjax_sim.engine.program import Program as Program
 from fedjax_sim.engine.program import make_round as make_round
 from fedjax_sim.experiments.config.load import load_config as load_config
 from fedjax_sim.experiments.records import RunFolder as RunFolder
+from fedjax_sim.experiments.rooms import register as register
 from fedjax_sim.experiments.run import run as run
 from fedjax_sim.models import Model as Model
 from fedjax_sim.models import from_functions as from_functions

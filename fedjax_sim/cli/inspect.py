@@ -1,9 +1,10 @@
-"""Verbs that show what there is, and train nothing: check, list, describe, schema and the versions."""
+"""Verbs that show something and train nothing: check, list, describe, schema, the versions."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,62 +24,62 @@ from fedjax_sim.experiments.config.reference import Section, section_names, sect
 from fedjax_sim.experiments.plugins import load_plugins
 
 
-def check(asked: argparse.Namespace) -> None:
+def check(args: argparse.Namespace) -> None:
     """``check CONFIG [key=value ...]``."""
     from fedjax_sim.experiments.estimate import estimate, lines
 
-    ready = experiment(asked.config, asked.overrides, asked)
+    ready = experiment(args.config, args.overrides, args)
     table = Table(show_header=False)
     for name, text in lines(ready, estimate(ready)):
         table.add_row(name, text)
     console = Console()
-    say(console, f"{asked.config} is valid")
+    say(console, f"{args.config} is valid")
     console.print(table)
 
 
-def list_entries(asked: argparse.Namespace) -> None:
+def list_entries(args: argparse.Namespace) -> None:
     """``list [KIND]``."""
-    load_plugins(asked.plugin)
+    load_plugins(args.plugin)
     entries = entries_by_kind()
     console = Console()
-    for kind in _asked_kinds(asked.kind):
+    for kind in _args_kinds(args.kind):
         console.print(kind.plural, style="bold underline", highlight=False)
         console.print(_summaries(entries[kind.name]))
         console.print()
 
 
-def describe(asked: argparse.Namespace) -> None:
+def describe(args: argparse.Namespace) -> None:
     """``describe NAME``: every entry, and every section of a configuration file, of that name."""
-    load_plugins(asked.plugin)
+    load_plugins(args.plugin)
     entries = entries_by_kind()
-    found = [each[asked.name] for each in entries.values() if asked.name in each]
-    if not found and asked.name not in section_names():
+    found = [each[args.name] for each in entries.values() if args.name in each]
+    if not found and args.name not in section_names():
         known = {name for each in entries.values() for name in each} | set(section_names())
         fail(
             "nothing is registered under this name",
-            got=repr(asked.name),
-            fix=suggest(asked.name, known),
+            got=repr(args.name),
+            fix=suggest(args.name, known),
         )
     console = Console()
-    if asked.name in section_names():
-        _describe_section(console, sections()[asked.name])
+    if args.name in section_names():
+        _describe_section(console, sections()[args.name])
     for entry in found:
         _describe_entry(console, entry, entries)
 
 
-def print_schema(asked: argparse.Namespace) -> None:
+def print_schema(args: argparse.Namespace) -> None:
     """``schema [--out FILE]``."""
     from fedjax_sim.experiments.config import schema_text
 
-    load_plugins(asked.plugin)
-    if asked.out is None:
+    load_plugins(args.plugin)
+    if args.out is None:
         print(schema_text(), end="")
     else:
-        Path(asked.out).write_text(schema_text(), encoding="utf-8")
-        say(Console(), f"written to {asked.out}")
+        Path(args.out).write_text(schema_text(), encoding="utf-8")
+        say(Console(), f"written to {args.out}")
 
 
-def print_versions(asked: argparse.Namespace) -> None:
+def print_versions(args: argparse.Namespace) -> None:
     """``--version``."""
     from fedjax_sim.persistence.checkpoint import versions
 
@@ -86,7 +87,7 @@ def print_versions(asked: argparse.Namespace) -> None:
         print(f"{name:18} {version}")
 
 
-def _asked_kinds(plural: str | None) -> list[Kind]:
+def _args_kinds(plural: str | None) -> list[Kind]:
     kinds = {kind.plural: kind for kind in registry.kinds().values()}
     if plural is None:
         return list(kinds.values())
@@ -143,11 +144,18 @@ def _settings(kind: Kind, factory: Any, entries: Mapping[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="bold")
     for heading in ("setting", "type", "default"):
         table.add_column(heading)
-    written = inspect.signature(factory).parameters
+    parameters = inspect.signature(factory).parameters
     for name in fields_of(factory, parts_of(entries), kind.provided, kind.wired):
-        hint = written[name].annotation
-        default = written[name].default
-        type_text = hint if isinstance(hint, str) else getattr(hint, "__name__", str(hint))
+        default = parameters[name].default
         required = default is inspect.Parameter.empty
+        type_text = _type_text(parameters[name].annotation)
         table.add_row(name, Text(type_text), Text("required" if required else repr(default)))
     return table
+
+
+def _type_text(annotation: Any) -> str:
+    """An annotation as its file writes it, without ``Annotated`` and its marks."""
+    if not isinstance(annotation, str):
+        return getattr(annotation, "__name__", str(annotation))
+    marked = re.fullmatch(r"Annotated\[(.*), \w+\]", annotation)
+    return marked[1] if marked else annotation

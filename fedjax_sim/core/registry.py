@@ -202,7 +202,8 @@ def register(
     4
     """
     if name is not None and not isinstance(name, str):
-        name, thing = None, name  # register(kind, thing)
+        thing = name  # register(kind, thing)
+        name = None
     if thing is None:
         return lambda decorated: register(kind, name, decorated, law=law, card=card, **metadata)
     entry = _entry(globals()["kind"](kind), name, thing, law, card, metadata)

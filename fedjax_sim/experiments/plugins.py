@@ -104,7 +104,8 @@ def require_plugins(folder: Path) -> tuple[str, ...]:
     """
     notes = []
     for facts in _recorded(folder):
-        name, version = str(facts.get("name")), facts.get("version")
+        name = str(facts.get("name"))
+        version = facts.get("version")
         loaded = _LOADED.get(name)
         if loaded is None:
             fail(

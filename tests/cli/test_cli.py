@@ -91,7 +91,7 @@ def test_the_module_is_the_command():
         ),
         (
             ["run", "{small}", "--out", "{folder}/x", "stop={{metric='loss/test', at_least=1}}"],
-            "command line: stop.metric: nobody",
+            "command line: stop.metric: no metric has",
         ),
         (
             ["run", "{small}", "--out", "{folder}/x", "checkpoint.keep_every=0"],

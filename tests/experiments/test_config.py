@@ -230,7 +230,7 @@ BAD = {
         "rounds = 4",
         "task.partition = 'iid'\ntask.partition.alpha = 1",
         "(syntax)",
-        "mend that line",
+        "fix that line",
     ),
     "unknown optimizer": (
         "lr = 0.1",
@@ -310,7 +310,7 @@ BUILT = {
     "stop without a global test set": (
         ["task.global_test_fraction=0.0", "stop.at_least=0.5"],
         "stop.metric",
-        "nobody reports",
+        "no metric has this name",
     ),
     "stop at another algorithm's number": (
         ["stop={metric='personal_loss', at_most=0.5}"],

@@ -59,7 +59,7 @@ class Settings(BaseModel):
     entry: ClassVar[Any] = None
     """The registered entry, for a table that chooses one."""
     later: ClassVar[bool] = False
-    """Whether somebody else calls the factory, with what no file can say."""
+    """Whether the factory is called later, with arguments that no file can give."""
 
     @field_validator("*")
     @classmethod
@@ -146,7 +146,7 @@ def _setting(hint: Any, default: Any) -> Setting:
     return Setting(plain, default, tuple(marks))
 
 
-# ------------------------------------------------------------------------------------------------------------------ types
+# -------------------------------------------------------------------------------------------- types
 
 
 def to_type(hint: Any, parts: Parts) -> Any:
@@ -155,7 +155,8 @@ def to_type(hint: Any, parts: Parts) -> Any:
     """
     if hint in parts:
         return parts[hint]
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    args = typing.get_args(hint)
     if hint in SCALARS or origin is Literal:
         return hint
     if origin is Annotated:
@@ -236,7 +237,7 @@ def nameable(kind: Any, names: Iterable[str]) -> Any:
     ]
 
 
-# --------------------------------------------------------------------------------------------------------------- variants
+# ----------------------------------------------------------------------------------------- variants
 
 
 def variant(kind: Kind, entry_name: str, entry: Any, parts: Parts, extra: Fields) -> type[Settings]:
@@ -339,7 +340,7 @@ def chosen_entries(settings: BaseModel) -> Iterator[Entry]:
                 yield from chosen_entries(inner)
 
 
-# ------------------------------------------------------------------------------------------------------------- docstrings
+# --------------------------------------------------------------------------------------- docstrings
 
 
 def summary(thing: Any) -> str:

@@ -18,7 +18,7 @@ from fedjax_sim.experiments.config.renamed import new_entry, new_key
 from fedjax_sim.experiments.config.toml import Document, located
 
 MOST = 100
-"""Errors that are explained; who makes more needs no more."""
+"""Errors that are explained, at most."""
 
 
 class Place(NamedTuple):
@@ -56,7 +56,7 @@ def line(document: Document, key: str, text: str) -> str:
     return located(document.origin(key), key, text)
 
 
-# ---------------------------------------------------------------------------------------------------------------- walking
+# ------------------------------------------------------------------------------------------ walking
 
 
 def members(hint: Any) -> list[Any]:
@@ -114,12 +114,13 @@ def locate(model: type[BaseModel], raw: Any, loc: Iterable[int | str]) -> Place:
 
 
 def _inside(place: Place, table: type[BaseModel], name: str) -> Place:
-    """A field of a table, for which its first setting may stand, or its tag."""
-    field, raw = table.model_fields[name], {} if place.raw == tag_of(table)[1] else place.raw
-    key, raw = (
-        (_join(place.key, name), raw.get(name)) if isinstance(raw, dict) else (place.key, raw)
-    )
-    return Place(key, field.annotation, raw, table, field.default)
+    """A field of a table; the table may be written as its first setting alone, or as its name."""
+    field = table.model_fields[name]
+    raw = {} if place.raw == tag_of(table)[1] else place.raw
+    if not isinstance(raw, dict):
+        return Place(place.key, field.annotation, raw, table, field.default)
+    key = _join(place.key, name)
+    return Place(key, field.annotation, raw.get(name), table, field.default)
 
 
 def _element(hint: Any) -> Any:
@@ -135,7 +136,8 @@ def _join(key: str, step: str) -> str:
 def dotted(model: type[BaseModel], raw: Any, prefix: str = "") -> Iterable[str]:
     """All dotted keys of the variants that the tables choose."""
     for name, field in model.model_fields.items():
-        key, value = _join(prefix, name), raw.get(name) if isinstance(raw, dict) else None
+        key = _join(prefix, name)
+        value = raw.get(name) if isinstance(raw, dict) else None
         yield key
         elements = list(enumerate(value)) if isinstance(value, list) else [(None, value)]
         for index, element in elements:
@@ -144,7 +146,7 @@ def dotted(model: type[BaseModel], raw: Any, prefix: str = "") -> Iterable[str]:
                 yield from dotted(table, element, key if index is None else f"{key}.{index}")
 
 
-# ------------------------------------------------------------------------------------------------------------------ words
+# -------------------------------------------------------------------------------------------- words
 
 
 def _explain(item: Any, place: Place, document: Document, known: list[str]) -> str:
@@ -158,7 +160,7 @@ def _explain(item: Any, place: Place, document: Document, known: list[str]) -> s
     if kind == "value_error":
         return str(item["ctx"]["error"])
     if kind == "finite_number":
-        return sentence("must be a finite number", got=show(place.raw), fix=_mend(place))
+        return sentence("must be a finite number", got=show(place.raw), fix=_correction(place))
     if kind in _LIMITS:
         limit = next(iter(item["ctx"].values()))
         return sentence(
@@ -166,7 +168,7 @@ def _explain(item: Any, place: Place, document: Document, known: list[str]) -> s
             got=show(place.raw),
             fix=f"give it a value such as {_example(place)}",
         )
-    return sentence(f"must be {describe(place.hint)}", got=show(place.raw), fix=_mend(place))
+    return sentence(f"must be {describe(place.hint)}", got=show(place.raw), fix=_correction(place))
 
 
 _TAGS = ("union_tag_invalid", "union_tag_not_found")
@@ -180,57 +182,65 @@ _LIMITS = {
 
 def _unknown(place: Place, document: Document, known: list[str]) -> str:
     renamed = new_key(place.key)
+    got = show(place.raw)
     if renamed is not None:
-        return sentence(
-            "this key has a new name", got=show(place.raw), fix=f"write {renamed} instead"
-        )
-    table, name = place.table, place.key.split(".")[-1]
-    siblings = list(table.model_fields) if table else []
-    key, tag = tag_of(table) if table else ("", "")
-    before = document.written
-    for part in place.key.split(".")[:-1]:
+        return sentence("this key has a new name", got=got, fix=f"write {renamed} instead")
+    tag = tag_of(place.table)[1] if place.table else ""
+    other = _written_for_another(place, document)
+    if other is not None:
+        what, fix = other
+        return sentence(what, got=got, fix=fix)
+    what = f"unknown key of {tag!r}" if tag else "unknown key"
+    return sentence(what, got=got, fix=_nearest_key(place, known))
+
+
+def _written_for_another(place: Place, document: Document) -> tuple[str, str] | None:
+    """What to say of a key that the file has for an entry which an override has replaced."""
+    *path, name = place.key.split(".")
+    key, tag = tag_of(place.table) if place.table else ("", "")
+    before: Any = document.written
+    for part in path:
         before = before.get(part, {}) if isinstance(before, dict) else {}
-    old = before.get(key) if isinstance(before, dict) and key else None
-    if isinstance(before, dict) and name in before and old not in (None, tag):
-        section = place.key.rpartition(".")[0]
-        do = f"remove it from the file, or replace the whole table: {section}={{{key}='{tag}'}}"
-        return sentence(f"unknown key of {tag!r}, written for {old!r}", got=show(place.raw), fix=do)
+    if not isinstance(before, dict) or name not in before or not key:
+        return None
+    old = before.get(key)
+    if old in (None, tag):
+        return None
+    section = ".".join(path)
+    fix = f"remove it from the file, or replace the whole table: {section}={{{key}='{tag}'}}"
+    return f"unknown key of {tag!r}, written for {old!r}", fix
+
+
+def _nearest_key(place: Place, known: list[str]) -> str:
+    """Suggests a similar key of the table, or the same key of another table near it."""
+    section, _, name = place.key.rpartition(".")
+    siblings = list(place.table.model_fields) if place.table else []
     near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
-    around = [place.key.rpartition(".")[0].startswith(k.rpartition(".")[0]) * len(k) for k in known]
-    far = [
-        k
-        for _, k in sorted(zip(around, known, strict=True), key=lambda pair: -pair[0])
-        if k.split(".")[-1] == name
-    ]
-    advice = (
-        suggest(name, near)
-        if near
-        else f"did you mean {far[0]!r}?"
-        if far
-        else suggest(name, siblings)
-    )
-    return sentence(
-        f"unknown key of {tag!r}" if tag else "unknown key", got=show(place.raw), fix=advice
-    )
+    if near:
+        return suggest(name, near)
+    same = [key for key in known if key.rpartition(".")[2] == name]
+    same.sort(key=lambda key: -_shared_depth(section, key.rpartition(".")[0]))
+    return f"did you mean {same[0]!r}?" if same else suggest(name, siblings)
+
+
+def _shared_depth(section: str, other: str) -> int:
+    """How deep a section is that encloses another one; 0 if it does not."""
+    return len(other) if section.startswith(other) else 0
 
 
 def _tag(place: Place) -> str:
     """A missing or unknown ``name`` or ``kind``. Pydantic reports it at the table."""
-    options, key = [tag_of(t)[1] for t in tables(place.hint)], _tag_key(place)
+    options = [tag_of(table)[1] for table in tables(place.hint)]
+    key = _tag_key(place)
     tag = place.raw.get(key) if isinstance(place.raw, dict) else place.raw
     renamed = new_entry(place.key.removesuffix(f".{key}"), tag)
     if renamed is not None:
-        return sentence(
-            "this name has changed", got=show(tag), fix=f'write {key} = "{renamed}" instead'
-        )
-    what = f"unknown {key}" if tag is not None else f"missing {key}"
-    return sentence(
-        what,
-        got=show(tag),
-        fix=suggest(str(tag), options)
-        if tag is not None
-        else f"add {key}, one of: {', '.join(sorted(options))}",
-    )
+        fix = f'write {key} = "{renamed}" instead'
+        return sentence("this name has changed", got=show(tag), fix=fix)
+    if tag is None:
+        fix = f"add {key}, one of: {', '.join(sorted(options))}"
+        return sentence(f"missing {key}", got=show(tag), fix=fix)
+    return sentence(f"unknown {key}", got=show(tag), fix=suggest(str(tag), options))
 
 
 def _tag_key(place: Place) -> str:
@@ -239,33 +249,36 @@ def _tag_key(place: Place) -> str:
 
 def describe(hint: Any) -> str:
     """A type in words."""
-    names = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text in quotation marks",
-    }
-    words = [
-        names.get(member) or _describe_compound(member)
-        for member in members(hint)
-        if not (isinstance(member, type) and issubclass(member, BaseModel))
-    ]
-    if any(isinstance(m, type) and issubclass(m, BaseModel) for m in members(hint)):
+    inner = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+    found = members(hint)
+    words = [_describe_member(member) for member in found if not _is_table(member)]
+    if any(map(_is_table, found)):
         words.append("a table")
-    optional = type(None) in typing.get_args(
-        typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
-    )
-    return " or ".join([*words, f"'{NONE}'"] if optional else words)
+    if type(None) in typing.get_args(inner):
+        words.append(f"'{NONE}'")
+    return " or ".join(words)
 
 
-def _describe_compound(member: Any) -> str:
-    origin, args = typing.get_origin(member), typing.get_args(member)
+def _is_table(member: Any) -> bool:
+    return isinstance(member, type) and issubclass(member, BaseModel)
+
+
+_PLAIN = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text in quotation marks",
+}
+
+
+def _describe_member(member: Any) -> str:
+    if member in _PLAIN:
+        return _PLAIN[member]
+    origin = typing.get_origin(member)
+    args = typing.get_args(member)
     if origin is Literal:
-        return (
-            ", ".join(repr(a) for a in args)
-            if len(args) < 2
-            else "one of " + ", ".join(repr(a) for a in args)
-        )
+        words = ", ".join(map(repr, args))
+        return words if len(args) < 2 else f"one of {words}"
     if origin is list:
         return "a table or a list of tables"
     if origin is tuple:
@@ -277,17 +290,16 @@ def _number(kind: Any) -> str:
     return {int: "10", float: "0.1", bool: "true"}.get(kind, '"text"')
 
 
-def _mend(place: Place) -> str:
-    raw, kinds = place.raw, members(place.hint)
-    if (
-        isinstance(raw, str)
-        and any(k in (int, float, bool) for k in kinds)
-        and _reads_as_number(raw)
-    ):
+def _correction(place: Place) -> str:
+    """What to write instead."""
+    kinds = members(place.hint)
+    is_number = any(kind in (int, float, bool) for kind in kinds)
+    if isinstance(place.raw, str) and is_number and _reads_as_number(place.raw):
         return "remove the quotation marks"
-    words = [w for k in kinds if typing.get_origin(k) is Literal for w in typing.get_args(k)]
-    if isinstance(raw, str) and len(words) > 1:
-        return suggest(raw, [str(w) for w in words])
+    literals = [kind for kind in kinds if typing.get_origin(kind) is Literal]
+    words = [str(word) for literal in literals for word in typing.get_args(literal)]
+    if isinstance(place.raw, str) and len(words) > 1:
+        return suggest(place.raw, words)
     return f"write {_recipe(place)}"
 
 

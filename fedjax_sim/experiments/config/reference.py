@@ -80,8 +80,8 @@ def reference_text(entries: Entries | None = None) -> str:
     lines = [
         "# Configuration reference",
         "",
-        "Made from the same model that checks the files, by `make generated`. `fedjax-sim describe SECTION` prints one section, "
-        "`fedjax-sim describe NAME` one entry.",
+        "Made from the same model that checks the files, by `make generated`. "
+        "`fedjax-sim describe SECTION` prints one section, `fedjax-sim describe NAME` one entry.",
         "",
     ]
     for section in sections(entries).values():

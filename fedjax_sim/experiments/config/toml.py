@@ -16,14 +16,12 @@ DEPTH = 30
 """Tables and lists within one another, at most."""
 SIZE = 2**22
 """Bytes of a file, at most."""
-LONG, NESTED = (
-    "a whole number of more than 64 bits",
-    f"tables or lists that are more than {DEPTH} deep",
-)
+LONG = "a whole number of more than 64 bits"
+NESTED = f"tables or lists that are more than {DEPTH} deep"
 
 
 class ConfigErrors(FedError):
-    """Everything that is wrong with a configuration; one ``file: key: what: got ...; do`` per line."""
+    """All problems of a configuration, one ``file: key: what: got ...; fix`` per line."""
 
     @property
     def problems(self) -> list[str]:
@@ -67,7 +65,8 @@ def read(path: str | Path, overrides: Sequence[str] = (), stored: bool = False) 
       ConfigErrors: for a missing file, a syntax error or an override without ``=``.
     """
     path = Path(path)
-    problems, written = [], {}
+    problems: list[str] = []
+    written: dict[str, Any] = {}
     try:
         written = _loads(_text(path))
         written = translated(written) if stored else written
@@ -87,7 +86,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), stored: bool = False) 
             )
         )
     except tomllib.TOMLDecodeError as error:
-        do = "mend that line (text needs quotation marks, a table starts with [name])"
+        do = "fix that line (text needs quotation marks, a table starts with [name])"
         problems.append(located(str(path), "(syntax)", sentence("must be TOML", got=error, fix=do)))
     tables = copy.deepcopy(written)
     pairs = [_split(override, problems) for override in overrides]
@@ -99,7 +98,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), stored: bool = False) 
 
 
 def _text(path: Path) -> str:
-    """A file's text; of one that has no end, no more than anybody writes."""
+    """A file's text; of one that has no end, at most SIZE bytes."""
     with path.open("rb") as file:
         data = file.read(SIZE + 1)
     if len(data) > SIZE:
@@ -112,7 +111,7 @@ def _loads(text: str) -> dict[str, Any]:
 
     Raises:
       TOMLDecodeError: also for whole numbers of more than 64 bits, which are no TOML, and for what
-        is nested deeper than anybody writes.
+        is nested deeper than DEPTH.
     """
     try:
         made = tomllib.loads(text)
@@ -168,7 +167,7 @@ def _put(tables: dict[str, Any], key: str, value: Any, problems: list[str]) -> N
     elif isinstance(place, dict):
         place[last] = value
     else:
-        do = f"set the whole of {shorten('.'.join(way) or key, 60)}, or mend the file"
+        do = f"set the whole of {shorten('.'.join(way) or key, 60)}, or change the file"
         problems.append(
             located(
                 COMMAND_LINE,
