@@ -1,4 +1,4 @@
-"""One workload: the floors, ours on one device and ours on all, in turn."""
+"""One workload: the floors, our rounds on one device and on all, in turn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.floor import Floor, descend, scan_floor, schedule, single_step, vmap_floor
+from benchmarks.floor import Floor, scan_floor, schedule, sgd_step, single_step, vmap_floor
 from benchmarks.measure import Timing, interleave
 from benchmarks.workloads import Workload
 from fedjax_sim.engine import Engine
@@ -18,11 +18,17 @@ from fedjax_sim.engine.round import initial_state
 from fedjax_sim.engine.xla.rewrite import has_convolution
 
 TRAPPED = 2
-"""Steps of the plain scan of convolutions that are timed: one takes as long as forty should."""
+"""Steps of the plain scan of convolutions that are timed: one takes as long as forty elsewhere."""
 
 
 def ours(workload: Workload, devices: int, lanes: Any) -> Callable[[], Any]:
-    """A round of ours, from the state that the last one left."""
+    """Returns a function that runs our round from the state after its last call.
+
+    Args:
+      workload: with a fixed cohort.
+      devices: number of devices.
+      lanes: of each device, ``"auto"`` or a number.
+    """
     engine = Engine(lanes=lanes, devices=devices)
     program = make_round(
         workload.federated(), workload.sampler, workload.table, workload.local_work, engine
@@ -37,43 +43,49 @@ def ours(workload: Workload, devices: int, lanes: Any) -> Callable[[], Any]:
 
 
 def lanes_of(workload: Workload, devices: int, lanes: Any) -> int:
-    """How many lanes each device gets."""
-    parts = workload.federated(), workload.sampler
-    plan = make_round(
-        *parts, workload.table, workload.local_work, Engine(lanes=lanes, devices=devices)
-    ).plan
+    """The number of lanes that each device gets."""
+    algorithm = workload.federated()
+    sampler = workload.sampler
+    work = workload.local_work
+    engine = Engine(lanes=lanes, devices=devices)
+    plan = make_round(algorithm, sampler, workload.table, work, engine).plan
     state = jax.eval_shape(
-        lambda table: initial_state(*parts, table.size, workload.local_work, workload.init(), 0),
+        lambda table: initial_state(algorithm, sampler, table.size, work, workload.init(), 0),
         workload.table,
     )
-    return trip_costs(*parts, plan, workload.local_work, state, workload.table)[0].lanes
+    return trip_costs(algorithm, sampler, plan, work, state, workload.table)[0].lanes
 
 
 def time_workload(
     workload: Workload, devices: int, lanes: Any, repeats: int, budget: float = 60.0
 ) -> dict[str, Any]:
-    """One workload's figures, in seconds of a round.
+    """Measures one workload, in seconds of a round.
+
+    Args:
+      workload: with a fixed cohort.
+      devices: number of devices of ``ours_s``.
+      lanes: of each device, ``"auto"`` or a number.
+      repeats: timings of each contender at most.
+      budget: seconds of all timings.
 
     Returns:
-      ``workload``, ``says``, ``steps``; ``devices`` and ``lanes`` of ``ours_s``; ``floor_s``, the scan of all steps, on a CPU with
-      convolutions rewritten; ``trap_s``, the scan as XLA runs it there (from a few steps), where that differs; ``vmap_s`` where clients
-      take one step each; ``alone_s``, a step jitted by itself times the steps; ``one_device_s``; ``ours_s`` on all devices;
-      ``bfloat16_s``, on an accelerator, computed in half the width; ``ratio`` and ``ratio_one_device`` to the floor, both medians of
-      ratios within a turn; ``spread``, lowest and highest of each; ``cores``, how many were busy on average.
+      ``workload``, ``says``, ``steps``; ``devices`` and ``lanes`` of ``ours_s``; ``floor_s``, the
+      scan of all steps, on a CPU with convolutions rewritten; ``trap_s``, the scan as XLA runs it
+      there (from a few steps), if that differs; ``vmap_s`` if clients take one step each;
+      ``alone_s``, a step jitted alone, times the steps; ``one_device_s``; ``ours_s`` on all
+      devices; ``bfloat16_s``, on an accelerator, computed in half the width; ``ratio`` and
+      ``ratio_one_device`` to the floor, both medians of ratios within a turn; ``spread``, lowest
+      and highest of each; ``cores``, how many were busy on average.
     """
     floor, steps = scan_floor(workload, canonically=on_cpu())
-    one, everywhere = (
-        ours(workload, 1, lanes),
-        ours(workload, devices, lanes) if devices > 1 else None,
-    )
-    contenders: dict[str, Floor] = {"floor": floor, "one_device": one}
-    contenders |= {"ours": everywhere} if everywhere else {}
+    contenders: dict[str, Floor] = {"floor": floor, "one_device": ours(workload, 1, lanes)}
+    contenders |= {"ours": ours(workload, devices, lanes)} if devices > 1 else {}
     contenders |= {"alone": single_step(workload)}
     contenders |= {"vmap": vmap_floor(workload)} if steps == len(workload.cohort) else {}
     contenders |= {} if on_cpu() else {"bfloat16": ours(workload.narrowed(), devices, lanes)}
     timings = interleave(contenders, repeats, budget)
     timings |= {"trap": trap(workload, steps)} if on_cpu() and convolves(workload) else {}
-    best = "ours" if everywhere else "one_device"
+    widest = "ours" if devices > 1 else "one_device"
     return {
         "workload": workload.name,
         "says": workload.says,
@@ -82,8 +94,8 @@ def time_workload(
         "lanes": lanes_of(workload, devices, lanes),
         **{f"{name}_s": timing.median for name, timing in timings.items()},
         "alone_s": timings["alone"].median * steps,
-        "ours_s": timings[best].median,
-        "ratio": timings[best].over(timings["floor"]),
+        "ours_s": timings[widest].median,
+        "ratio": timings[widest].over(timings["floor"]),
         "ratio_one_device": timings["one_device"].over(timings["floor"]),
         "cores": {name: timing.cores for name, timing in timings.items() if timing.computed},
         "spread": {name: [timing.low, timing.high] for name, timing in timings.items()},
@@ -91,18 +103,18 @@ def time_workload(
 
 
 def on_cpu() -> bool:
-    """Whether convolutions in a loop are slow here, and products want to be rewritten."""
+    """Whether JAX runs on a CPU, where XLA is slow at convolutions in a loop."""
     return jax.default_backend() == "cpu"
 
 
 def convolves(workload: Workload) -> bool:
-    """Whether a step of the workload convolves."""
-    drawn = jax.tree.map(lambda leaf: leaf[0], schedule(workload))
-    return has_convolution(partial(descend, workload), workload.table, workload.init(), drawn)
+    """Whether a step of the workload has a convolution."""
+    batch = jax.tree.map(lambda leaf: leaf[0], schedule(workload))
+    return has_convolution(partial(sgd_step, workload), workload.table, workload.init(), batch)
 
 
 def trap(workload: Workload, steps: int) -> Timing:
-    """The plain scan, from a few of its steps."""
-    run, few = scan_floor(workload, canonically=False, most=TRAPPED)
+    """Time of the plain scan, extrapolated from a few of its steps."""
+    run, timed_steps = scan_floor(workload, canonically=False, most=TRAPPED)
     timing = interleave({"trap": run}, 1)["trap"]
-    return Timing(tuple(taken * steps / few for taken in timing.taken))
+    return Timing(tuple(seconds * steps / timed_steps for seconds in timing.taken))

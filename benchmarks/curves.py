@@ -1,4 +1,4 @@
-"""Curves of growth as PNG, drawn by matplotlib without a window."""
+"""Plots of :mod:`benchmarks.growth` as PNG, drawn by matplotlib without a window."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ MEGA = 2**20
 
 
 def draw(parts: dict[str, Any], folder: Path) -> list[Path]:
-    """The pictures of ``growth.measure``'s parts, in ``folder``: ``growth_time.png``, ``growth_memory.png``, ``growth_ratios.png``."""
+    """Draws ``growth_time.png``, ``growth_memory.png`` and ``growth_ratios.png``.
+
+    Args:
+      parts: what ``growth.measure`` returned.
+      folder: created if it is missing.
+
+    Returns:
+      The paths of the pictures.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
+    paths = []
     for name, fill in (("time", _time), ("memory", _memory), ("ratios", _ratios)):
         figure = _figure()
         fill(figure.subplots(), parts)
-        figure.savefig(path := folder / f"growth_{name}.png", dpi=150)
-        drawn.append(path)
-    return drawn
+        path = folder / f"growth_{name}.png"
+        figure.savefig(path, dpi=150)
+        paths.append(path)
+    return paths
 
 
 def _figure() -> Any:
@@ -38,7 +47,8 @@ def _devices(count: int | str) -> str:
 def _time(panel: Any, parts: dict[str, Any]) -> None:
     for index, (count, rows) in enumerate(parts["cohort"].items()):
         cohort = [row["cohort"] for row in rows]
-        low, high = ([1e6 * row[key] for row in rows] for key in ("low_s", "high_s"))
+        low = [1e6 * row["low_s"] for row in rows]
+        high = [1e6 * row["high_s"] for row in rows]
         panel.plot(
             cohort,
             [1e6 * row["step_s"] for row in rows],
@@ -95,13 +105,13 @@ def _over_cohorts(panel: Any) -> None:
     panel.set_xscale("log")
     panel.set_xlabel("clients in the cohort")
     panel.set_ylim(bottom=0)
-    _dress(panel)
+    _style(panel)
     panel.figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
 
 
 def _ratios(panel: Any, parts: dict[str, Any]) -> None:
     """The population's and the devices' figures as bars, each over its own baseline."""
-    times = {name: each["step_s"] for name, each in parts["population"]["times"].items()}
+    times = {name: time["step_s"] for name, time in parts["population"]["times"].items()}
     bars = {
         "1,000 clients": 1.0,
         "1,000,000 clients,\nsame examples": times["shared"] / times["small"],
@@ -110,24 +120,25 @@ def _ratios(panel: Any, parts: dict[str, Any]) -> None:
     colours = [COLOURS[0]] * len(bars)
     if parts["devices"]:
         name = parts["devices"]["workload"]
-        seconds = {key: each["median"] for key, each in parts["devices"]["seconds"].items()}
-        more = {
+        seconds = {key: time["median"] for key, time in parts["devices"]["seconds"].items()}
+        device_bars = {
             f"{name}, 1 device\non one core": seconds["one_core"] / seconds["one"],
             f"{name}, 1 device": 1.0,
             f"{name}, 2 devices": seconds["two"] / seconds["one"],
         }
-        bars, colours = {**bars, **more}, colours + [COLOURS[1]] * len(more)
-    drawn = panel.barh(list(bars), list(bars.values()), color=colours, height=0.6)
-    panel.bar_label(drawn, fmt="%.2f", padding=3, fontsize=9)
+        bars |= device_bars
+        colours += [COLOURS[1]] * len(device_bars)
+    patches = panel.barh(list(bars), list(bars.values()), color=colours, height=0.6)
+    panel.bar_label(patches, fmt="%.2f", padding=3, fontsize=9)
     panel.invert_yaxis()
     panel.set_xlim(right=1.15 * max(bars.values()))
     panel.set_xlabel("time of the same work, over its baseline (1.00)")
     panel.set_title("Time with the population and with devices", fontsize=11)
     panel.tick_params(axis="y", labelsize=8)
-    _dress(panel)
+    _style(panel)
 
 
-def _dress(panel: Any) -> None:
+def _style(panel: Any) -> None:
     panel.grid(color="#dddddd", linewidth=0.7)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)

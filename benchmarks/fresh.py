@@ -1,7 +1,8 @@
-"""A function in a fresh process: what a measurement needs whose subject is the process itself (start-up, memory, the cores it may use).
+"""Calls a function in a fresh process, to measure start-up, memory, or use of cores.
 
-``python -m benchmarks.fresh MODULE:FUNCTION JSON`` calls the function with the JSON's members as keywords and prints what it returns, a
-JSON object, as the last line. JAX is not imported before the function imports it, so the function may set it up.
+``python -m benchmarks.fresh MODULE:FUNCTION JSON`` calls the function with the JSON's members as
+keywords and prints what it returns, a JSON object, as the last line. JAX is not imported before the
+function imports it, so the function may set it up.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from fedjax_sim.core.errors import require
 
 ROOT = Path(__file__).parent.parent
 SHARE = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-"""On an accelerator the process that asks holds most of the memory already."""
+"""Environment: on an accelerator the calling process holds most of the memory already."""
+ERROR_LINES = 3
+"""Last lines of a failed process's standard error that the error quotes."""
 
 
 def fresh(
@@ -29,17 +32,19 @@ def fresh(
     limit: float = 540,
     **arguments: Any,
 ) -> dict[str, Any]:
-    """What ``function`` (``"benchmarks.growth:memory"``) returns in a process of its own.
+    """Calls a function in a process of its own; returns what it returns.
 
     Args:
-      cores: the cores that it may use, by number; all of ours by default. JAX sizes its pool of threads by them.
+      function: ``"benchmarks.growth:memory"``, module and name.
+      cores: numbers of the cores that the process may use; by default all that this one may use.
+        JAX sizes its pool of threads by them.
       env: environment variables to add.
       limit: seconds that it may take.
-      arguments: keywords of the function, anything that JSON holds.
+      arguments: keywords of the function, anything that JSON can hold.
 
     Raises:
-      FedError: where the process fails, with the end of what it said.
-      subprocess.TimeoutExpired: where it takes longer than ``limit``.
+      FedError: if the process fails; quotes the end of its standard error.
+      subprocess.TimeoutExpired: if it takes longer than ``limit``.
     """
     command = [sys.executable, "-m", "benchmarks.fresh", function, json.dumps(arguments)]
     if cores is not None:
@@ -52,19 +57,23 @@ def fresh(
         text=True,
         timeout=limit,
     )
-    said = [
-        line for line in done.stderr.splitlines() if line.strip() and not line.startswith("    @ ")
-    ][-3:]  # but no C++ stack
+    errors = [line for line in done.stderr.splitlines() if line.strip() and not _is_stack(line)]
     require(
         done.returncode == 0,
         f"{function} failed in its own process",
-        got=said,
+        got=errors[-ERROR_LINES:],
         fix=f"try it by hand: {' '.join(command[1:3])} {function}",
     )
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def _is_stack(line: str) -> bool:
+    """Whether a line belongs to a C++ stack trace."""
+    return line.startswith("    @ ")
+
+
 def main() -> None:
+    """Calls the function that the command line names."""
     name, arguments, *cores = sys.argv[1:]
     if cores:
         os.sched_setaffinity(0, [int(core) for core in cores[0].split(",")])

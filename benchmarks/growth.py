@@ -1,11 +1,14 @@
-"""``python -m benchmarks.growth [--out DIR]``: how a round grows with the cohort, the population and the devices; curves as PNG.
+"""``python -m benchmarks.growth [--out DIR]``: time and memory of larger rounds; curves as PNG.
 
-* Cohort: seconds per client-step and peak memory beyond the data, cohort 10 to 10,000, on W1's model and its kind of data.
-* Population: a round on 1,000,000 clients against one on 1,000, the same sampler, cohort and kind of clients.
+* Cohort: seconds per client-step and peak memory beyond the data, cohort 10 to 10,000, on W1's
+  model and its kind of data.
+* Population: a round on 1,000,000 clients against one on 1,000, the same sampler, cohort and kind
+  of clients.
 * Devices: W2 on one CPU device and on two.
 
-10,000 clients share the examples of W1's 1,000 (each owns a window of the same size law, windows overlap), so that the data fit any
-machine; what a step reads is as scattered as if they did not. Memory is measured in a fresh process for each cohort.
+10,000 clients share the examples of W1's 1,000: each owns a window of them, sizes have the same
+distribution, and windows overlap, so that the data fit on any machine; what a step reads is as
+scattered as if they did not overlap. Memory is measured in a fresh process for each cohort.
 """
 
 from __future__ import annotations
@@ -30,36 +33,41 @@ PROC = Path("/proc/self")
 
 
 def measure(out_dir: str | Path) -> dict[str, Any]:
-    """All three growths, with their curves drawn into ``out_dir``.
+    """Measures all three, and draws their curves.
+
+    Args:
+      out_dir: the folder of the pictures.
 
     Returns:
-      ``{"cohort": {devices: [{"cohort", "step_s", "low_s", "high_s"}, ...]}, "memory": [{"cohort", "peak_bytes", "temp_bytes", ...},
-      ...], "population": {...}, "devices": {...}, "figures": [names]}``.
+      ``{"cohort": {devices: [{"cohort", "step_s", "low_s", "high_s"}, ...]}, "memory": [{"cohort",
+      "peak_bytes", "temp_bytes", ...}, ...], "population": {...}, "devices": {...}, "figures":
+      [names]}``.
     """
     from benchmarks import curves
 
     counts, cpu = device_counts()
     with tempfile.TemporaryDirectory() as cache:
-        kept = {"FEDJAX_SIM_CACHE": cache}
+        env = {"FEDJAX_SIM_CACHE": cache}
         parts: dict[str, Any] = {
             "cohort": {
-                str(n): fresh("benchmarks.growth:cohorts", env=kept, devices=n)["rows"]
+                str(n): fresh("benchmarks.growth:cohorts", env=env, devices=n)["rows"]
                 for n in counts
             },
-            "memory": [row for n in counts for row in peaks(n, kept)],
+            "memory": [row for n in counts for row in peaks(n, env)],
             "population": fresh("benchmarks.scaling:populations"),
             "devices": fresh("benchmarks.scaling:speed_up") if cpu and len(counts) > 1 else {},
         }
     parts["summary"] = summary(parts)
-    parts["folder"], parts["figures"] = (
-        Path(out_dir).name,
-        [path.name for path in curves.draw(parts, Path(out_dir))],
-    )
+    parts["folder"] = Path(out_dir).name
+    parts["figures"] = [path.name for path in curves.draw(parts, Path(out_dir))]
     return parts
 
 
 def device_counts() -> tuple[tuple[int, ...], bool]:
-    """One device and all (two where they are CPU cores), and whether they are."""
+    """Returns ``(counts, cpu)``: numbers of devices to measure, and whether they are CPU cores.
+
+    The counts are 1 and all, or 1 and 2 on a CPU.
+    """
     import jax
 
     from fedjax_sim.runtime.devices import cores
@@ -69,15 +77,15 @@ def device_counts() -> tuple[tuple[int, ...], bool]:
 
 
 def summary(parts: dict[str, Any]) -> dict[str, Any]:
-    """The figures that the targets are about: largest over smallest, and shares."""
+    """The figures with a target: largest over smallest, and shares."""
     memory = {
         n: [row for row in parts["memory"] if row["devices"] == int(n)] for n in parts["cohort"]
     }
 
-    def spread(of: dict[str, list[dict[str, Any]]], key: str) -> dict[str, float]:
+    def spread(rows_by_devices: dict[str, list[dict[str, Any]]], key: str) -> dict[str, float]:
         return {
             n: max(row[key] for row in rows) / min(row[key] for row in rows)
-            for n, rows in of.items()
+            for n, rows in rows_by_devices.items()
         }
 
     return {
@@ -90,14 +98,20 @@ def summary(parts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------------------------- the cohort
+# --------------------------------------------------------------------------------------- the cohort
 
 
 def cohorts(devices: int, repeats: int = 5) -> dict[str, Any]:
-    """Seconds per client-step for every cohort, in turn; each timing is of about 2,000 clients, in as many rounds as they take.
+    """Times a client-step for every cohort, in turn.
 
-    ``step_s`` is wall time (median; the lowest and highest beside it), ``cpu_s`` what the process's threads took of all cores, which
-    other programs on the machine disturb less.
+    Args:
+      devices: number of devices.
+      repeats: timings of each cohort; one is of about 2,000 clients, in one round or several.
+
+    Returns:
+      ``rows``, one for each cohort: ``step_s`` is wall time (median) with ``low_s`` and ``high_s``,
+      ``cpu_s`` the processor time of the process's threads, which other programs on the machine
+      disturb less.
     """
     import jax
 
@@ -120,7 +134,7 @@ def cohorts(devices: int, repeats: int = 5) -> dict[str, Any]:
 
 
 def crowd(clients: int = COHORTS[-1]) -> Any:
-    """W1's examples as a table of 10,000 clients: windows of its size law, anywhere."""
+    """W1's examples as a table of 10,000 clients, which own overlapping windows of them."""
     import jax.numpy as jnp
 
     from benchmarks.workloads import WORKLOADS, lognormal_sizes
@@ -134,7 +148,7 @@ def crowd(clients: int = COHORTS[-1]) -> Any:
 
 
 def program_of(table: Any, sampler: Any, devices: int) -> tuple[Any, Any]:
-    """``(program, state)``: FedAvg on a table with W1's model and local work (batch 20, one epoch)."""
+    """Returns ``(program, state)``: FedAvg with W1's model and local work (batch 20, one epoch)."""
     import jax
 
     import fedjax_sim as fs
@@ -154,29 +168,29 @@ class Taken(NamedTuple):
     cpu: float
 
 
-def timed(made: tuple[Any, Any], rounds: int) -> Callable[[], Taken]:
-    """A function that runs so many rounds, one call each."""
-    program, state = made
+def timed(program_and_state: tuple[Any, Any], rounds: int) -> Callable[[], Taken]:
+    """Returns a function that runs this number of rounds, one call each."""
+    program, state = program_and_state
     held = {"state": state}
 
-    def play(told: list[Any]) -> Any:
+    def play(weights: list[Any]) -> Any:
         for _ in range(rounds):
             held["state"], outcome = program.run(held["state"])
-            told.append(outcome.clients["loss"].weight)
-        return held["state"], told
+            weights.append(outcome.clients["loss"].weight)
+        return held["state"], weights
 
     def run() -> Taken:
-        told: list[Any] = []
-        taken = clocked(lambda: play(told))
-        # Each example is met once, so a client's weight is its size, and 20 of them make a step.
-        steps = sum(int(np.sum(-(-np.asarray(weight) // 20))) for weight in told)
-        return Taken(*(seconds / steps for seconds in taken))
+        weights: list[Any] = []
+        wall, cpu = clocked(lambda: play(weights))
+        # Each example is used once, so a client's weight is its size; 20 examples make a step.
+        steps = sum(int(np.sum(-(-np.asarray(weight) // 20))) for weight in weights)
+        return Taken(wall / steps, cpu / steps)
 
     return run
 
 
 def in_turn(contenders: dict[Any, Callable[[], Taken]], repeats: int) -> dict[Any, list[Taken]]:
-    """What every contender took, called in turn after one call to warm up."""
+    """Times of every contender, called in turn after one call to warm up."""
     for run in contenders.values():
         run()
     return take_turns(contenders, repeats)
@@ -184,17 +198,23 @@ def in_turn(contenders: dict[Any, Callable[[], Taken]], repeats: int) -> dict[An
 
 def middle(taken: list[Taken]) -> dict[str, float]:
     """Medians and spread."""
-    wall = [each.wall for each in taken]
-    cpu = float(np.median([each.cpu for each in taken]))
+    wall = [times.wall for times in taken]
+    cpu = float(np.median([times.cpu for times in taken]))
     return {"step_s": float(np.median(wall)), "low_s": min(wall), "high_s": max(wall), "cpu_s": cpu}
 
 
-# ---------------------------------------------------------------------------------------------------------------- memory
+# ------------------------------------------------------------------------------------------- memory
 
 
 def peaks(devices: int, env: dict[str, str]) -> list[dict[str, Any]]:
-    """:func:`memory` of every cohort, each in a fresh process, all programs compiled in an earlier one: a compiler's memory is not a
-    round's."""
+    """Returns :func:`memory` of every cohort, each measured in a fresh process.
+
+    All programs are compiled in an earlier process, so that the compiler's memory is not counted.
+
+    Args:
+      devices: number of devices.
+      env: environment variables, which set the folder of compiled programs.
+    """
     fresh("benchmarks.growth:compile_all", env=env, devices=devices)
     return [
         fresh("benchmarks.growth:memory", env=env, cohort=cohort, devices=devices)
@@ -203,20 +223,26 @@ def peaks(devices: int, env: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def compile_all(devices: int) -> dict[str, Any]:
-    """Leaves every cohort's programs in the persistent cache."""
+    """Compiles every cohort's programs, which the persistent cache keeps."""
     for cohort in COHORTS:
         memory(cohort, devices, rounds=1)
     return {}
 
 
 def memory(cohort: int, devices: int, rounds: int = 2) -> dict[str, Any]:
-    """Bytes beyond the data that rounds of a cohort take in this process.
+    """Measures the bytes beyond the data that rounds of a cohort take in this process.
+
+    Args:
+      cohort: clients of a round.
+      devices: number of devices.
+      rounds: rounds that are run.
 
     Returns:
-      ``peak_bytes``, the most resident memory during the rounds less that with data and state in place, loading the program included (on
-      an accelerator, and where there is no /proc, XLA's plan instead); ``temp_bytes``, XLA's plan of the round's temporary buffers, and
-      ``report_bytes`` of its results that are not the new state's (metrics of each client), both on one device; ``data_bytes``, what was
-      resident before.
+      ``peak_bytes``, the peak of resident memory during the rounds less that with data and state in
+      place, loading the program included (on an accelerator, and on systems without /proc, XLA's
+      plan instead); ``temp_bytes``, XLA's plan of the round's temporary buffers, and
+      ``report_bytes`` of its results besides the new state (metrics of each client), both on one
+      device; ``data_bytes``, resident before.
     """
     import jax
 
@@ -227,19 +253,18 @@ def memory(cohort: int, devices: int, rounds: int = 2) -> dict[str, Any]:
         jax.config.update("jax_num_cpu_devices", devices)
     enable_compilation_cache()
     program, state = program_of(crowd(), samplers.uniform(cohort), devices)
-    jax.block_until_ready(jax.live_arrays())  # the program's own copy of the data, too
+    jax.block_until_ready(jax.live_arrays())  # also the program's own copy of the data
     before = reset_peak()
     for _ in range(rounds):
         state, outcome = jax.block_until_ready(program.run(state))
     after = resident("VmHWM")
     plan = program.lower(state).compile().memory_analysis()
-    seen = jax.default_backend() == "cpu" and PROC.is_dir()
+    measurable = jax.default_backend() == "cpu" and PROC.is_dir()
+    planned = plan.temp_size_in_bytes + plan.output_size_in_bytes
     return {
         "cohort": cohort,
         "devices": devices,
-        "peak_bytes": after - before
-        if seen
-        else plan.temp_size_in_bytes + plan.output_size_in_bytes,
+        "peak_bytes": after - before if measurable else planned,
         "temp_bytes": plan.temp_size_in_bytes,
         "report_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(outcome)),
         "data_bytes": before,
@@ -247,9 +272,10 @@ def memory(cohort: int, devices: int, rounds: int = 2) -> dict[str, Any]:
 
 
 def reset_peak() -> int:
-    """Forgets the process's peak of resident memory; returns what is resident now, in bytes.
+    """Resets the process's peak of resident memory; returns what is resident now, in bytes.
 
-    What was freed goes back to the system first, as far as the C library can: a round would take it unseen.
+    Freed memory is returned to the operating system first, as far as the C library can: a round
+    that used it would not raise the peak.
     """
     gc.collect()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
@@ -260,12 +286,13 @@ def reset_peak() -> int:
 
 
 def resident(what: str) -> int:
-    """``VmRSS`` (now) or ``VmHWM`` (peak) of this process, in bytes; 0 where there is no /proc."""
+    """``VmRSS`` (now), ``VmHWM`` (peak) or ``RssAnon`` of this process, bytes; 0 without /proc."""
     lines = (PROC / "status").read_text().splitlines() if PROC.is_dir() else [f"{what}: 0"]
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{what}:"))
 
 
 def main() -> None:
+    """Runs the command of the module's docstring."""
     verbatim = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.growth", description=__doc__, formatter_class=verbatim

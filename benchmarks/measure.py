@@ -1,4 +1,4 @@
-"""Timing contenders in turn (A B A B), so that whatever else the machine does falls on all of them alike."""
+"""Timing contenders in turn (A B A B), so that other work on the machine slows all of them alike."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Timing(NamedTuple):
         return sum(self.computed) / sum(self.taken)
 
     def over(self, other: Timing) -> float:
-        """The median of the ratios within a turn: a disturbance that lasts longer than a turn falls out."""
+        """The median of ratios within a turn, which longer disturbances do not change."""
         return float(np.median(np.asarray(self.taken) / np.asarray(other.taken)))
 
 
@@ -50,8 +50,17 @@ def take_turns(
     budget: float = math.inf,
     cap: float = math.inf,
 ) -> dict[K, list[T]]:
-    """What every contender returns, called ``repeats`` times in turn: three times, fewer where they take ``cap`` seconds, and more
-    while the budget (seconds) lasts."""
+    """Calls every contender ``repeats`` times in turn, unless time runs out.
+
+    Args:
+      contenders: functions by name.
+      repeats: the largest number of turns.
+      budget: seconds after which no turn begins, except for the first three.
+      cap: seconds after which no turn begins, except for the first.
+
+    Returns:
+      What each contender returned, turn by turn.
+    """
     taken: dict[K, list[T]] = {name: [] for name in contenders}
     begun = time.perf_counter()
     for turn in range(repeats):
@@ -64,19 +73,26 @@ def take_turns(
 
 
 def clocked(run: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds until what a call returns is there: on the clock, and of all cores together."""
-    start, computed = time.perf_counter(), time.process_time()
+    """Returns the seconds until a call's arrays are computed: on the clock, and of all cores."""
+    start = time.perf_counter()
+    start_cpu = time.process_time()
     jax.block_until_ready(run())
-    return time.perf_counter() - start, time.process_time() - computed
+    return time.perf_counter() - start, time.process_time() - start_cpu
 
 
 def interleave(
     contenders: dict[str, Callable[[], Any]], repeats: int = 7, budget: float = 60.0
 ) -> dict[str, Timing]:
-    """Times every contender ``repeats`` times in turn, after one call to warm up; fewer times where the budget (seconds) ends first."""
+    """Times every contender in turn, after one call to warm up.
+
+    Args:
+      contenders: functions by name; their arrays are waited for.
+      repeats: timings of each at most.
+      budget: seconds after which no turn begins, except for the first three.
+    """
     for run in contenders.values():
         jax.block_until_ready(run())
     taken = take_turns(
         {name: partial(clocked, run) for name, run in contenders.items()}, repeats, budget
     )
-    return {name: Timing(*zip(*each, strict=True)) for name, each in taken.items()}
+    return {name: Timing(*zip(*seconds, strict=True)) for name, seconds in taken.items()}

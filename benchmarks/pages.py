@@ -28,7 +28,7 @@ def ms(seconds: float) -> str:
     return f"{1e3 * seconds:.4g}"
 
 
-# --------------------------------------------------------------------------------- the main table
+# ----------------------------------------------------------------------------------- the main table
 
 
 def workloads(lines: list[dict[str, Any]]) -> str:
@@ -112,7 +112,7 @@ def _reason(result: Any) -> str:
     return str(result)
 
 
-# -------------------------------------------------------------------------------- the other parts
+# ---------------------------------------------------------------------------------- the other parts
 
 
 def limits(part: dict[str, Any]) -> str:

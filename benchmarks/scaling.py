@@ -1,4 +1,7 @@
-"""What a large population and a second device do to a round. Called by :mod:`benchmarks.growth`, each in a process of its own."""
+"""How a large population and a second device change the time of a round.
+
+Called by :mod:`benchmarks.growth`, each function in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -12,47 +15,62 @@ import numpy as np
 
 from benchmarks.growth import in_turn, middle, program_of, timed
 
-POPULATIONS = (1000, 1_000_000)
+SMALL = 1000
+LARGE = 1_000_000
 
 
-# ------------------------------------------------------------------------------------------------------------ population
+# --------------------------------------------------------------------------------------- population
 
 
 def populations(repeats: int = 7, cohort: int = 50, rounds: int = 20) -> dict[str, Any]:
-    """Seconds per client-step with the uniform sampler on 1,000 and on 1,000,000 clients, cohort and size law the same; one device.
+    """Times rounds of the uniform sampler on 1,000 and on 1,000,000 clients, on one device.
 
-    Examples are 8 bytes, so that a step is next to nothing and overhead shows. ``shared`` are 1,000,000 clients who own the examples
-    of the 1,000, a thousand times over: beside ``small`` it shows what the number of clients costs (sampling, looking up, dealing).
-    ``large`` have 1.8 GB of examples of their own: beside ``shared`` it shows what reading from all over the memory costs.
+    The cohort and the distribution of sizes are the same. Examples are 8 bytes, so that a step
+    takes almost no time and overhead shows. ``shared`` are 1,000,000 clients that own the examples
+    of the 1,000, each a thousand times: compared with ``small`` it shows what the number of clients
+    costs (sampling, gathering, assigning to shards). ``large`` are 1,000,000 clients with 1.8 GB of
+    examples of their own: compared with ``shared`` it shows what scattered reads cost.
+
+    Args:
+      repeats: timings of each population.
+      cohort: clients of a round.
+      rounds: rounds of a timing.
+
+    Returns:
+      ``times``, seconds per client-step of each population (see ``growth.middle``);
+      ``overhead_share``, share of a round of ``shared`` that ``small`` does not need, of the clock,
+      and ``overhead_share_cpu`` of processor time; ``reading_share_cpu``, share of a round of
+      ``large`` that ``shared`` does not need.
     """
     import jax
 
     from fedjax_sim import samplers
 
     jax.config.update("jax_num_cpu_devices", 1)
-    small, large = (tiny(clients) for clients in POPULATIONS)
-    offset, size = (
-        jax.numpy.tile(column, POPULATIONS[1] // POPULATIONS[0])
-        for column in (small.offset, small.size)
+    small = tiny(SMALL)
+    shared = small._replace(
+        offset=jax.numpy.tile(small.offset, LARGE // SMALL),
+        size=jax.numpy.tile(small.size, LARGE // SMALL),
     )
-    tables = {"small": small, "shared": small._replace(offset=offset, size=size), "large": large}
+    tables = {"small": small, "shared": shared, "large": tiny(LARGE)}
     runs = {
         name: timed(program_of(table, samplers.uniform(cohort), 1), rounds)
         for name, table in tables.items()
     }
     taken = in_turn(runs, repeats)
 
-    def share(measure: str, one: str, other: str) -> float:
+    def share(measure: str, fast: str, slow: str) -> float:
+        """1 - the median of ratios within a turn, which longer disturbances do not change."""
         ratios = [
-            getattr(a, measure) / getattr(b, measure)
-            for a, b in zip(taken[one], taken[other], strict=True)
+            getattr(numerator, measure) / getattr(denominator, measure)
+            for numerator, denominator in zip(taken[fast], taken[slow], strict=True)
         ]
-        return 1 - float(np.median(ratios))  # of ratios within a turn: longer disturbances fall out
+        return 1 - float(np.median(ratios))
 
     return {
-        "clients": list(POPULATIONS),
+        "clients": [SMALL, LARGE],
         "cohort": cohort,
-        "times": {name: middle(each) for name, each in taken.items()},
+        "times": {name: middle(times) for name, times in taken.items()},
         "overhead_share": share("wall", "small", "shared"),
         "overhead_share_cpu": share("cpu", "small", "shared"),
         "reading_share_cpu": share("cpu", "shared", "large"),
@@ -60,7 +78,7 @@ def populations(repeats: int = 7, cohort: int = 50, rounds: int = 20) -> dict[st
 
 
 def tiny(clients: int) -> Any:
-    """A table of clients with W1's size law, 8 random bytes an example, 62 classes. Built on the device: one copy is enough."""
+    """A table on the device: W1's distribution of sizes, 8 random bytes an example, 62 classes."""
     import jax.numpy as jnp
 
     from benchmarks.workloads import lognormal_sizes
@@ -69,24 +87,31 @@ def tiny(clients: int) -> Any:
     rng = np.random.default_rng(0)
     sizes = lognormal_sizes(rng, clients, 200, 0.6, 10, 800)
     ends = np.cumsum(sizes)
-    x, y = rng.integers(0, 256, (ends[-1], 8), np.uint8), rng.integers(0, 62, ends[-1], np.uint8)
     return Table(
-        jnp.asarray(x),
-        jnp.asarray(y),
+        jnp.asarray(rng.integers(0, 256, (ends[-1], 8), np.uint8)),
+        jnp.asarray(rng.integers(0, 62, ends[-1], np.uint8)),
         jnp.asarray(ends - sizes, jnp.int32),
         jnp.asarray(sizes, jnp.int32),
     )
 
 
-# --------------------------------------------------------------------------------------------------------------- devices
+# ------------------------------------------------------------------------------------------ devices
 
 
 def speed_up(name: str = "W2", repeats: int = 5) -> dict[str, Any]:
-    """A workload on one CPU device and on two.
+    """Times a workload on one CPU device and on two.
 
-    One device may use both cores inside a product or a convolution, so it is timed a second time with all its threads on one core:
-    ``speed_up`` is one device over two devices, ``core_speed_up`` is one core over two devices on two cores, and ``balance`` what
-    dealing whole clients to two shards allows (all steps over those of the longer shard).
+    One device may use both cores inside a product or a convolution, so it is timed a second time
+    with all its threads on one core.
+
+    Args:
+      name: of a workload.
+      repeats: rounds of each.
+
+    Returns:
+      ``seconds`` of each; ``speed_up``, one device over two devices; ``core_speed_up``, one core
+      over two devices on two cores; and ``balance``, the most that assigning whole clients to two
+      shards allows (all steps over those of the longer shard).
     """
     import jax
 
@@ -96,14 +121,15 @@ def speed_up(name: str = "W2", repeats: int = 5) -> dict[str, Any]:
 
     jax.config.update("jax_num_cpu_devices", 2)
     workload = WORKLOADS[name]()
-    one, two = ours(workload, 1, "auto"), ours(workload, 2, "auto")
+    one = ours(workload, 1, "auto")
+    two = ours(workload, 2, "auto")
     contenders = {"one": one, "one_core": pinned(one), "two": two}
     times = interleave(contenders, repeats, budget=150)
     return {
         "workload": name,
         "seconds": {
-            key: {"median": t.median, "low": t.low, "high": t.high, "cores": t.cores}
-            for key, t in times.items()
+            name: {"median": t.median, "low": t.low, "high": t.high, "cores": t.cores}
+            for name, t in times.items()
         },
         "speed_up": times["one"].over(times["two"]),
         "core_speed_up": times["one_core"].over(times["two"]),
@@ -112,34 +138,38 @@ def speed_up(name: str = "W2", repeats: int = 5) -> dict[str, Any]:
 
 
 def balance(workload: Any, shards: int = 2) -> float:
-    """Steps of the cohort over those of the longest shard: the most that so many shards can gain."""
+    """Steps of the cohort over those of the longest shard: the largest possible speed-up."""
     import jax.numpy as jnp
 
-    from fedjax_sim.data.batching import info
+    from fedjax_sim.data.batching import population_info
     from fedjax_sim.engine.lanes.schedule import assign_to_shards, by_shard
     from fedjax_sim.samplers import roster
 
     sizes = jnp.asarray(workload.data.sizes, jnp.int32)
-    cohort = roster(jnp.asarray(workload.cohort), population_info(workload.work, sizes))
-    steps = np.asarray(by_shard(cohort, assign_to_shards(cohort, shards)).members.steps).sum(axis=1)
+    cohort = roster(jnp.asarray(workload.cohort), population_info(workload.local_work, sizes))
+    sharded = by_shard(cohort, assign_to_shards(cohort, shards))
+    steps = np.asarray(sharded.members.steps).sum(axis=1)
     return float(steps.sum() / steps.max())
 
 
 def pinned(run: Callable[[], Any]) -> Callable[[], Any]:
-    """The same with every thread of this process on one core while it runs (Linux only; elsewhere unchanged)."""
+    """The same, with every thread of this process on one core while it runs.
 
-    def alone() -> Any:
+    Linux only; elsewhere the function is returned unchanged.
+    """
+
+    def run_on_one_core() -> Any:
         import jax
 
         with one_core():
             return jax.block_until_ready(run())
 
-    return alone if hasattr(os, "sched_setaffinity") else run
+    return run_on_one_core if hasattr(os, "sched_setaffinity") else run
 
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """All threads that are there now share the first core that we may use."""
+    """While open, all threads of this process run on the first core that it may use."""
     cores = os.sched_getaffinity(0)
     threads = [int(path.name) for path in Path("/proc/self/task").iterdir()]
     _allow(threads, {min(cores)})
@@ -153,5 +183,5 @@ def _allow(threads: list[int], cores: set[int]) -> None:
     for thread in threads:
         try:
             os.sched_setaffinity(thread, cores)
-        except ProcessLookupError:  # it has ended
+        except ProcessLookupError:  # the thread has ended
             continue

@@ -33,7 +33,7 @@ def attack(flips: int = 5, runs: bool = True) -> Tally:
     return together(*parts)
 
 
-# -------------------------------------------------------------------------------------------------------------- the harm
+# ----------------------------------------------------------------------------------------- the harm
 
 
 def harms(flips: int, rng: random.Random) -> Iterator[tuple[str, Harm]]:
@@ -61,7 +61,7 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-# ---------------------------------------------------------------------------------------------------------- checkpoints
+# -------------------------------------------------------------------------------------- checkpoints
 
 
 def state(round_: int) -> RoundState:
@@ -168,7 +168,7 @@ def misfits() -> Tally:
     return Tally(len(others), tuple(lost))
 
 
-# ----------------------------------------------------------------------------------------------------------------- runs
+# --------------------------------------------------------------------------------------------- runs
 
 
 def of_runs(keep: str, flips: int) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def _largest(folder: Path) -> int:
     return max((path.stat().st_size for path in folder.glob("*/metrics.*")), default=0)
 
 
-# ----------------------------------------------------------------------------------------------------------------- attacks
+# ------------------------------------------------------------------------------------------ attacks
 
 
 def attacked(leaves: list[int], ways: list[str]) -> dict[str, Any]:
@@ -246,7 +246,7 @@ def preparing(disk: Disk, out: Path, leave: int) -> list[str]:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------- parts
+# -------------------------------------------------------------------------------------------- parts
 
 
 def ridden(disk: Disk, ready: Any, run: Path, leave: int, look: Callable[[], None] | None) -> Any:

@@ -94,7 +94,7 @@ def versions(*packages: str) -> str:
     return ", ".join(f"{name} {metadata.version(name)}" for name in packages)
 
 
-# ---------------------------------------------------------------------------------- contenders that are called, round by round
+# ------------------------------------------------------- contenders that are called, round by round
 
 
 def serve(
@@ -121,7 +121,7 @@ def serve(
             break
 
 
-# ------------------------------------------------------------------------------------ contenders that own the loop over rounds
+# --------------------------------------------------------- contenders that own the loop over rounds
 
 
 class Gate:
