@@ -1,7 +1,8 @@
-"""``python -m benchmarks [--only W1,W2] [--peers all] [--full] [--json]``: our rounds against the same steps without federation.
+"""``python -m benchmarks [--only W1,W2] [--peers all] [--full] [--json]``: our rounds over floors.
 
-Quick by default: the workloads but the largest, no peers. ``--full`` runs everything, peers, growth curves, start-up and lanes included
-(2 h), and writes ``benchmarks/results`` after each part; ``--full --parts peers,growth`` measures some parts anew and keeps the others.
+Quick by default: all workloads except the largest, no peers. ``--full`` runs everything, peers,
+growth curves, start-up and lanes included (2 h), and writes ``benchmarks/results`` after each part;
+``--full --parts peers,growth`` measures these parts and keeps the others.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
+    """Runs the command of the module's docstring."""
     options = parse()
     jax.config.update("jax_num_cpu_devices", options.devices or min(os.cpu_count() or 1, 2))
     options.devices = options.devices or jax.device_count()
@@ -32,7 +34,8 @@ def main() -> None:
     lines = []
     for name in options.only:
         for lanes in options.lanes:
-            lines.append(line := measured(name, lanes, options))
+            line = measured(name, lanes, options)
+            lines.append(line)
             if options.json:
                 print(json.dumps(line), flush=True)
     if not options.json:
@@ -40,6 +43,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
+    """The command line's options."""
     from benchmarks.peers import PEERS
     from benchmarks.workloads import WORKLOADS
 
@@ -61,7 +65,7 @@ def parse() -> argparse.Namespace:
         type=lambda text: [n if n == "auto" else int(n) for n in text.split(",")],
     )
     parser.add_argument(
-        "--devices", type=int, help="how many; by default two CPU cores, or all accelerators"
+        "--devices", type=int, help="their number; by default two CPU cores, or all accelerators"
     )
     parser.add_argument("--repeats", default=7, type=int)
     parser.add_argument(
@@ -81,7 +85,7 @@ def parse() -> argparse.Namespace:
         "--full", action="store_true", help="everything, written to benchmarks/results"
     )
     parser.add_argument(
-        "--parts", default=PARTS, type=words, help=f"of a full run, some of {','.join(PARTS)}"
+        "--parts", default=PARTS, type=words, help=f"parts of a full run: {','.join(PARTS)}"
     )
     parser.add_argument(
         "--machine", help="name of the results; by default the kind and number of processors"
@@ -89,14 +93,14 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     options.only = options.only or list(WORKLOADS if options.full else QUICK)
     options.peers = options.peers or (tuple(PEERS) if options.full else ())
-    odd = [name for name in options.parts if name not in PARTS]
-    if odd:
-        parser.error(f"--parts: unknown {', '.join(odd)}; choose from {', '.join(PARTS)}")
+    unknown = [name for name in options.parts if name not in PARTS]
+    if unknown:
+        parser.error(f"--parts: unknown {', '.join(unknown)}; choose from {', '.join(PARTS)}")
     return options
 
 
 def measured(name: str, lanes: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """One workload's line, with its peers where any are asked for."""
+    """One workload's line, with its peers if any are requested."""
     line = timed(name, lanes, options)
     return line | {"peers": raced(name, options)} if options.peers else line
 
@@ -122,23 +126,23 @@ def raced(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def everything(options: argparse.Namespace) -> None:
-    """The parts of a full run, one after another, written after each."""
-    from benchmarks import growth, lanes, limits, results, startup
+    """Runs the parts of a full run in sequence; results are written after each."""
+    from benchmarks import growth, lanes, limits, report_file, results, startup
 
-    machine = options.machine or results.machine()
-    kept = RESULTS / f"{machine}.json"
-    parts: dict[str, Any] = results.read(kept).parts if kept.exists() else {}
+    machine = options.machine or report_file.machine()
+    path = RESULTS / f"{machine}.json"
+    parts: dict[str, Any] = report_file.read(path).parts if path.exists() else {}
 
     def put(name: str, part: Any) -> None:
         parts[name] = part
         results.write(parts, RESULTS, machine, options.parts)
-        print(f"{name} written to {kept}", flush=True)
+        print(f"{name} written to {path}", flush=True)
 
     def workloads() -> None:
         lines = {line["workload"]: line for line in parts.get("workloads", [])}
         for name in options.only:
             lines[name] = lines.get(name, {}) | timed(name, "auto", options)
-            put("workloads", [lines[each] for each in sorted(lines)])
+            put("workloads", [lines[key] for key in sorted(lines)])
 
     def peers() -> None:
         for line in parts["workloads"]:
@@ -146,7 +150,7 @@ def everything(options: argparse.Namespace) -> None:
                 line["peers"] = line.get("peers", {}) | raced(line["workload"], options)
                 put("workloads", parts["workloads"])
 
-    def widths() -> None:
+    def lane_choices() -> None:
         for name in options.only:
             put("lanes", parts.get("lanes", {}) | lanes.measure([name], 3, budget=options.budget))
 
@@ -154,7 +158,7 @@ def everything(options: argparse.Namespace) -> None:
         "workloads": workloads,
         "peers": peers,
         "limits": lambda: put("limits", limits.measure(parts["workloads"])),
-        "lanes": widths,
+        "lanes": lane_choices,
         "growth": lambda: put("growth", growth.measure(RESULTS / machine)),
         "startup": lambda: put("startup", startup.measure()),
     }

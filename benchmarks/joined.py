@@ -1,7 +1,8 @@
 """Two processes of a device each against one process of both. Called by :mod:`benchmarks.scale`.
 
-All of them stay alive and are told when it is their turn; who has none waits for its standard input.
-``python -m benchmarks.joined JSON`` is one of them.
+All processes run during the whole measurement. The parent sends a line when it is the turn of a
+process; the others wait for their standard input. ``python -m benchmarks.joined JSON`` is one of
+them.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from fedjax_sim.core.errors import fail
 
 END = "end"
 THREADS = {"NPROC": "2"}
-"""With a single thread XLA adds up large products in another order."""
+"""Environment: with a single thread XLA sums large products in another order."""
 SHARDS = 4
-"""A fixed number, so that both kinds end in the same bits."""
+"""A fixed number, so that one process and two end in the same bits."""
 
 
 class Taken(NamedTuple):
@@ -37,26 +38,37 @@ class Taken(NamedTuple):
 
 
 def measure(name: str, rounds: int, repeats: int, budget: float = 45.0) -> dict[str, Any]:
-    """A workload's rounds in one process and in two, turn by turn, so many in a turn; examples on the host, two devices in all.
+    """Times a workload's rounds in one process and in two, in turn.
+
+    Examples are on the host, and there are two devices in all.
+
+    Args:
+      name: of a workload.
+      rounds: rounds of a turn.
+      repeats: turns at most.
+      budget: seconds of all turns.
 
     Returns:
-      ``seconds`` of a round (medians) of ``one`` process, of ``two``, and of two that are ``pinned`` to a core each; ``ratio`` of the
-      others to one, medians of ratios within a turn, and ``ratio_cpu``, of processor time; and ``hashes`` of each kind, those of the
-      states that its processes end in.
+      ``seconds`` of a round (medians) of ``one`` process, of ``two``, and of two that are
+      ``pinned`` to a core each; ``ratio`` of the others to one, medians of ratios within a turn,
+      and ``ratio_cpu``, of processor time; and ``hashes`` of the states in which the processes of
+      each kind end.
     """
-    asked = {"one": (1, False), "two": (2, False), "pinned": (2, True)}
     with ExitStack() as stack:
-        groups = {kind: stack.enter_context(group(name, *each)) for kind, each in asked.items()}
-        for each in groups.values():
-            turn(each, rounds)
-        taken = take_turns(
-            {kind: partial(turn, each, rounds) for kind, each in groups.items()}, repeats, budget
-        )
-        hashes = {
-            kind: sorted({ask(process)["hash"] for process in tell(each, "hash")})
-            for kind, each in groups.items()
+        groups = {
+            "one": stack.enter_context(group(name, 1, pinned=False)),
+            "two": stack.enter_context(group(name, 2, pinned=False)),
+            "pinned": stack.enter_context(group(name, 2, pinned=True)),
         }
-    times = {kind: Timing(*zip(*each, strict=True)) for kind, each in taken.items()}
+        for running in groups.values():
+            turn(running, rounds)
+        contenders = {kind: partial(turn, running, rounds) for kind, running in groups.items()}
+        taken = take_turns(contenders, repeats, budget)
+        hashes = {
+            kind: sorted({answer(process)["hash"] for process in send(running, "hash")})
+            for kind, running in groups.items()
+        }
+    times = {kind: Timing(*zip(*seconds, strict=True)) for kind, seconds in taken.items()}
     return {
         "workload": name,
         "shards": SHARDS,
@@ -69,7 +81,13 @@ def measure(name: str, rounds: int, repeats: int, budget: float = 45.0) -> dict[
 
 @contextmanager
 def group(name: str, processes: int, pinned: bool) -> Iterator[list[subprocess.Popen]]:
-    """Processes that make up one run, ready for their first turn."""
+    """Starts the processes of one run, and ends them when the context closes.
+
+    Args:
+      name: of a workload.
+      processes: their number.
+      pinned: whether each may use one core only.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -82,48 +100,53 @@ def group(name: str, processes: int, pinned: bool) -> Iterator[list[subprocess.P
     env = {**os.environ, **(THREADS if pinned else {})}
     running = []
     for number in range(processes):
-        asked = json.dumps(
+        settings = json.dumps(
             {"name": name, "port": port, "processes": processes, "number": number, "pinned": pinned}
         )
-        running.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.joined", asked], cwd=ROOT, env=env, **pipes
-            )
-        )
+        command = [sys.executable, "-m", "benchmarks.joined", settings]
+        running.append(subprocess.Popen(command, cwd=ROOT, env=env, **pipes))
     try:
         yield running
     finally:
-        for process in tell(running, END):
+        for process in send(running, END):
             process.communicate(timeout=60)
 
 
 def turn(running: list[subprocess.Popen], rounds: int) -> Taken:
-    """What so many rounds of all of them took: the time until the last one is done."""
-    told = [ask(process) for process in tell(running, str(rounds))]
-    return Taken(max(each["wall"] for each in told), sum(each["cpu"] for each in told))
+    """Runs rounds in all processes; returns the time until the last one is done."""
+    answers = [answer(process) for process in send(running, str(rounds))]
+    return Taken(max(times["wall"] for times in answers), sum(times["cpu"] for times in answers))
 
 
-def tell(running: list[subprocess.Popen], word: str) -> list[subprocess.Popen]:
-    """Says a word to all of them."""
+def send(running: list[subprocess.Popen], word: str) -> list[subprocess.Popen]:
+    """Writes a line to every process; returns the processes."""
     for process in running:
         print(word, file=process.stdin, flush=True)
     return running
 
 
-def ask(process: subprocess.Popen) -> Any:
-    """What one of them answers; others speak on its output, too."""
+def answer(process: subprocess.Popen) -> Any:
+    """The next line of JSON that a process writes; libraries write other lines."""
     for line in process.stdout or ():
         if line.startswith("{"):
             return json.loads(line)
     fail(
-        "a process of the benchmark has gone",
+        "a process of the benchmark ended before its turn",
         got=f"exit status {process.wait()}",
-        fix="try it by hand: python -m benchmarks.joined JSON",
+        fix="run it by hand: python -m benchmarks.joined JSON",
     )
 
 
 def serve(name: str, port: int, processes: int, number: int, pinned: bool) -> None:
-    """One of the processes: rounds when it is told how many, and the hash of the state."""
+    """Runs one of the processes: it reads a number of rounds to run, or ``hash``, from each line.
+
+    Args:
+      name: of a workload.
+      port: of the coordinator.
+      processes: their number.
+      number: of this process, from 0.
+      pinned: whether this process may use one core only.
+    """
     if pinned and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, [sorted(os.sched_getaffinity(0))[number]])
     import jax
@@ -153,15 +176,16 @@ def serve(name: str, port: int, processes: int, number: int, pinned: bool) -> No
 
     def play(rounds: int) -> dict[str, float]:
         nonlocal state
-        begun, computed = time.perf_counter(), time.process_time()
+        begun = time.perf_counter()
+        begun_cpu = time.process_time()
         for _ in range(rounds):
             state, _ = program.run(state)
         jax.block_until_ready(state)
-        return Taken(time.perf_counter() - begun, time.process_time() - computed)._asdict()
+        return Taken(time.perf_counter() - begun, time.process_time() - begun_cpu)._asdict()
 
     for word in iter(lambda: sys.stdin.readline().strip(), END):
-        said = {"hash": state_hash(program.logical(state))} if word == "hash" else play(int(word))
-        print(json.dumps(said), flush=True)
+        line = {"hash": state_hash(program.logical(state))} if word == "hash" else play(int(word))
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

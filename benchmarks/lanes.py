@@ -1,7 +1,8 @@
-"""``python -m benchmarks.lanes [--only W1,W5]``: ``lanes="auto"`` against fixed numbers of lanes, on one device and on all.
+"""``python -m benchmarks.lanes [--only W1,W5]``: ``lanes="auto"`` against fixed numbers of lanes.
 
-All choices of a workload run in turn. Of a heavy workload 16 clients take two local steps each instead of the whole cohort its whole
-epochs, so that a round takes seconds: what a step costs on so many lanes is the same.
+On one device and on all; all choices of a workload run in turn. In a heavy workload 16 clients take
+two local steps each, instead of whole epochs of the whole cohort, so that a round takes seconds:
+the cost of a step with a given number of lanes is the same.
 """
 
 from __future__ import annotations
@@ -15,22 +16,30 @@ FIXED = {"cpu": (1, 2, 4, 8, 16, 64), "gpu": (1, 4, 16, 64, 256), "tpu": (1, 4, 
 HEAVY = 6.0
 """Seconds of a round above which it is shortened."""
 BUDGET = 120.0
-"""Seconds of repetitions for a workload on so many devices (at least three of each choice)."""
+"""Seconds of repetitions for a workload on a number of devices (at least three of each choice)."""
 
 
 def measure(
     names: list[str], repeats: int = 5, fixed: tuple[int, ...] | None = None, budget: float = BUDGET
 ) -> dict[str, Any]:
-    """For each workload and number of devices, seconds of a round by lanes.
+    """Times a round by lanes, for each workload, on one device and on all.
+
+    Args:
+      names: of workloads.
+      repeats: timings of each choice at most.
+      fixed: numbers of lanes to try; by default those of ``FIXED``.
+      budget: seconds of a workload's timings on a number of devices.
 
     Returns:
-      ``{workload: [{"devices", "auto", "seconds", "spread", "best", "worst", "auto_over_best", "worst_over_auto", "shortened"}, ...]}``:
-      ``auto`` lanes were chosen, ``seconds`` are medians by lanes, ``best`` and ``worst`` are fixed choices, and ``auto_over_best``
-      below 1 is noise.
+      ``{workload: [{"devices", "auto", "seconds", "spread", "best", "worst", "auto_over_best",
+      "worst_over_auto", "shortened"}, ...]}``: ``auto`` is the number of lanes that the engine
+      chose, ``seconds`` are medians by lanes, ``best`` and ``worst`` are fixed choices, and
+      ``auto_over_best`` below 1 is noise.
     """
     import jax
 
-    counts, fixed = sorted({1, len(jax.devices())}), fixed or FIXED[jax.default_backend()]
+    counts = sorted({1, len(jax.devices())})
+    fixed = fixed or FIXED[jax.default_backend()]
     return {
         name: [sweep(name, count, repeats, fixed, budget) for count in counts] for name in names
     }
@@ -39,7 +48,17 @@ def measure(
 def sweep(
     name: str, devices: int, repeats: int, fixed: tuple[int, ...], budget: float = BUDGET
 ) -> dict[str, Any]:
-    """One workload on so many devices: every choice of lanes, in turn. Lanes beyond the clients of a device are not tried."""
+    """Times every choice of lanes for one workload, in turn.
+
+    Numbers of lanes above the number of clients of a device are not tried.
+
+    Args:
+      name: of a workload.
+      devices: number of devices.
+      repeats: timings of each choice at most.
+      fixed: numbers of lanes.
+      budget: seconds of all timings.
+    """
     from benchmarks.contest import lanes_of, ours
     from benchmarks.measure import interleave
 
@@ -48,10 +67,9 @@ def sweep(
     contenders = {str(lanes): ours(workload, devices, lanes) for lanes in ("auto", *tried)}
     times = interleave(contenders, repeats, budget)
     seconds = {lanes: timing.median for lanes, timing in times.items()}
-    best, worst = (
-        choose((lanes for lanes in seconds if lanes != "auto"), key=seconds.__getitem__)
-        for choose in (min, max)
-    )
+    choices = [lanes for lanes in seconds if lanes != "auto"]
+    best = min(choices, key=seconds.__getitem__)
+    worst = max(choices, key=seconds.__getitem__)
     return {
         "devices": devices,
         "auto": lanes_of(workload, devices, "auto"),
@@ -66,7 +84,11 @@ def sweep(
 
 
 def short_enough(name: str, devices: int) -> tuple[Any, bool]:
-    """``(workload, shortened)``: as it is, or with fewer clients and steps where, by its number of steps, a round would take too long."""
+    """Returns ``(workload, shortened)``.
+
+    The workload has fewer clients and steps if a round of all would take too long, judged by its
+    number of steps.
+    """
     import jax
 
     from benchmarks.contest import ours
@@ -74,21 +96,20 @@ def short_enough(name: str, devices: int) -> tuple[Any, bool]:
     from benchmarks.workloads import WORKLOADS
 
     workload = WORKLOADS[name]()
-    # Not one step: clients who all take one are a case of their own, for which the engine chooses other lanes.
-    short = workload._replace(
-        cohort=workload.cohort[:16], work=workload.local_work._replace(epochs=1, steps=2)
-    )
+    # Two steps: if all clients take one step, the engine chooses other lanes.
+    two_steps = workload.local_work._replace(epochs=1, steps=2)
+    short = workload._replace(cohort=workload.cohort[:16], local_work=two_steps)
     run = ours(short, devices, "auto")
     jax.block_until_ready(run())
     start = time.perf_counter()
     jax.block_until_ready(run())
-    heavy = (time.perf_counter() - start) * client_steps(workload).sum() / client_steps(
-        short
-    ).sum() > HEAVY
-    return (short, True) if heavy else (workload, False)
+    seconds = time.perf_counter() - start
+    factor = client_steps(workload).sum() / client_steps(short).sum()
+    return (short, True) if seconds * factor > HEAVY else (workload, False)
 
 
 def main() -> None:
+    """Runs the command of the module's docstring."""
     from benchmarks.workloads import WORKLOADS
     from fedjax_sim.runtime.devices import use_cores
 

@@ -1,12 +1,15 @@
-"""``python -m benchmarks.limits [--only W1,W2]``: what the machine can do, what a step asks of it, and the share that a round reaches.
+"""``python -m benchmarks.limits [--only W1,W2]``: the machine's rates, and what rounds reach.
 
-The machine: a large square matrix product in float32, and memory copied and swept, all jitted, each the best of several runs (a limit is
-what can be reached, so disturbances do not count). On an accelerator the product runs at JAX's default precision, as the models do.
+The machine: a large square matrix product in float32, and memory copied and scaled in place, all
+jitted, each the best of several runs (a limit is what can be reached, so disturbances do not
+count). On an accelerator the product runs at JAX's default precision, as the models do.
 
-A step: XLA's ``cost_analysis`` of one jitted SGD step, times the number of steps. XLA counts the body of a loop ONCE, so a whole round
-(a loop over steps) cannot be asked, and a step that has a loop of its own (an LSTM over time) is made up for here: each ``scan`` of the
-step adds its body's cost, compiled alone, for its remaining turns. "Bytes accessed" are what the instructions read and write; most of a
-small model's lie in the cache, so that their rate may exceed that of the memory.
+A step: XLA's ``cost_analysis`` of one jitted SGD step, times the number of steps. XLA counts the
+body of a loop once, so its analysis of a whole round (a loop over steps) is of no use, and a step
+that contains a loop (an LSTM over time) is corrected here: each ``scan`` of the step adds its
+body's cost, compiled alone, for its remaining iterations. "Bytes accessed" are what the
+instructions read and write; most of a small model's are in the cache, so that their rate may exceed
+that of the memory.
 """
 
 from __future__ import annotations
@@ -22,22 +25,26 @@ TURNS = 7
 
 
 class Cost(NamedTuple):
-    """What a program asks of a machine."""
+    """Arithmetic and memory traffic of a program."""
 
     flops: float
     bytes: float
 
     def plus(self, other: Cost, times: float = 1) -> Cost:
-        """This and so many times the other."""
+        """The sum of this cost and a multiple of another."""
         return Cost(self.flops + times * other.flops, self.bytes + times * other.bytes)
 
 
 def measure(lines: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """The machine's limits, and for each line of the main table (see ``benchmarks.contest.time_workload``) the share reached.
+    """Measures the machine's limits, and the share of them that rounds reach.
+
+    Args:
+      lines: of the main table (see ``benchmarks.contest.time_workload``).
 
     Returns:
-      ``{"machine": rates, "one_core": rates or None, "rounds": [share, ...]}``, rates in FLOP/s and bytes/s; ``one_core`` is measured in
-      a process that may use one core (None where there is but one, or an accelerator).
+      ``{"machine": rates, "one_core": rates or None, "rounds": [share, ...]}``, rates in FLOP/s and
+      bytes/s; ``one_core`` is measured in a process that may use one core (None if there is only
+      one, or on an accelerator).
     """
     import jax
 
@@ -58,12 +65,15 @@ def measure(lines: list[dict[str, Any]] | None = None) -> dict[str, Any]:
 
 
 def rates() -> dict[str, float]:
-    """``matmul`` in FLOP/s, ``copy`` and ``sweep`` (scaled in place) in bytes/s, read and written bytes both counted."""
+    """Measures ``matmul`` in FLOP/s, ``copy`` and ``sweep`` (scaling in place) in bytes/s.
+
+    Bytes that are read and bytes that are written both count.
+    """
     return {"matmul": max(matmul_rate(side) for side in sides()), **memory_rates()}
 
 
 def sides() -> tuple[int, ...]:
-    """Sides of the matrices: which size is fastest depends on the caches."""
+    """Sides of the matrices to try: which size is fastest depends on the caches."""
     import jax
 
     return (1024, 2048, 4096) if jax.default_backend() == "cpu" else (4096, 8192, 16384)
@@ -74,13 +84,18 @@ def matmul_rate(side: int) -> float:
     import jax
     import jax.numpy as jnp
 
-    a, b = jnp.full((side, side), 0.5), jnp.full((side, side), 2.0)
+    a = jnp.full((side, side), 0.5)
+    b = jnp.full((side, side), 2.0)
     product = jax.jit(jnp.matmul)
     return 2 * side**3 / best(lambda: product(a, b))
 
 
 def memory_rates(count: int = 2**26) -> dict[str, float]:
-    """Bytes/s of a copy into memory that is already there, and of a sweep that scales in place; ``count`` floats of 4 bytes."""
+    """Bytes/s of a copy into allocated memory, and of a sweep that scales in place.
+
+    Args:
+      count: floats of 4 bytes.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -105,23 +120,25 @@ def best(run: Callable[[], Any], turns: int = TURNS) -> float:
     import jax
 
     jax.block_until_ready(run())
-    taken = []
+    seconds = []
     for _ in range(turns):
         start = time.perf_counter()
         jax.block_until_ready(run())
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def cost(compiled: Any) -> Cost:
-    """FLOPs and bytes of a compiled program by XLA's own count, loops' bodies once."""
-    told = compiled.cost_analysis()
-    told = (told[0] if told else {}) if isinstance(told, list | tuple) else told or {}
-    return Cost(float(told.get("flops", 0.0)), float(told.get("bytes accessed", 0.0)))
+    """FLOPs and bytes of a compiled program as XLA counts them, loops' bodies once."""
+    analysis = compiled.cost_analysis()
+    if isinstance(analysis, list | tuple):
+        analysis = analysis[0] if analysis else {}
+    counts = analysis or {}
+    return Cost(float(counts.get("flops", 0.0)), float(counts.get("bytes accessed", 0.0)))
 
 
 def cost_of(function: Callable, *args: Any) -> Cost:
-    """Cost of a function jitted alone, its scans counted for all their turns."""
+    """Cost of a function jitted alone, its scans counted for all their iterations."""
     import jax
     from jax.extend.core import jaxpr_as_fun
 
@@ -136,20 +153,20 @@ def cost_of(function: Callable, *args: Any) -> Cost:
 
 
 def scans(jaxpr: Any) -> Iterator[tuple[int, Any]]:
-    """``(turns, body)`` of every scan of a jaxpr that no other scan holds."""
+    """Yields ``(iterations, body)`` of every scan of a jaxpr that is in no other scan."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "scan":
             yield equation.params["length"], equation.params["jaxpr"]
             continue
-        for held in equation.params.values():
-            for part in held if isinstance(held, list | tuple) else (held,):
+        for value in equation.params.values():
+            for part in value if isinstance(value, list | tuple) else (value,):
                 inner = getattr(part, "jaxpr", part)
                 if hasattr(inner, "eqns"):
                     yield from scans(inner)
 
 
 def bodies_count_once() -> bool:
-    """Whether this backend's analysis counts a loop's body once (as on the CPU) or as often as it runs."""
+    """Whether this backend's analysis counts a loop's body once (as on CPUs) or every time."""
     import jax
     import jax.numpy as jnp
 
@@ -160,7 +177,7 @@ def bodies_count_once() -> bool:
 
 
 def step_cost(workload: Any) -> Cost:
-    """Cost of one local SGD step of a workload on one batch, the batch's gathering left out."""
+    """Cost of one local SGD step of a workload on one batch, without gathering the batch."""
     import jax
     import jax.numpy as jnp
 
@@ -168,8 +185,8 @@ def step_cost(workload: Any) -> Cost:
     from fedjax_sim.clients.learner import gradient
     from fedjax_sim.data.batching import fetch
 
-    drawn = jax.tree.map(lambda leaf: leaf[0], schedule(workload))
-    batch = fetch(jax.tree.map(jnp.asarray, workload.table), drawn)
+    indices = jax.tree.map(lambda leaf: leaf[0], schedule(workload))
+    batch = fetch(jax.tree.map(jnp.asarray, workload.table), indices)
 
     def step(variables: Any, batch: Any) -> Any:
         grad = gradient(workload.objective, variables, jax.random.key(0), batch)
@@ -179,7 +196,7 @@ def step_cost(workload: Any) -> Cost:
 
 
 def share(line: dict[str, Any], machine: dict[str, float]) -> dict[str, Any]:
-    """What a timed round reaches of the machine's limits.
+    """Computes which share of the machine's limits a timed round reaches.
 
     Args:
       line: a line of the main table: ``workload``, ``steps``, ``ours_s``, ``floor_s``.
@@ -187,23 +204,25 @@ def share(line: dict[str, Any], machine: dict[str, float]) -> dict[str, Any]:
     """
     from benchmarks.workloads import WORKLOADS
 
-    asked = step_cost(WORKLOADS[line["workload"]]())
-    whole = Cost(asked.flops * line["steps"], asked.bytes * line["steps"])
+    step = step_cost(WORKLOADS[line["workload"]]())
+    total = Cost(step.flops * line["steps"], step.bytes * line["steps"])
     bandwidth = max(machine["copy"], machine["sweep"])
     return {
         "workload": line["workload"],
-        "step_flops": asked.flops,
-        "step_bytes": asked.bytes,
+        "step_flops": step.flops,
+        "step_bytes": step.bytes,
         "ours_s": line["ours_s"],
-        "flops_share": whole.flops / line["ours_s"] / machine["matmul"],
-        "flops_share_floor": whole.flops / line["floor_s"] / machine["matmul"],
-        "bytes_share": whole.bytes / line["ours_s"] / bandwidth,
-        # No program can take less than its arithmetic at the matmul's rate; bytes may come from a cache, so they bind nothing.
-        "least_s": whole.flops / machine["matmul"],
+        "flops_share": total.flops / line["ours_s"] / machine["matmul"],
+        "flops_share_floor": total.flops / line["floor_s"] / machine["matmul"],
+        "bytes_share": total.bytes / line["ours_s"] / bandwidth,
+        # No program takes less time than its arithmetic at the matmul's rate. Bytes may come from a
+        # cache, so they give no such bound.
+        "least_s": total.flops / machine["matmul"],
     }
 
 
 def main() -> None:
+    """Runs the command of the module's docstring."""
     verbatim = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.limits", description=__doc__, formatter_class=verbatim

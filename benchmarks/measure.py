@@ -1,4 +1,4 @@
-"""Timing contenders in turn (A B A B), so that other work on the machine slows all of them alike."""
+"""Timing contenders in turn (A B A B), so that other work on the machine slows all alike."""
 
 from __future__ import annotations
 

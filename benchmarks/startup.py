@@ -1,13 +1,15 @@
-"""``python -m benchmarks.startup [--repeats N]``: seconds until W1's first round is done, cold and with programs kept from an earlier run.
+"""``python -m benchmarks.startup [--repeats N]``: seconds until W1's first round is done.
 
-Every figure is of a fresh process, from its first line to the end of the first round: importing JAX and the package, making the
-program, putting the data on the devices, compiling (or loading) and running; on all cores, as ``fedjax_sim.use_cores`` sets them. The time
-that the benchmark takes to make its random data is left out. Four kinds in turn:
+Every figure is of a fresh process, from its first line to the end of the first round: importing JAX
+and the package, making the program, copying the data to the devices, compiling (or loading) and
+running; on all cores, as ``fedjax_sim.use_cores`` sets them. The time that the benchmark takes to
+make its random data is not counted. Four kinds in turn:
 
 * ``import``: importing JAX alone, the yardstick.
-* ``cold``: an empty cache of programs.
-* ``warm``: the cache that the cold one left.
-* ``damaged``: that cache with every entry cut or overwritten; the loss must be the same, and the process must not fail.
+* ``cold``: an empty cache of compiled programs.
+* ``warm``: the cache that ``cold`` wrote.
+* ``damaged``: that cache with every entry truncated or overwritten; the loss must be the same, and
+  the process must not fail.
 """
 
 from __future__ import annotations
@@ -27,11 +29,16 @@ REPEATS = 5
 
 
 def measure(repeats: int = REPEATS) -> dict[str, Any]:
-    """Medians over ``repeats`` turns.
+    """Measures all kinds, in turn.
+
+    Args:
+      repeats: turns.
 
     Returns:
-      ``import_s``, ``cold_s``, ``warm_s``, ``damaged_s`` with ``spread`` (lowest and highest), ``warm_over_import``, ``parts`` (medians
-      of a warm process's stages), and ``damage_survived``: whether all damaged runs ended with the loss of the cold one.
+      ``import_s``, ``cold_s``, ``warm_s``, ``damaged_s`` (medians) with ``spread`` (lowest and
+      highest), ``warm_over_import``, ``parts`` (medians of the stages of a cold and of a warm
+      process), and ``damage_survived``: whether all damaged runs ended with the loss of the cold
+      ones.
     """
     taken: dict[str, list[dict[str, Any]]] = {
         kind: [] for kind in ("import", "cold", "warm", "damaged")
@@ -39,13 +46,13 @@ def measure(repeats: int = REPEATS) -> dict[str, Any]:
     for _ in range(repeats):
         for kind, result in turn().items():
             taken[kind].append(result)
-    totals = {kind: [each["total_s"] for each in results] for kind, results in taken.items()}
-    losses = {each["loss"] for kind in ("cold", "warm", "damaged") for each in taken[kind]}
-    middle = {kind: float(np.median(each)) for kind, each in totals.items()}
+    totals = {kind: [result["total_s"] for result in results] for kind, results in taken.items()}
+    losses = {result["loss"] for kind in ("cold", "warm", "damaged") for result in taken[kind]}
+    medians = {kind: float(np.median(seconds)) for kind, seconds in totals.items()}
     return {
-        **{f"{kind}_s": value for kind, value in middle.items()},
-        "spread": {kind: [min(each), max(each)] for kind, each in totals.items()},
-        "warm_over_import": middle["warm"] / middle["import"],
+        **{f"{kind}_s": value for kind, value in medians.items()},
+        "spread": {kind: [min(seconds), max(seconds)] for kind, seconds in totals.items()},
+        "warm_over_import": medians["warm"] / medians["import"],
         "parts": {kind: stages(taken[kind]) for kind in ("cold", "warm")},
         "damage_survived": len(losses) == 1,
         "repeats": repeats,
@@ -53,34 +60,39 @@ def measure(repeats: int = REPEATS) -> dict[str, Any]:
 
 
 def turn() -> dict[str, dict[str, Any]]:
-    """One of each kind, with a cache folder of their own."""
+    """Measures one process of each kind, with a new cache folder."""
     with tempfile.TemporaryDirectory() as folder:
         env = {"FEDJAX_SIM_CACHE": folder}
-        first = {
+        results = {
             "import": fresh("benchmarks.startup:import_jax"),
             "cold": fresh("benchmarks.startup:first_round", env=env),
+            "warm": fresh("benchmarks.startup:first_round", env=env),
         }
-        warm = fresh("benchmarks.startup:first_round", env=env)
         damage(Path(folder))
-        return {**first, "warm": warm, "damaged": fresh("benchmarks.startup:first_round", env=env)}
+        return {**results, "damaged": fresh("benchmarks.startup:first_round", env=env)}
 
 
 def stages(results: list[dict[str, Any]]) -> dict[str, float]:
     """Medians of every stage."""
     return {
-        key: float(np.median([each[key] for each in results]))
+        key: float(np.median([result[key] for result in results]))
         for key in results[0]
         if key.endswith("_s")
     }
 
 
 def damage(folder: Path) -> int:
-    """Cuts every other entry of a cache short and overwrites the rest with noise; returns how many there were."""
+    """Truncates every other entry of a cache and overwrites the rest with random bytes.
+
+    Returns:
+      The number of entries.
+    """
     entries = sorted(folder.rglob("*-cache"))
     noise = np.random.default_rng(0)
     for number, path in enumerate(entries):
-        whole = path.read_bytes()
-        path.write_bytes(whole[: len(whole) // 2] if number % 2 else noise.bytes(len(whole)))
+        content = path.read_bytes()
+        half = len(content) // 2
+        path.write_bytes(content[:half] if number % 2 else noise.bytes(len(content)))
     return len(entries)
 
 
@@ -134,6 +146,7 @@ def first_round() -> dict[str, Any]:
 
 
 def main() -> None:
+    """Runs the command of the module's docstring."""
     verbatim = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.startup", description=__doc__, formatter_class=verbatim

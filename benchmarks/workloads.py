@@ -1,4 +1,4 @@
-"""Workloads: deterministic data, a model and local work. The same bytes for every contender."""
+"""Workloads: deterministic data, a model and local work, the same bytes for every contender."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from fedjax_sim.models.objectives import classification
 
 
 class Workload(NamedTuple):
-    """One thing to time: a fixed cohort of a fixed population, so that every round is the same amount of work."""
+    """A fixed cohort of a fixed population, so that every round is the same amount of work."""
 
     name: str
     says: str
+    """A description of one line."""
     model: str
     """Its name in ``fedjax_sim.models.REGISTRY``."""
     data: Population
@@ -38,7 +39,11 @@ class Workload(NamedTuple):
 
     @property
     def table(self) -> Table:
-        """The data as steps take them: on the first device, one copy for all contenders, for where a copy lies moves a round by some %."""
+        """The data on the first device.
+
+        All contenders share one copy, because the address of a copy changes the time of a round by
+        some per cent.
+        """
         return _placed(self.data)
 
     @property
@@ -50,7 +55,7 @@ class Workload(NamedTuple):
         )
 
     def narrowed(self) -> Workload:
-        """The same, computed in bfloat16: parameters, gradients and sums stay as they are."""
+        """The same, computed in bfloat16; parameters, gradients and sums stay float32."""
         return self._replace(objective=classification(mixed_precision(self.network, "bfloat16")))
 
     def federated(self) -> Algorithm:
@@ -61,40 +66,32 @@ class Workload(NamedTuple):
 
 
 _PLACED: list[tuple[Population, Table]] = []
-"""The last workload's data, and where they lie."""
+"""The last workload's data, and their table on the device."""
 
 
 def _placed(data: Population) -> Table:
     if not (_PLACED and _PLACED[0][0] is data):
-        _PLACED[:] = [
-            (
-                data,
-                make_backend(make_plan(Engine(devices=1), int(data.sizes.max()))).share(
-                    to_table(data)
-                ),
-            )
-        ]
+        backend = make_backend(make_plan(Engine(devices=1), int(data.sizes.max())))
+        _PLACED[:] = [(data, backend.share(to_table(data)))]
     return _PLACED[0][1]
 
 
 def lognormal_sizes(
     rng: np.random.Generator, clients: int, mean: float, sigma: float, low: int, high: int
 ) -> np.ndarray:
-    """Sizes of unequal clients: log-normal with that mean, cut to ``low..high``."""
-    return np.clip(rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, clients), low, high).astype(
-        np.int64
-    )
+    """Sizes of unequal clients, int64[clients]: log-normal with this mean, clipped."""
+    sizes = rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, clients)
+    return np.clip(sizes, low, high).astype(np.int64)
 
 
 def images(
     rng: np.random.Generator, sizes: np.ndarray, shape: tuple[int, ...], classes: int
 ) -> Population:
     """Random images and labels."""
-    n = int(sizes.sum())
-    x = rng.standard_normal((n, *shape), dtype=np.float32)
-    return population(
-        x, rng.integers(0, classes, n).astype(np.int32), np.concatenate([[0], np.cumsum(sizes)])
-    )
+    count = int(sizes.sum())
+    x = rng.standard_normal((count, *shape), dtype=np.float32)
+    y = rng.integers(0, classes, count).astype(np.int32)
+    return population(x, y, np.concatenate([[0], np.cumsum(sizes)]))
 
 
 def _classify(
@@ -108,11 +105,11 @@ def _classify(
     **settings,
 ) -> Workload:
     network = MODELS[model](classes, **settings.pop("network", {}))
-    one = jax.tree.map(lambda leaf: leaf[:1], data.x)
+    example = jax.tree.map(lambda leaf: leaf[:1], data.x)
     ids = np.random.default_rng(1).choice(data.clients, cohort, replace=False).astype(np.int32)
 
     def init() -> Variables:
-        return Variables(*network.init(jax.random.key(0), one))
+        return Variables(*network.init(jax.random.key(0), example))
 
     return Workload(
         name,
@@ -130,7 +127,7 @@ def _classify(
 
 
 def unequal(shape: tuple[int, ...]) -> Population:
-    """1,000 clients with 10 to 800 examples each, log-normal, as of EMNIST."""
+    """1,000 clients with 10 to 800 examples each, log-normal, similar to EMNIST's."""
     rng = np.random.default_rng(0)
     return images(rng, lognormal_sizes(rng, 1000, 200, 0.6, 10, 800), shape, 62)
 
@@ -144,9 +141,10 @@ def w1(cohort: int = 50) -> Workload:
 def w2() -> Workload:
     """The EMNIST CNN on the same clients."""
     says = "EMNIST CNN, 1.2 M parameters, log-normal clients, cohort 10, batch 20"
-    still = {"dropout_convolution": 0.0, "dropout_dense": 0.0}  # peers draw other numbers
+    # No dropout: peers draw other random numbers.
+    network = {"dropout_convolution": 0.0, "dropout_dense": 0.0}
     return _classify(
-        "W2", says, unequal((28, 28, 1)), "emnist_cnn", 62, 10, local_work(20), network=still
+        "W2", says, unequal((28, 28, 1)), "emnist_cnn", 62, 10, local_work(20), network=network
     )
 
 
@@ -185,7 +183,7 @@ def w4() -> Workload:
 
 
 def w5() -> Workload:
-    """A tiny linear model, one step each: nothing but overhead."""
+    """A tiny linear model, one step each: almost all time is overhead."""
     rng = np.random.default_rng(0)
     return _classify(
         "W5",
@@ -199,7 +197,7 @@ def w5() -> Workload:
 
 
 def w6() -> Workload:
-    """SCAFFOLD on W3: traffic of client memory."""
+    """SCAFFOLD on W3: client memory is read and written in every round."""
     return w3("scaffold", "W6")
 
 
