@@ -140,11 +140,11 @@ class OptionOneLocal(NamedTuple):
     """Local state of option I.
 
     Attributes:
-      descent: that of the local steps.
+      local: that of the local steps.
       anchor: the sum of the gradients at ``x`` so far.
     """
 
-    descent: Local
+    local: Local
     anchor: GradientSum
 
 
@@ -162,14 +162,14 @@ def option_one(objective: Objective, local: Learner) -> Learner:
     def step(
         key: Key, message: Message, memory: PyTree, before: OptionOneLocal, batch: Batch
     ) -> tuple[OptionOneLocal, Metrics]:
-        after, metrics = local.step(key, message, memory, before.descent, batch)
+        after, metrics = local.step(key, message, memory, before.local, batch)
         grad = gradient(objective, Variables(message.params, message.state), key, batch)
         return OptionOneLocal(after, add_batch(before.anchor, grad.params, batch)), metrics
 
     def finish(
         key: Key, message: Message, memory: PyTree, after: OptionOneLocal
     ) -> tuple[Upload, PyTree, Metrics]:
-        upload, c_i, metrics = local.finish(key, message, memory, after.descent)
+        upload, c_i, metrics = local.finish(key, message, memory, after.local)
         renewed = average(after.anchor, c_i)
         return upload._replace(extra=tree.sub(renewed, c_i)), renewed, metrics
 
