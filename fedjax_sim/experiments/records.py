@@ -128,7 +128,7 @@ class RunFolder:
 
         Args:
           keep: how many of the newest stay when another is saved; all by default.
-          every: besides these, checkpoints of every so many rounds stay.
+          every: besides these, checkpoints whose round is a multiple of this number stay.
         """
         from fedjax_sim.persistence.checkpoint import open_store
 
