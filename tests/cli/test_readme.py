@@ -20,7 +20,7 @@ DOCUMENTS = [
     ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md")
 ]
 SHRINK = 25
-"""By so much the README's numbers of rounds are divided, so that a resumed run still has more of them than before."""
+"""Divisor of the README's numbers of rounds; a resumed run still has more rounds than before."""
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -48,7 +48,7 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-# ---------------------------------------------------------------------------------------------------------------- commands
+# ----------------------------------------------------------------------------------------- commands
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -100,11 +100,18 @@ def test_runs_leave_the_files_that_are_listed():
         README.partition("| file |")[2].partition("\n\n")[0],
     )
     assert len(listed) == 5
-    source = "".join((ROOT / "fedjax_sim" / name).read_text() for name in ("runs.py", "records.py"))
-    assert all(f'"{name.rstrip("/")}"' in source for name in listed)
+    folder = fs.RunFolder("run")
+    paths = {
+        folder.config_path,
+        folder.rows_path,
+        folder.table_path,
+        folder.checkpoints_path,
+        folder.summary_path,
+    }
+    assert {name.rstrip("/") for name in listed} == {path.name for path in paths}
 
 
-# ------------------------------------------------------------------------------------------------------------------ python
+# ------------------------------------------------------------------------------------------- python
 
 
 @pytest.mark.parametrize("number", range(2))
@@ -135,7 +142,7 @@ def fedexp(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 
 
 def test_the_new_algorithm_obeys_its_law_and_extrapolates(fedexp: ModuleType):
-    """Two rounds on quadratics, against FedAvg where the law says so, and against its formula where it does not."""
+    """Two rounds on quadratics: equal to FedAvg under the law's settings, with longer steps otherwise."""
     task = fs.tasks.quadratic(clients=6)
     engine = fs.Engine(devices=1, lanes=2)
 
@@ -150,25 +157,28 @@ def test_the_new_algorithm_obeys_its_law_and_extrapolates(fedexp: ModuleType):
 
     law = fedexp.LAW
     assert law.equals == "fedavg"
-    mine, seen = two_rounds(fedexp.fedexp(task.objective, lr=0.1, **law.when))
-    theirs, _ = two_rounds(fedavg(task.objective, lr=0.1, **law.given))
-    np.testing.assert_allclose(mine, theirs, rtol=1e-6)
-    np.testing.assert_array_equal(seen.metrics["server_step"], 1)
-    longer, seen = two_rounds(fedexp.fedexp(task.objective, lr=0.1, epsilon=1e-6))
-    assert np.all(np.asarray(seen.metrics["server_step"]) >= 1)
-    assert np.any(np.asarray(seen.metrics["server_step"]) > 1.01)
-    assert not np.allclose(longer, theirs, rtol=1e-3)
+    model, outcome = two_rounds(fedexp.fedexp(task.objective, lr=0.1, **law.when))
+    averaged, _ = two_rounds(fedavg(task.objective, lr=0.1, **law.given))
+    np.testing.assert_allclose(model, averaged, rtol=1e-6)
+    np.testing.assert_array_equal(outcome.metrics["server_step"], 1)
+    model, outcome = two_rounds(fedexp.fedexp(task.objective, lr=0.1, epsilon=1e-6))
+    assert np.all(np.asarray(outcome.metrics["server_step"]) >= 1)
+    assert np.any(np.asarray(outcome.metrics["server_step"]) > 1.01)
+    assert not np.allclose(model, averaged, rtol=1e-3)
 
 
 def test_the_new_algorithm_can_be_registered(
     fedexp: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    from fedjax_sim import algorithms
+    from fedjax_sim.core import registry
+    from fedjax_sim.experiments.config import entries_by_kind
 
-    monkeypatch.setitem(algorithms.REGISTRY, "fedexp", algorithms.entry(fedexp))
+    kept = {kind: dict(entries) for kind, entries in entries_by_kind().items()}
+    monkeypatch.setattr(registry, "_ENTRIES", kept)
+    fs.register("algorithm", fedexp)
     assert main(["describe", "fedexp"]) == 0
     out = capsys.readouterr().out
-    assert "via Extrapolation" in out
+    assert 'Extrapolation", 2023' in out
     assert "epsilon" in out
     assert (
         main(
@@ -183,7 +193,7 @@ def test_the_new_algorithm_can_be_registered(
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------- words
+# -------------------------------------------------------------------------------------------- words
 
 
 def test_registered_names_in_the_text_are_complete():
