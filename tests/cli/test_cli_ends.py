@@ -68,7 +68,7 @@ def test_a_run_killed_before_its_first_checkpoint_is_begun_again(run: Path, done
     (run / "metrics.jsonl").write_text((run / "metrics.jsonl").read_text()[:-20])
     assert main(["resume", str(run)]) == 0
     assert summary(run)["state_hash"] == summary(done)["state_hash"]
-    assert "begun again" in summary(run)["notes"][0]
+    assert "the run had no checkpoint yet and was started again" in summary(run)["notes"][0]
     assert rounds(run) == [1, 2, 3, 4]
 
 

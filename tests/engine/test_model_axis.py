@@ -32,7 +32,7 @@ from fedjax_sim.simulation.evaluate_clients import client_evaluation
 PLAIN, KEEPER = (
     next(name for name in REGISTRY if remembers(name) is wanted) for wanted in (False, True)
 )
-WORDS, PLACES, WIDTH, LAYERS = 64, 6, 64, 1
+WORDS, PLACES, WIDTH, LAYERS = 64, 6, 64, 2
 
 
 class Block(nn.Module):
@@ -227,8 +227,8 @@ def halves(path, shape):
 
 ALONE, PAIR, PAIRS = (
     {"devices": 1},
-    {"devices": 2, "model": 2, "layout": halves},
-    {"devices": 4, "model": 2, "layout": halves},
+    {"devices": 2, "devices_per_client": 2, "layout": halves},
+    {"devices": 4, "devices_per_client": 2, "layout": halves},
 )
 
 

@@ -24,8 +24,8 @@ from fedjax_sim.persistence.manifest import state_hash
 
 TWO = [next(name for name in REGISTRY if remembers(name) is wanted) for wanted in (False, True)]
 LAYOUTS = {"vmap": 1, "shard_map": 2, "pmap": 4}
-REPEATS = {(TWO[0], "vmap"), (TWO[0], "pmap")}
-"""Layouts that the algorithm with memory is tried on, and the one without in slow tests."""
+REPEATS = {(TWO[0], "vmap"), (TWO[0], "pmap"), (TWO[1], "vmap")}
+"""Left to slow tests: one device is that of the samplers below; memory matters, not its absence."""
 
 
 def program(place, name=TWO[1], sampler=None, devices=1, backend="auto", work=WORK, data=PEOPLE):
