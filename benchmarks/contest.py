@@ -88,7 +88,7 @@ def time_workload(
     widest = "ours" if devices > 1 else "one_device"
     return {
         "workload": workload.name,
-        "says": workload.says,
+        "says": workload.description,
         "steps": steps,
         "devices": devices,
         "lanes": lanes_of(workload, devices, lanes),

@@ -23,7 +23,7 @@ class Workload(NamedTuple):
     """A fixed cohort of a fixed population, so that every round is the same amount of work."""
 
     name: str
-    says: str
+    description: str
     """A description of one line."""
     model: str
     """Its name in ``fedjax_sim.models.REGISTRY``."""
@@ -96,7 +96,7 @@ def images(
 
 def _classify(
     name: str,
-    says: str,
+    description: str,
     data: Population,
     model: str,
     classes: int,
@@ -113,7 +113,7 @@ def _classify(
 
     return Workload(
         name,
-        says,
+        description,
         model,
         data,
         network,
@@ -134,17 +134,24 @@ def unequal(shape: tuple[int, ...]) -> Population:
 
 def w1(cohort: int = 50) -> Workload:
     """Logistic regression on unequal clients."""
-    says = f"logistic regression 784-62, log-normal clients, cohort {cohort}, batch 20"
-    return _classify("W1", says, unequal((784,)), "logistic", 62, cohort, local_work(20))
+    description = f"logistic regression 784-62, log-normal clients, cohort {cohort}, batch 20"
+    return _classify("W1", description, unequal((784,)), "logistic", 62, cohort, local_work(20))
 
 
 def w2() -> Workload:
     """The EMNIST CNN on the same clients."""
-    says = "EMNIST CNN, 1.2 M parameters, log-normal clients, cohort 10, batch 20"
+    description = "EMNIST CNN, 1.2 M parameters, log-normal clients, cohort 10, batch 20"
     # No dropout: peers draw other random numbers.
     network = {"dropout_convolution": 0.0, "dropout_dense": 0.0}
     return _classify(
-        "W2", says, unequal((28, 28, 1)), "emnist_cnn", 62, 10, local_work(20), network=network
+        "W2",
+        description,
+        unequal((28, 28, 1)),
+        "emnist_cnn",
+        62,
+        10,
+        local_work(20),
+        network=network,
     )
 
 

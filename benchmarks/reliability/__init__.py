@@ -1,1 +1,1 @@
-"""``python -m benchmarks.reliability``: what the package promises, attacked; the table of docs/reliability.md."""
+"""``python -m benchmarks.reliability``: tests every promise of docs/reliability.md by attacks."""

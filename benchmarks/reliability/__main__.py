@@ -1,7 +1,8 @@
-"""``python -m benchmarks.reliability [--quick] [--only kills,disk] [--json]``: every promise attacked, in 15 minutes on two cores.
+"""``python -m benchmarks.reliability [--quick] [--only kills,disk] [--json]``: all attacks.
 
-With ``--quick`` in less than two. Two rows at a time, but for those that measure time on all cores. A run of all rows that is not quick
-writes its table into ``docs/reliability.md``. The exit status is 1 where anything was lost.
+Takes 15 minutes on two cores, with ``--quick`` less than two. Two rows run at a time, except for
+those that measure time on all cores. A run of all rows without ``--quick`` writes its table into
+``docs/reliability.md``. The exit status is 1 if anything was lost.
 """
 
 from __future__ import annotations
@@ -24,39 +25,40 @@ from benchmarks.reliability.rows import ROWS
 from benchmarks.reliability.tally import Tally
 
 SIDE_BY_SIDE = 2
-"""Rows at a time: they wait for processes and disks as much as they compute."""
+"""Rows at a time: they spend half of their time waiting for processes and disks."""
 
 
 def main() -> int:
+    """Runs the command of the module's docstring; returns its exit status."""
     options = parse()
-    begun, found = time.monotonic(), {}
-    # What attacks start shall have no habits of the user's, and what one has compiled the next need not.
+    begun = time.monotonic()
+    by_name = {}
+    # A cache of compiled programs that all attacks share, and that is not the user's.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as programs:
         os.environ["FEDJAX_SIM_CACHE"] = programs
-        for done in attacks(options.only, options.quick):
-            found[done.name] = done
-            tell(done, options.json)
-    results = [found[name] for name in options.only]
+        for result in attacks(options.only, options.quick):
+            by_name[result.name] = result
+            show(result, options.json)
+    results = [by_name[name] for name in options.only]
     if not options.json:
-        Console().print(shown(results))
+        Console().print(table_of(results))
     if not options.quick and options.only == available():
         page.update(results, time.monotonic() - begun)
     return int(any(result.tally.lost for result in results))
 
 
-def tell(done: Result, in_json: bool) -> None:
-    """One row, as soon as it is there."""
+def show(result: Result, in_json: bool) -> None:
+    """Prints one row: as JSON, or briefly to standard error."""
     if in_json:
-        print(json.dumps(page.line(done)), flush=True)
-    else:
-        print(
-            f"{done.name}: {done.tally.attacks} attacks, {len(done.tally.lost)} lost, {done.seconds:.0f} s",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(json.dumps(page.line(result)), flush=True)
+        return
+    tally = result.tally
+    text = f"{tally.attacks} attacks, {len(tally.lost)} lost, {result.seconds:.0f} s"
+    print(f"{result.name}: {text}", file=sys.stderr, flush=True)
 
 
 def parse() -> argparse.Namespace:
+    """The command line's options."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.reliability",
         description=__doc__,
@@ -70,54 +72,52 @@ def parse() -> argparse.Namespace:
         "--only", type=lambda text: text.split(","), help=f"some of {','.join(available())}"
     )
     options = parser.parse_args()
-    odd = [name for name in options.only or () if name not in available()]
-    if odd:
-        parser.error(f"--only: unknown {', '.join(odd)}; choose from {', '.join(available())}")
+    unknown = [name for name in options.only or () if name not in available()]
+    if unknown:
+        parser.error(f"--only: unknown {', '.join(unknown)}; choose from {', '.join(available())}")
     options.only = options.only or available()
     return options
 
 
 def available() -> list[str]:
-    """The rows whose promise exists in this version."""
-    return [name for name, row in ROWS.items() if row.there()]
+    """Names of the rows whose promise exists in this version."""
+    return [name for name, row in ROWS.items() if row.exists()]
 
 
 def attacks(names: list[str], quick: bool) -> Iterator[Result]:
-    """The rows as they end; those that want the machine to themselves last. None is timed where there is no time."""
+    """Yields the result of every row when it is done.
+
+    Args:
+      names: of the rows.
+      quick: whether to run the smaller attacks. Otherwise rows that measure time run alone, after
+        the others.
+    """
     alone = [name for name in names if ROWS[name].alone and not quick]
     pool = ThreadPoolExecutor(SIDE_BY_SIDE)
     try:
-        yield from (
-            each.result()
-            for each in as_completed(
-                [pool.submit(attacked, name, quick) for name in names if name not in alone]
-            )
-        )
+        running = [pool.submit(attacked, name, quick) for name in names if name not in alone]
+        yield from (future.result() for future in as_completed(running))
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C nothing more begins
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C no other row begins
     yield from (attacked(name, quick) for name in alone)
 
 
 def attacked(name: str, quick: bool) -> Result:
-    """One row. An attack that fails itself has found something, too."""
+    """Runs one row. An attack that raises an error counts as a loss."""
     begun = time.monotonic()
     try:
-        found = (ROWS[name].quick if quick else ROWS[name].full)()
+        tally = (ROWS[name].quick if quick else ROWS[name].full)()
     except Exception as error:
-        found = Tally(0, (f"the attack itself failed: {type(error).__name__}: {error}",))
-    return Result(name, found, time.monotonic() - begun)
+        tally = Tally(0, (f"the attack itself failed: {type(error).__name__}: {error}",))
+    return Result(name, tally, time.monotonic() - begun)
 
 
-def shown(results: list[Result]) -> Table:
+def table_of(results: list[Result]) -> Table:
     """The results for the terminal."""
     table = Table("", "attacks", "lost", "note", show_lines=True)
-    for name, found, _ in results:
-        table.add_row(
-            name,
-            f"{found.attacks:,}",
-            page.outcome(found),
-            "\n".join([found.note, *found.lost[:5]]),
-        )
+    for name, tally, _ in results:
+        note = "\n".join([tally.note, *tally.lost[:5]])
+        table.add_row(name, f"{tally.attacks:,}", page.outcome(tally), note)
     return table
 
 

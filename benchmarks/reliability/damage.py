@@ -1,11 +1,14 @@
-"""Damage: every file of a checkpoint is truncated, emptied, removed and flipped in turn; what is restored is intact, or nothing is."""
+"""Damage to every file of a checkpoint: truncated, emptied, removed, or a bit flipped, in turn.
+
+Either an intact state is restored, or none.
+"""
 
 from __future__ import annotations
 
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +16,38 @@ import numpy as np
 
 from benchmarks.fresh import fresh
 from benchmarks.reliability import scenes
-from benchmarks.reliability.tally import Tally, tally, together, told
+from benchmarks.reliability.tally import Tally, combined, from_json, to_json
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.core.types import RoundState
 from fedjax_sim.persistence.checkpoint import Store, open_store
 from fedjax_sim.persistence.manifest import state_hash
 
-Harm = Callable[[Path], None]
+Harm = Callable[[Path], object]
 
 
 def attack(flips: int = 5, runs: bool = True) -> Tally:
-    """So many flipped bits in each file, besides the other damages; with ``runs`` those of whole runs, client memory included."""
+    """Damages checkpoints and runs.
+
+    Args:
+      flips: flipped bits in each file, besides the other kinds of damage.
+      runs: whether to damage whole runs, too, client memory included.
+    """
     parts = [one_step(flips), no_step(), misfits()]
     if runs:
         parts += [
-            tally(fresh("benchmarks.reliability.damage:of_runs", keep=keep, flips=min(flips, 3)))
+            from_json(
+                fresh("benchmarks.reliability.damage:of_runs", keep=keep, flips=min(flips, 3))
+            )
             for keep in ("device", "host")
         ]
-    return together(*parts)
+    return combined(*parts)
 
 
-# ----------------------------------------------------------------------------------------- the harm
+# -------------------------------------------------------------------------------------- the damage
 
 
 def harms(flips: int, rng: random.Random) -> Iterator[tuple[str, Harm]]:
-    """What may happen to a file."""
+    """Yields ``(name, function)`` of every kind of damage to a file."""
     yield "emptied", lambda path: path.write_bytes(b"")
     yield "cut by a byte", lambda path: path.write_bytes(path.read_bytes()[:-1])
     yield (
@@ -50,7 +60,7 @@ def harms(flips: int, rng: random.Random) -> Iterator[tuple[str, Harm]]:
 
 
 def flip(path: Path, rng: random.Random) -> None:
-    """One bit anywhere."""
+    """Flips one random bit."""
     content = bytearray(path.read_bytes())
     if content:
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
@@ -65,23 +75,19 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def state(round_: int) -> RoundState:
-    """Leaves of several types, one of them large enough to lie in a file of its own."""
+    """A state with leaves of several types, one of them large enough for a file of its own."""
     rng = np.random.default_rng(round_)
-    large, small = (
-        rng.normal(size=4000),
-        {"bias": rng.normal(size=7).astype(np.float32), "count": np.int32(round_)},
-    )
     return RoundState(
         round=np.int32(round_),
         seed=np.uint32(7),
-        algorithm=large,
-        memory=small,
+        algorithm=rng.normal(size=4000),
+        memory={"bias": rng.normal(size=7).astype(np.float32), "count": np.int32(round_)},
         sampler=np.zeros((0, 3)),
     )
 
 
 def filled(folder: Path) -> Store:
-    """A store that was opened again, with checkpoints of rounds 1 and 2."""
+    """A store with checkpoints of rounds 1 and 2, closed and opened again."""
     store = open_store(folder)
     for round_ in (1, 2):
         store.save(state(round_))
@@ -90,46 +96,55 @@ def filled(folder: Path) -> Store:
 
 
 def one_step(flips: int) -> Tally:
-    """Damage to each file of the newest checkpoint."""
-    rng, lost, count, passed = random.Random(0), [], 0, 0
+    """Damages each file of the newest checkpoint in every way."""
+    rng = random.Random(0)
+    lost = []
+    count = 0
+    unusable = 0
     with tempfile.TemporaryDirectory() as top:
-        folder, kept = Path(top) / "run", Path(top) / "kept"
+        folder = Path(top) / "run"
+        intact = Path(top) / "intact"
         store = filled(folder)
-        shutil.copytree(folder / "2", kept)
+        shutil.copytree(folder / "2", intact)
         for path in files_of(folder / "2"):
             for how, harm in harms(flips, rng):
                 harm(path)
                 wrong, older = judged(store, f"{path.name} {how}")
-                count, lost, passed = count + 1, lost + wrong, passed + older
+                count += 1
+                lost += wrong
+                unusable += older
                 shutil.rmtree(folder / "2")
-                shutil.copytree(kept, folder / "2")
-    return Tally(
-        count,
-        tuple(lost),
-        f"of {count} damaged files of a checkpoint {passed} made it unusable, the others nothing",
-    )
+                shutil.copytree(intact, folder / "2")
+    note = f"of {count} damaged files of a checkpoint {unusable} made it unusable"
+    return Tally(count, tuple(lost), note)
 
 
-def judged(store: Store, what: str) -> tuple[list[str], bool]:
-    """What is wrong with what is restored, and whether it was the older checkpoint."""
+def judged(store: Store, damage: str) -> tuple[list[str], bool]:
+    """Restores a damaged checkpoint; returns what is wrong, and whether the older one was used.
+
+    Args:
+      store: with a damaged checkpoint of round 2 and an intact one of round 1.
+      damage: in words.
+    """
     try:
-        found = store.restore(state(0))
+        restored = store.restore(state(0))
     except FedError as error:
-        return [f"{what}: {error}"], False
-    wrong = (
-        []
-        if state_hash(found.state) == state_hash(state(found.step))
-        else [f"{what}: other values were restored"]
-    )
-    notes = [note for note in found.notes if "round 2 is damaged (" in note and "\n" not in note]
-    if len(notes) != (found.step == 1) or len(notes) != len(found.notes):
-        wrong.append(f"{what}: round {found.step} was restored and this was said: {found.notes}")
-    return wrong, found.step == 1
+        return [f"{damage}: {error}"], False
+    wrong = []
+    if state_hash(restored.state) != state_hash(state(restored.step)):
+        wrong.append(f"{damage}: other values were restored")
+    notes = [note for note in restored.notes if "round 2 is damaged (" in note and "\n" not in note]
+    if len(notes) != (restored.step == 1) or len(notes) != len(restored.notes):
+        wrong.append(
+            f"{damage}: round {restored.step} was restored with these notes: {restored.notes}"
+        )
+    return wrong, restored.step == 1
 
 
 def no_step() -> Tally:
-    """Both checkpoints damaged: one sentence."""
-    lost, count = [], 0
+    """Damages both checkpoints: an error of one sentence must name both."""
+    lost = []
+    count = 0
     for how, harm in harms(1, random.Random(1)):
         with tempfile.TemporaryDirectory() as top:
             store = filled(Path(top))
@@ -139,17 +154,24 @@ def no_step() -> Tally:
             try:
                 lost.append(f"all files {how}: round {store.restore(state(0)).step} was restored")
             except FedError as error:
-                said = str(error)
-                if "\n" in said or not all(
-                    f"round {round_} is damaged" in said for round_ in (1, 2)
-                ):
-                    lost.append(f"all files {how}: {said}")
+                if not _says_all_damaged(error, (1, 2)):
+                    lost.append(f"all files {how}: {error}")
     return Tally(count, tuple(lost))
 
 
+def _says_all_damaged(error: FedError, rounds: Iterable[int]) -> bool:
+    """Whether an error is one line that names every round's checkpoint as damaged."""
+    text = str(error)
+    return "\n" not in text and all(f"round {round_} is damaged" in text for round_ in rounds)
+
+
 def misfits() -> Tally:
-    """A checkpoint of another configuration is an error that names the leaf, and no older one is taken for it."""
-    like, lost = state(0), []
+    """Restores into states of other configurations.
+
+    Each must raise an error that names the leaf, and no older checkpoint may be restored instead.
+    """
+    like = state(0)
+    lost = []
     others: dict[str, RoundState] = {
         "algorithm": like.replace(algorithm=np.zeros(4001)),
         "memory.bias": like.replace(memory={**like.memory, "bias": np.zeros(7)}),
@@ -172,37 +194,50 @@ def misfits() -> Tally:
 
 
 def of_runs(keep: str, flips: int) -> dict[str, Any]:
-    """Damage to the files of a whole run's newest checkpoint, what clients remember included; its own restoration judges."""
+    """Damages the files of a whole run's newest checkpoint, client memory included.
+
+    Args:
+      keep: where client memory is kept, ``"device"`` or ``"host"``.
+      flips: flipped bits in each file.
+    """
+    rng = random.Random(2)
+    lost = []
+    count = 0
     with tempfile.TemporaryDirectory() as top:
-        ready, run = small_run(Path(top), keep)
-        intact = {step: restored(ready, run, step) for step in (2, 4)}
-        kept, lost, count, rng = Path(top) / "kept", [], 0, random.Random(2)
-        shutil.copytree(run, kept)
-        newest = [path.relative_to(run) for path in files_of(run / "checkpoints" / "4")]
-        memory = [
-            path.relative_to(run)
-            for path in files_of(run / "memory")
-            if "-2-" not in path.name and path.name != "lock"
-        ]
-        for path in (*newest, *memory):
+        experiment, run = small_run(Path(top), keep)
+        expected = {step: restored(experiment, run, step) for step in (2, 4)}
+        intact = Path(top) / "intact"
+        shutil.copytree(run, intact)
+        for path in _newest_files(run):
             for how, harm in harms(flips, rng):
                 harm(run / path)
-                every = (
-                    path.name == "clients.rows"
-                )  # one file with the rows of all checkpoints: what it lost they all may lack
-                lost += [
-                    f"{keep}: {path} {how}: {text}" for text in misread(ready, run, intact, every)
-                ]
+                # One file has the rows of all checkpoints: damage to it may affect all of them.
+                every = path.name == "clients.rows"
+                wrong = misread(experiment, run, expected, every)
+                lost += [f"{keep}: {path} {how}: {text}" for text in wrong]
                 count += 1
-                for name in ("checkpoints", "memory"):
-                    shutil.rmtree(run / name, ignore_errors=True)
-                    if (kept / name).is_dir():
-                        shutil.copytree(kept / name, run / name)
-    return told(count, lost, f"and {count} files of a run with client memory on the {keep}")
+                _copy_back(intact, run)
+    return to_json(count, lost, f"and {count} files of a run with client memory on the {keep}")
+
+
+def _newest_files(run: Path) -> list[Path]:
+    """Files of the checkpoint of round 4 and of client memory, relative to the run's folder."""
+    memory = [
+        path for path in files_of(run / "memory") if "-2-" not in path.name and path.name != "lock"
+    ]
+    return [path.relative_to(run) for path in (*files_of(run / "checkpoints" / "4"), *memory)]
+
+
+def _copy_back(intact: Path, run: Path) -> None:
+    """Replaces checkpoints and client memory of a run by intact copies."""
+    for name in ("checkpoints", "memory"):
+        shutil.rmtree(run / name, ignore_errors=True)
+        if (intact / name).is_dir():
+            shutil.copytree(intact / name, run / name)
 
 
 def small_run(folder: Path, keep: str) -> tuple[Any, Path]:
-    """An experiment and its folder, after rounds 2 and 4."""
+    """An experiment and its folder, with checkpoints of rounds 2 and 4."""
     from fedjax_sim.cli.run import experiment
     from fedjax_sim.experiments.run import new_folder, run_experiment
 
@@ -213,49 +248,60 @@ def small_run(folder: Path, keep: str) -> tuple[Any, Path]:
         "evaluation.every=4",
         "task.clients=8",
     ]
-    ready = experiment(scenes.configured(folder), words)
-    run = new_folder(ready.config, folder / "run")
-    run_experiment(ready, run)
-    return ready, run
+    built = experiment(scenes.configured(folder), words)
+    run = new_folder(built.config, folder / "run")
+    run_experiment(built, run)
+    return built, run
 
 
-def restored(ready: Any, run: Path, step: int | None = None) -> tuple[int, str, tuple[str, ...]]:
-    """``(round, hash of state and client memory, notes)`` of what a run would go on with."""
+def restored(
+    experiment: Any, run: Path, step: int | None = None
+) -> tuple[int, str, tuple[str, ...]]:
+    """Returns ``(round, hash of state and client memory, notes)`` from which a run would continue.
+
+    Args:
+      experiment: of the run.
+      run: its folder.
+      step: the round to restore, 2 or 4; by default the newest that is intact.
+    """
     import jax
 
     from fedjax_sim.experiments.run import open_checkpoints, restore
 
-    hidden = run / "checkpoints" / "4"
+    newest = run / "checkpoints" / "4"
     if step == 2:
-        hidden.rename(run / "4")
+        newest.rename(run / "4")
     try:
-        store = open_checkpoints(ready, run)
-        found = restore(ready, store)
+        store = open_checkpoints(experiment, run)
+        found = restore(experiment, store)
         store.close()
-        clients = np.arange(ready.task.data.train.clients)
-        memory = (
-            jax.tree.map(np.asarray, ready.program.host_memory.fetch_to_devices(clients))
-            if ready.program.host_memory
-            else ()
-        )
+        clients = np.arange(experiment.task.data.train.clients)
+        host_memory = experiment.program.host_memory
+        rows = host_memory.fetch_to_devices(clients) if host_memory else ()
+        memory = jax.tree.map(np.asarray, rows)
         return found.step, state_hash((found.state, memory)), found.notes
     finally:
         if step == 2:
-            (run / "4").rename(hidden)
+            (run / "4").rename(newest)
 
 
-def misread(ready: Any, run: Path, intact: dict[int, Any], every: bool) -> list[str]:
-    """What is wrong with what a damaged run would go on with; ``every`` checkpoint may be damaged, if that is said in one sentence."""
+def misread(experiment: Any, run: Path, expected: dict[int, Any], every: bool) -> list[str]:
+    """What is wrong with the state from which a damaged run would continue.
+
+    Args:
+      experiment: of the run.
+      run: its folder.
+      expected: what :func:`restored` returns of the intact run, by round.
+      every: whether all checkpoints may be damaged, which an error of one sentence must say.
+    """
     try:
-        step, found, notes = restored(ready, run)
+        step, hash_, notes = restored(experiment, run)
     except FedError as error:
-        told = all(f"round {step} is damaged" in str(error) for step in intact) and "\n" not in str(
-            error
-        )
-        return [] if every and told else [f"it cannot go on: {error}"]
-    wrong = [] if found == intact[step][1] else [f"other values of round {step}"]
+        allowed = every and _says_all_damaged(error, expected)
+        return [] if allowed else [f"it cannot continue: {error}"]
+    wrong = [] if hash_ == expected[step][1] else [f"other values of round {step}"]
     if (step == 2) != (len(notes) == 1 and "round 4 is damaged" in notes[0]):
-        wrong.append(f"round {step} was restored and this was said: {notes}")
+        wrong.append(f"round {step} was restored with these notes: {notes}")
     return wrong
 
 

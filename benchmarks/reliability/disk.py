@@ -1,4 +1,7 @@
-"""A disk that fills up in the middle of a run and may have room again later: said once, and nothing that was saved is lost."""
+"""A disk that fills up during a run and may have free space again later.
+
+One note must say so, and nothing that was saved may be lost.
+"""
 
 from __future__ import annotations
 
@@ -15,52 +18,60 @@ from typing import Any, NamedTuple
 
 from benchmarks.fresh import fresh
 from benchmarks.reliability import scenes
-from benchmarks.reliability.tally import Tally, tally, told
+from benchmarks.reliability.tally import Tally, from_json, to_json
 
-ROUNDS, FULL, FREE = 80, 18, 70
-"""The disk is full from the end of one round to the end of another, long enough for a page of rows; by then one checkpoint is there."""
+ROUNDS = 80
+FULL = 18
+"""The disk is full after this round, when there is one checkpoint."""
+FREE = 70
+"""The disk has free space again after this round; until then rows fill more than a page."""
 WORDS = (f"rounds={ROUNDS}", "checkpoint.every=8", "evaluation.every=14", "task.clients=8")
 PAGE = 4096
-
-
+"""Bytes of a page."""
 LEAVES = (0, PAGE, 5 * PAGE, 2**16, 2**20)
 
 
 def attack(leaves: tuple[int, ...] = LEAVES, ways: tuple[str, ...] = ()) -> Tally:
-    """Disks with so many bytes left when they are called full, in some of the ways below, or all."""
-    return tally(fresh("benchmarks.reliability.disk:attacked", leaves=leaves, ways=ways))
+    """Runs on a disk that fills up.
+
+    Args:
+      leaves: bytes that are left when the disk is full, one run for each.
+      ways: names in :func:`attacked`; all by default.
+    """
+    return from_json(fresh("benchmarks.reliability.disk:attacked", leaves=leaves, ways=ways))
 
 
 class Disk(NamedTuple):
-    """A place to write to."""
+    """A folder whose disk can be filled."""
 
     folder: Path
     fill: Callable[[int], None]
-    """``bytes -> None``: takes all room but so much."""
+    """``bytes -> None``: takes all free space except for this number of bytes."""
     free: Callable[[], None]
-    says: str
+    """Gives the space back."""
+    description: str
 
 
 @contextlib.contextmanager
 def small_disk(size: int = 2**24) -> Iterator[Disk]:
-    """A file system of that size where we may mount one, else a limit on the size of files, which fails in the same calls."""
+    """A file system of ``size`` bytes, if this process may mount one.
+
+    Otherwise a limit on the size of files, which makes the same calls fail.
+    """
     with tempfile.TemporaryDirectory() as top:
-        folder, options = Path(top) / "disk", f"size={size}"
+        folder = Path(top) / "disk"
         folder.mkdir()
-        with contextlib.suppress(OSError):
-            if not subprocess.run(
-                ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True
-            ).returncode:
-                try:
-                    yield Disk(
-                        folder,
-                        lambda leave: _fill(folder, leave),
-                        lambda: (folder / "filler").unlink(),
-                        "a file system that is full",
-                    )
-                finally:
-                    subprocess.run(["umount", "-l", str(folder)], check=True)
-                return
+        if _mounted(folder, size):
+            try:
+                yield Disk(
+                    folder,
+                    lambda leave: _fill(folder, leave),
+                    lambda: (folder / "filler").unlink(),
+                    "a file system that is full",
+                )
+            finally:
+                subprocess.run(["umount", "-l", str(folder)], check=True)
+            return
         most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
         yield Disk(
             folder,
@@ -70,10 +81,20 @@ def small_disk(size: int = 2**24) -> Iterator[Disk]:
         )
 
 
+def _mounted(folder: Path, size: int) -> bool:
+    """Mounts a file system in memory; returns whether that is possible."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    try:
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
 def _fill(folder: Path, leave: int) -> None:
-    """A file that takes all the room, whoever else takes some meanwhile, and then gives so much of it back."""
+    """Writes a file that takes all free space, then shortens it by ``leave`` bytes."""
     with (folder / "filler").open("wb", buffering=0) as file:
-        size, step = 0, 2**20
+        size = 0
+        step = 2**20
         while step >= PAGE:
             try:
                 os.posix_fallocate(file.fileno(), size, step)
@@ -96,123 +117,129 @@ def _largest(folder: Path) -> int:
 
 
 def attacked(leaves: list[int], ways: list[str]) -> dict[str, Any]:
-    """All attacks, in this process, which is a fresh one."""
-    lost, count = [], 0
-    os.environ["FEDJAX_SIM_CACHE"] = (
-        "off"  # where no file may grow, others' programs must not be written to
-    )
+    """Runs all attacks in this process, which is a fresh one.
+
+    Args:
+      leaves: bytes that are left when the disk is full.
+      ways: names of attacks; empty for all.
+    """
+    lost = []
+    count = 0
+    # Where no file may grow, the compilation cache of other processes must not be written to.
+    os.environ["FEDJAX_SIM_CACHE"] = "off"
     with tempfile.TemporaryDirectory() as top, small_disk() as disk:
-        ready, like = whole(Path(top), "device")
-        acts: dict[str, Callable[[Path, int], list[str]]] = {
-            "for a while": lambda run, leave: passing(disk, ready, like, run, leave),
-            "to the end": lambda run, leave: lasting(disk, ready, like, run, leave),
+        experiment = small_experiment(Path(top), "device")
+        like = reference(experiment, Path(top) / "device")
+        attack_of: dict[str, Callable[[Path, int], list[str]]] = {
+            "for a while": lambda run, leave: passing(disk, experiment, like, run, leave),
+            "to the end": lambda run, leave: lasting(disk, experiment, like, run, leave),
             "with client memory on the host": lambda run, leave: of_memory(
-                disk, whole(Path(top), "host")[0], like, run, leave
+                disk, small_experiment(Path(top), "host"), like, run, leave
             ),
-            "from the beginning": lambda run, leave: at_start(disk, ready, run, leave),
+            "from the beginning": lambda run, leave: at_start(disk, experiment, run, leave),
             "while data are prepared": lambda run, leave: preparing(disk, run, leave),
         }
         for leave in leaves:
-            for way in ways or acts:
-                run = (
-                    disk.folder / f"run-{count}"
-                )  # a save that failed may still be written by a thread that Orbax leaves behind
-                lost += [f"{leave} bytes left {way}: {text}" for text in acts[way](run, leave)]
+            for way in ways or attack_of:
+                # A new name: a thread of Orbax may still write a save that failed.
+                run = disk.folder / f"run-{count}"
+                lost += [f"{leave} bytes left {way}: {text}" for text in attack_of[way](run, leave)]
                 shutil.rmtree(run, ignore_errors=True)
                 count += 1
-    return told(
-        count,
-        lost,
-        f"by {disk.says}, with {', '.join(f'{leave:,}' for leave in leaves)} bytes left",
-    )
+    sizes = ", ".join(f"{leave:,}" for leave in leaves)
+    return to_json(count, lost, f"by {disk.description}, with {sizes} bytes left")
 
 
-def whole(folder: Path, keep: str) -> tuple[Any, Path]:
-    """An experiment, and the folder of its run where there is room."""
+def small_experiment(folder: Path, keep: str) -> Any:
+    """The experiment of all attacks, with client memory on the ``keep``: device or host."""
     from fedjax_sim.cli.run import experiment
+
+    return experiment(scenes.configured(folder), [*WORDS, f"engine.client_memory={keep}"])
+
+
+def reference(experiment: Any, run: Path) -> Path:
+    """Runs an experiment on a disk with enough space; returns its folder."""
     from fedjax_sim.experiments.run import new_folder, run_experiment
 
-    ready, run = (
-        experiment(scenes.configured(folder), [*WORDS, f"engine.client_memory={keep}"]),
-        folder / keep,
-    )
-    if keep == "device":
-        run_experiment(ready, new_folder(ready.config, run), console=silent())
-    return ready, run
+    run_experiment(experiment, new_folder(experiment.config, run), console=silent())
+    return run
 
 
-def passing(disk: Disk, ready: Any, like: Path, run: Path, leave: int) -> list[str]:
-    """Room comes back: nothing is missing at the end, and what was saved before could be used all the time."""
-    seen: list[str] = []
+def passing(disk: Disk, experiment: Any, like: Path, run: Path, leave: int) -> list[str]:
+    """Space is free again during the run.
 
-    def look() -> None:
-        seen.extend(unusable(ready, run, at_least=8))
+    Nothing may be missing at the end, and what was saved before must be usable all the time.
 
-    result = ridden(disk, ready, run, leave, look)
+    Args:
+      disk: to fill.
+      experiment: to run.
+      like: folder of the reference run.
+      run: folder of the run on the disk.
+      leave: bytes that are left when the disk is full.
+    """
+    wrong: list[str] = []
+
+    def check() -> None:
+        wrong.extend(unusable(experiment, run, at_least=8))
+
+    result = run_on(disk, experiment, run, leave, check)
     if isinstance(result, str):
         return [result]
-    return [
-        *seen,
-        *scenes.differences(like, run),
-        *noisy(result["notes"]),
-        *([] if result["saved"] else ["it says that it was not saved"]),
-    ]
+    wrong += scenes.differences(like, run) + noisy(result["notes"])
+    return wrong if result["saved"] else [*wrong, "it says that it was not saved"]
 
 
-def lasting(disk: Disk, ready: Any, like: Path, run: Path, leave: int) -> list[str]:
-    """Room comes back after the end: what was lost is said, and the run can be completed."""
+def lasting(disk: Disk, experiment: Any, like: Path, run: Path, leave: int) -> list[str]:
+    """Space is free again after the end: notes say what was lost, and the run can be completed."""
     from fedjax_sim.core.errors import FedError
     from fedjax_sim.experiments.run import run_experiment
 
-    result = ridden(disk, ready, run, leave, None)
+    result = run_on(disk, experiment, run, leave, None)
     if isinstance(result, str):
         return [result]
-    wrong = [*noisy(result["notes"]), *unusable(ready, run, at_least=8)]
+    wrong = [*noisy(result["notes"]), *unusable(experiment, run, at_least=8)]
     if result["saved"]:
         return wrong + scenes.differences(like, run)
     if not result["notes"]:
-        wrong.append("nothing was said")
+        wrong.append("there is no note")
     try:
-        run_experiment(ready, run, resume=True, console=silent())
+        run_experiment(experiment, run, resume=True, console=silent())
     except FedError as error:
         return [*wrong, f"it cannot be resumed: {error}"]
     return wrong + lacking(like, run)
 
 
-def of_memory(disk: Disk, ready: Any, like: Path, run: Path, leave: int) -> list[str]:
-    """Rows of clients that cannot be written end the run, in one sentence; it is resumed from its newest checkpoint."""
+def of_memory(disk: Disk, experiment: Any, like: Path, run: Path, leave: int) -> list[str]:
+    """Client memory that cannot be written ends the run with an error of one sentence.
+
+    The run can be resumed from its newest checkpoint.
+    """
     from fedjax_sim.core.errors import FedError
     from fedjax_sim.experiments.run import run_experiment
 
-    result = ridden(disk, ready, run, leave, None)
-    wrong = (
-        [result] if isinstance(result, str) and ("\n" in result or "Traceback" in result) else []
-    )
+    result = run_on(disk, experiment, run, leave, None)
+    failed = isinstance(result, str)
+    wrong = [result] if failed and ("\n" in result or "Traceback" in result) else []
     try:
-        if isinstance(result, str) or not result["saved"]:
-            run_experiment(ready, run, resume=True, console=silent())
+        if failed or not result["saved"]:
+            run_experiment(experiment, run, resume=True, console=silent())
     except FedError as error:
         return [*wrong, f"it cannot be resumed: {error}"]
-    names = ("rounds", "metrics")  # the hash is of a state without the memory
-    return (
-        wrong
-        + [
-            f"other {name}"
-            for name in names
-            if scenes.summary(run).get(name) != scenes.summary(like)[name]
-        ]
-        + lacking(like, run, False)
-    )
+    summary = scenes.summary(run)
+    expected = scenes.summary(like)
+    # Not the hash, which is of a state without client memory.
+    names = [name for name in ("rounds", "metrics") if summary.get(name) != expected[name]]
+    return [*wrong, *(f"other {name}" for name in names), *lacking(like, run, False)]
 
 
-def at_start(disk: Disk, ready: Any, run: Path, leave: int) -> list[str]:
-    """A run that finds no room at its beginning says so in one sentence, or copes."""
+def at_start(disk: Disk, experiment: Any, run: Path, leave: int) -> list[str]:
+    """A run that begins on a full disk ends with an error of one sentence, or completes."""
     from fedjax_sim.experiments.run import new_folder, run_experiment
 
     disk.fill(leave)
     try:
-        new_folder(ready.config, run)
-        run_experiment(ready, run, console=silent())
+        new_folder(experiment.config, run)
+        run_experiment(experiment, run, console=silent())
     except Exception as error:
         return complaints(error)
     finally:
@@ -221,7 +248,7 @@ def at_start(disk: Disk, ready: Any, run: Path, leave: int) -> list[str]:
 
 
 def preparing(disk: Disk, out: Path, leave: int) -> list[str]:
-    """A data set that does not fit leaves nothing behind, and is made when there is room."""
+    """A data set that does not fit leaves no files, and can be made when there is space."""
     from fedjax_sim.data import open_prepared
     from fedjax_sim.data.sources import prepare
 
@@ -239,18 +266,29 @@ def preparing(disk: Disk, out: Path, leave: int) -> list[str]:
     if left:
         wrong.append(f"left behind: {left}")
     prepare("generated", out, **settings)
-    return (
-        wrong
-        if open_prepared(out, verify=True).train.clients == 50
-        else [*wrong, "what was prepared later is not whole"]
-    )
+    if open_prepared(out, verify=True).train.clients != 50:
+        wrong.append("the data set that was prepared later is not complete")
+    return wrong
 
 
 # -------------------------------------------------------------------------------------------- parts
 
 
-def ridden(disk: Disk, ready: Any, run: Path, leave: int, look: Callable[[], None] | None) -> Any:
-    """The summary of a run whose disk fills up, or the error that ended it. With ``look``, there is room again after that call."""
+def run_on(
+    disk: Disk, experiment: Any, run: Path, leave: int, check: Callable[[], None] | None
+) -> Any:
+    """Runs an experiment on a disk that fills up.
+
+    Args:
+      disk: to fill.
+      experiment: to run.
+      run: folder of the run, on the disk.
+      leave: bytes that are left when the disk is full.
+      check: called before space is freed during the run; without it, space is freed after the end.
+
+    Returns:
+      The run's summary, or the text of the error that ended it.
+    """
     from fedjax_sim.experiments.run import new_folder, run_experiment
     from fedjax_sim.simulation.callbacks import callback
 
@@ -258,20 +296,18 @@ def ridden(disk: Disk, ready: Any, run: Path, leave: int, look: Callable[[], Non
 
     def change(event: Any) -> None:
         nonlocal full
-        if event.round == FREE and look is not None:
-            look()
+        if event.round == FREE and check is not None:
+            check()
             disk.free()
             full = False
-        elif event.round >= FULL and (
-            full or event.round < FREE
-        ):  # again and again: what failed gives room back
-            disk.fill(leave)
+        elif event.round >= FULL and (full or event.round < FREE):
+            disk.fill(leave)  # after every round, because a failed write gives space back
             full = True
 
-    log = (new_folder(ready.config, run) / "log").open("w")  # on that disk, too
+    log = (new_folder(experiment.config, run) / "log").open("w")  # on the same disk
     try:
         return run_experiment(
-            ready, run, console=silent(log), callbacks=[callback(on_round_end=change)]
+            experiment, run, console=silent(log), callbacks=[callback(on_round_end=change)]
         )
     except Exception as error:
         return "\n".join(complaints(error)) or str(error)
@@ -282,62 +318,66 @@ def ridden(disk: Disk, ready: Any, run: Path, leave: int, look: Callable[[], Non
 
 
 def silent(file: Any = None) -> Any:
+    """A console that prints to a file, or to nothing."""
     from rich.console import Console
 
     return Console(file=file or io.StringIO())
 
 
 def complaints(error: Exception) -> list[str]:
-    """What is wrong with how an error is told."""
+    """What is wrong with an error: it must be a ``FedError`` of one line."""
     from fedjax_sim.core.errors import FedError
 
-    return (
-        []
-        if isinstance(error, FedError) and "\n" not in str(error)
-        else [f"Traceback of {type(error).__name__}: {error}"]
-    )
+    if isinstance(error, FedError) and "\n" not in str(error):
+        return []
+    return [f"Traceback of {type(error).__name__}: {error}"]
 
 
 def noisy(notes: list[str]) -> list[str]:
-    """Whether something was said twice, or at length; each checkpoint that failed is told of, and the rows at most once a file."""
+    """What is wrong with a run's notes: repeated, too many about rows, or too long."""
     rows = [note for note in notes if "metrics." in note or "tfevents" in note]
     wrong = ["a note was repeated"] if len(set(notes)) < len(notes) else []
-    wrong += [f"rows were complained of {len(rows)} times: {rows}"] if len(rows) > 6 else []
-    return wrong + [
-        f"a note of {len(note)} letters" for note in notes if "\n" in note or len(note) > 1000
-    ]
+    if len(rows) > 6:
+        wrong.append(f"{len(rows)} notes about rows: {rows}")
+    long = [note for note in notes if "\n" in note or len(note) > 1000]
+    return wrong + [f"a note of {len(note)} letters" for note in long]
 
 
-def unusable(ready: Any, run: Path, at_least: int) -> list[str]:
-    """What is wrong with the newest checkpoint on disk."""
+def unusable(experiment: Any, run: Path, at_least: int) -> list[str]:
+    """What is wrong with the newest checkpoint on disk, of round ``at_least`` or later."""
     from fedjax_sim.core.errors import FedError
     from fedjax_sim.experiments.run import starting_variables
     from fedjax_sim.persistence.checkpoint import open_store
 
-    like = ready.program.logical(ready.program.init(starting_variables(ready), 0))
+    program = experiment.program
+    like = program.logical(program.init(starting_variables(experiment), 0))
     try:
-        found = open_store(run / scenes.CHECKPOINTS).restore(like)
+        restored = open_store(run / scenes.CHECKPOINTS).restore(like)
     except FedError as error:
         return [f"no checkpoint is left: {error}"]
-    return (
-        []
-        if found.step >= at_least and not found.notes
-        else [f"the newest checkpoint is that of round {found.step}: {found.notes}"]
-    )
+    if restored.step >= at_least and not restored.notes:
+        return []
+    return [f"the newest checkpoint is that of round {restored.step}: {restored.notes}"]
 
 
 def lacking(like: Path, run: Path, state: bool = True) -> list[str]:
-    """Differences of a resumed run, but for rows that were lost with the disk: there may be gaps, which its summary tells of."""
-    rows, expected = (
-        scenes.rows(run / scenes.ROWS),
-        {row["round"]: row for row in scenes.rows(like / scenes.ROWS)},
-    )
+    """How a resumed run differs from the reference run.
+
+    Rows that could not be written may be missing if a note in the summary says so.
+
+    Args:
+      like: folder of the reference run.
+      run: folder of the resumed run.
+      state: whether to compare the hashes of the states, too.
+    """
+    rows = scenes.rows(run / scenes.ROWS)
+    expected = {row["round"]: row for row in scenes.rows(like / scenes.ROWS)}
     wrong = [
         f"another row of round {row['round']}" for row in rows if row != expected[row["round"]]
     ]
     gaps = len(expected) - len(rows)
     if gaps and not any("lacks" in note for note in scenes.summary(run)["notes"]):
-        wrong.append(f"{gaps} rows are missing, and nothing says so")
+        wrong.append(f"{gaps} rows are missing, and no note says so")
     same = not state or scenes.summary(run)["state_hash"] == scenes.summary(like)["state_hash"]
     return wrong if same else [*wrong, "another state"]
 

@@ -1,4 +1,4 @@
-"""``kill -9`` at any moment: a run that is killed again and again and resumed each time is the run that never was."""
+"""``kill -9`` at any moment: a run that is killed and resumed ends as one that is not killed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.fresh import fresh
 from benchmarks.reliability import lives, scenes
-from benchmarks.reliability.tally import Tally, tally, told
+from benchmarks.reliability.tally import Tally, from_json, to_json
 
 CASES: dict[str, tuple[str, ...]] = {
     "all on the devices": (),
@@ -26,6 +26,7 @@ CASES: dict[str, tuple[str, ...]] = {
 }
 """Runs that are killed: overrides of :data:`benchmarks.reliability.scenes.CONFIG`."""
 LIMIT = 900.0
+"""Seconds of all attacks."""
 
 
 class Run(NamedTuple):
@@ -34,16 +35,23 @@ class Run(NamedTuple):
     pid: int
     folder: Path
     rounds: int
-    """Those it shall have."""
+    """Rounds of the whole run."""
     target: int
-    """A round at which this life may end."""
+    """The round at or after which this process is killed."""
 
 
 def attack(
     kills: int = 13, cases: tuple[str, ...] = tuple(CASES), rounds: int = 84, seed: int = 0
 ) -> Tally:
-    """So many kills of each case, the last of them at the run's end."""
-    return tally(
+    """Kills runs.
+
+    Args:
+      kills: number of kills of each case, the last of them at the run's end.
+      cases: names in ``CASES``.
+      rounds: of a run.
+      seed: of the moments at which runs are killed.
+    """
+    return from_json(
         fresh(
             "benchmarks.reliability.kills:attacked",
             limit=LIMIT,
@@ -56,20 +64,22 @@ def attack(
 
 
 def attacked(kills: int, cases: list[str], rounds: int, seed: int) -> dict[str, Any]:
-    """The same, in a process that has not started JAX."""
+    """:func:`attack`, in a process that has not started JAX."""
     lives.prepare()
-    lost, moments, done = [], dict.fromkeys(MOMENTS, 0), 0
+    lost = []
+    moments = dict.fromkeys(MOMENTS, 0)
+    killed = 0
     with tempfile.TemporaryDirectory() as top:
         lives.keep_programs(Path(top) / "programs")
         for number, name in enumerate(cases):
             folder = Path(top) / str(number)
             folder.mkdir()
-            count, found = case(
-                folder, CASES[name], rounds, kills, random.Random(f"{seed} {name}"), moments
-            )
-            done, lost = done + count, lost + [f"{name}: {text}" for text in found]
+            rng = random.Random(f"{seed} {name}")
+            count, wrong = case(folder, CASES[name], rounds, kills, rng, moments)
+            killed += count
+            lost += [f"{name}: {text}" for text in wrong]
     where = ", ".join(f"{count} {MOMENTS[name][0]}" for name, count in moments.items())
-    return told(done, lost, f"runs of {rounds} rounds: {'; '.join(cases)}. Killed {where}")
+    return to_json(killed, lost, f"runs of {rounds} rounds: {'; '.join(cases)}. Killed {where}")
 
 
 def case(
@@ -80,71 +90,82 @@ def case(
     rng: random.Random,
     moments: dict[str, int],
 ) -> tuple[int, list[str]]:
-    """One run, whole and in pieces; returns how often it was killed, and what was lost."""
-    config, log = str(scenes.configured(folder)), folder / "log"
-    words = [config, f"rounds={rounds}", *overrides]
-    whole, hurt = folder / "whole", folder / "hurt"
+    """Runs a configuration once without kills and once with them.
+
+    Args:
+      folder: of both runs.
+      overrides: of the configuration.
+      rounds: of a run.
+      kills: number of kills.
+      rng: chooses their moments.
+      moments: counts the kills of each kind.
+
+    Returns:
+      The number of kills, and what was lost, in words.
+    """
+    log = folder / "log"
+    words = [str(scenes.configured(folder)), f"rounds={rounds}", *overrides]
+    whole = folder / "whole"
+    hurt = folder / "hurt"
     status = lives.end(lives.begin(["run", *words, "--out", str(whole)], log))
     if status:
-        return 0, [f"the run that was left alone ended with {status}: {log.read_text()[-300:]}"]
-    killed, lost = 0, []
+        return 0, [f"the run without kills ended with {status}: {log.read_text()[-300:]}"]
+    killed = 0
+    lost = []
+    others = [name for name in MOMENTS if name != "end"]
     for number in range(kills):
-        name = (
-            "end"
-            if number == kills - 1
-            else rng.choice([name for name in MOMENTS if name != "end"])
-        )
-        run = Run(
-            lives.begin(again(words, hurt), log),
-            hurt,
-            rounds,
-            round(rounds * (number + 1) / (kills + 1)),
-        )
+        name = "end" if number == kills - 1 else rng.choice(others)
+        target = round(rounds * (number + 1) / (kills + 1))
+        run = Run(lives.begin(next_command(words, hurt), log), hurt, rounds, target)
         MOMENTS[name][1](run, rng)
-        moments[name] += (dead := lives.kill(run.pid) == -9)
-        killed += dead
+        if lives.kill(run.pid) == -9:
+            moments[name] += 1
+            killed += 1
         lost += [f"after a kill {MOMENTS[name][0]}: {text}" for text in scenes.meanwhile(hurt)]
-    status = lives.end(lives.begin(again(words, hurt), log))
-    if status and not (
-        status == 2 and scenes.summary(hurt).get("rounds") == rounds
-    ):  # the last kill came after the end
+    status = lives.end(lives.begin(next_command(words, hurt), log))
+    # Status 2: there was nothing to resume, because the last kill came after the end.
+    if status and not (status == 2 and scenes.summary(hurt).get("rounds") == rounds):
         lost.append(f"the last part ended with {status}: {log.read_text()[-300:]}")
     lost += scenes.differences(whole, hurt)
-    return killed, lost + remembered(whole, hurt)
+    return killed, lost + memory_differences(whole, hurt)
 
 
-def again(words: list[str], run: Path) -> list[str]:
-    """The command that begins a run or goes on with it, whichever a user is told to give."""
+def next_command(words: list[str], run: Path) -> list[str]:
+    """The command that begins a run, or resumes it if it has begun."""
     begun = (run / "config.toml").is_file()
     return ["resume", str(run)] if begun else ["run", *words, "--out", str(run)]
 
 
-def remembered(whole: Path, hurt: Path) -> list[str]:
-    """What clients remember where the host keeps it, which is no part of the state's hash; read in a process that may start JAX."""
+def memory_differences(whole: Path, hurt: Path) -> list[str]:
+    """Compares client memory on the host, which the state's hash does not include.
+
+    It is read in a process of its own, which may start JAX.
+    """
     if not (whole / "memory").is_dir():
         return []
-    one, other = fresh("benchmarks.reliability.kills:rows_hashes", runs=[str(whole), str(hurt)])[
-        "hashes"
-    ]
-    return [] if one == other else ["clients remember something else"]
+    result = fresh("benchmarks.reliability.kills:rows_hashes", runs=[str(whole), str(hurt)])
+    return [] if len(set(result["hashes"])) == 1 else ["other client memory"]
 
 
 def rows_hashes(runs: list[str]) -> dict[str, Any]:
-    """For each run the hash of all clients' rows at its newest checkpoint."""
+    """Returns the hash of all clients' rows at the newest checkpoint of each run."""
     import jax
     import numpy as np
 
+    from fedjax_sim.cli.run import experiment_of_run
     from fedjax_sim.experiments.run import open_checkpoints, restore
     from fedjax_sim.persistence.manifest import state_hash
 
-    hashes, ready = [], experiment_of_run(Path(runs[0]), [])
-    ids = np.arange(ready.task.data.train.clients)
+    hashes = []
+    experiment = experiment_of_run(Path(runs[0]), [])
+    ids = np.arange(experiment.task.data.train.clients)
     for run in runs:
-        store = open_checkpoints(ready, Path(run))
-        restore(ready, store)
+        store = open_checkpoints(experiment, Path(run))
+        restore(experiment, store)
         store.close()
-        shown = jax.tree.map(np.asarray, ready.program.host_memory.fetch_to_devices(ids))
-        hashes.append(state_hash(jax.tree.map(lambda leaf: leaf.reshape(len(ids), -1), shown)))
+        rows = experiment.program.host_memory.fetch_to_devices(ids)
+        by_client = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(len(ids), -1), rows)
+        hashes.append(state_hash(by_client))
     return {"hashes": hashes}
 
 
@@ -161,7 +182,7 @@ def _in_rounds(run: Run, rng: random.Random) -> None:
 
 
 def _in_saves(run: Run, rng: random.Random) -> None:
-    """A save begins with a folder of another name."""
+    """Waits for a save, which begins with a folder of another name."""
     saves = run.folder / scenes.CHECKPOINTS
     _until(run.pid, lambda: scenes.lines(run.folder) >= run.target)
     before = {path.name for path in saves.glob("*")}
@@ -177,13 +198,13 @@ def _at_the_end(run: Run, rng: random.Random) -> None:
     time.sleep(rng.uniform(0, 0.2))
 
 
-def _until(pid: int, seen: Callable[[], bool]) -> None:
-    """Waits for something in a run's folder, or for its end."""
-    lives.awaited(lambda: True if seen() or not _alive(pid) else None, pause=0.001)
+def _until(pid: int, condition: Callable[[], bool]) -> None:
+    """Waits until a condition is true or the process ends."""
+    lives.awaited(lambda: True if condition() or not _alive(pid) else None, pause=0.001)
 
 
 def _alive(pid: int) -> bool:
-    """Whether a child is still going; its status is left for who waits for it."""
+    """Whether a child is running; its exit status can still be read afterwards."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
@@ -198,4 +219,4 @@ MOMENTS: dict[str, tuple[str, Callable[[Run, random.Random], None]]] = {
 if __name__ == "__main__":
     import sys
 
-    print(attack(*map(int, sys.argv[1:2])))
+    print(attack(kills=int(sys.argv[1])) if sys.argv[1:] else attack())

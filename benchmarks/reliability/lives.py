@@ -1,5 +1,7 @@
-"""Commands of ``fedjax-sim`` as forks of a process that has imported everything and started nothing: each begins where a fresh process
-is after its imports, so that many of them can be ended in a minute. What uses them runs in a process of its own (:mod:`benchmarks.fresh`).
+"""Commands of ``fedjax-sim`` as forks of a process that has imported all and started nothing.
+
+Each begins where a fresh process is after its imports, so that many of them can be ended in a
+minute. Functions that use them run in a process of their own (:mod:`benchmarks.fresh`).
 """
 
 from __future__ import annotations
@@ -27,11 +29,14 @@ IMPORTS = (
     "rich.console",
 )
 PATIENCE = 120.0
-"""Seconds after which something that should have happened has not."""
+"""Seconds after which waiting ends."""
 
 
 def prepare() -> None:
-    """Imports what every life needs. Nothing here may start JAX, whose threads a fork would not have."""
+    """Imports what every command needs.
+
+    It must not start JAX, because a fork does not have the threads of JAX.
+    """
     from fedjax_sim.experiments.config import entries_by_kind
 
     warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
@@ -43,17 +48,17 @@ def prepare() -> None:
 
 
 def keep_programs(folder: Path) -> None:
-    """What a life compiles is there for the next: in this folder, unless all attacks have one in common."""
-    if not Path(os.environ.get("FEDJAX_SIM_CACHE", "")).is_absolute():  # none, or a word for none
+    """Lets commands reuse compiled programs, from this folder unless all attacks share a cache."""
+    if not Path(os.environ.get("FEDJAX_SIM_CACHE", "")).is_absolute():  # unset or "off"
         os.environ["FEDJAX_SIM_CACHE"] = str(folder)
 
 
 def begin(words: Sequence[str], log: Path, before: Callable[[], None] | None = None) -> int:
-    """Starts a command, whose words go to the end of a log. Returns its process id.
+    """Starts a command; returns its process id.
 
     Args:
       words: after ``fedjax-sim``.
-      log: of standard output and error.
+      log: a file to which standard output and error are appended.
       before: called in the new process first.
     """
     pid = os.fork()
@@ -76,29 +81,40 @@ def begin(words: Sequence[str], log: Path, before: Callable[[], None] | None = N
 
 
 def end(pid: int, patience: float = PATIENCE) -> int:
-    """The exit status of a life that ends by itself, negative for a signal. One that does not is killed: ``-9``."""
-    status = awaited(lambda: gone(pid), patience)
+    """Waits for the end of a command; returns its exit status, negative for a signal.
+
+    Args:
+      pid: the process.
+      patience: seconds after which it is killed, which gives ``-9``.
+    """
+    status = awaited(lambda: exit_status(pid), patience)
     return kill(pid) if status is None else status
 
 
-def gone(pid: int) -> int | None:
-    """The exit status of a life that has ended, else ``None``."""
-    found, status = os.waitpid(pid, os.WNOHANG)
-    return os.waitstatus_to_exitcode(status) if found else None
+def exit_status(pid: int) -> int | None:
+    """The exit status of a command that has ended, otherwise ``None``."""
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
 
 
 def kill(pid: int) -> int:
-    """Ends a life at once. Returns its status: ``-9``, or another one where it ended by itself before."""
+    """Kills a command; returns its status, ``-9`` unless it had ended before."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def awaited(
-    look: Callable[[], T | None], patience: float = PATIENCE, pause: float = 0.002
+    poll: Callable[[], T | None], patience: float = PATIENCE, pause: float = 0.002
 ) -> T | None:
-    """What ``look`` finds, asked again and again; ``None`` where it finds nothing for so long."""
+    """Polls until a result is not ``None``.
+
+    Args:
+      poll: the function to call.
+      patience: seconds after which ``None`` is returned.
+      pause: seconds between two calls.
+    """
     begun = time.monotonic()
-    while (found := look()) is None and time.monotonic() - begun < patience:
+    while (result := poll()) is None and time.monotonic() - begun < patience:
         time.sleep(pause)
-    return found
+    return result

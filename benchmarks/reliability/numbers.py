@@ -1,4 +1,7 @@
-"""The same numbers: with a fixed number of shards one hash of the whole state, whatever runs the shards; and what that costs."""
+"""The same numbers: with a fixed number of shards the hash of the state is the same on any devices.
+
+Also measures what a fixed number of shards costs.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,15 @@ from typing import Any
 
 from benchmarks.fresh import ROOT, fresh
 from benchmarks.reliability import scenes
-from benchmarks.reliability.tally import Tally, tally, together, told
+from benchmarks.reliability.tally import Tally, combined, from_json, to_json
 
-SHARDS, ROUNDS = 8, 3
+SHARDS = 8
+ROUNDS = 3
 COUNTS = (1, 2, 4, 8)
 ALGORITHMS = ("scaffold",)
 CPU = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
 COST = ("W1", "W3")
-"""Workloads on which the fixed order is timed."""
+"""Workloads on which a fixed number of shards is timed."""
 
 
 def attack(
@@ -29,17 +33,23 @@ def attack(
     processes: bool = True,
     repeats: int = 5,
 ) -> Tally:
-    """Every backend on so many devices, twice; two processes; and the ratio of times, with so many repetitions or none."""
-    with (
-        tempfile.TemporaryDirectory() as programs
-    ):  # the second run of a kind is not compiled again
+    """Compares hashes of every backend and of two processes, and times a fixed number of shards.
+
+    Args:
+      algorithms: names of registered algorithms.
+      counts: numbers of devices, each run twice.
+      processes: whether to run two processes, too.
+      repeats: timings of the cost; 0 for none.
+    """
+    # The second run of a kind uses the first one's compiled programs.
+    with tempfile.TemporaryDirectory() as programs:
         env = {
             **CPU,
             "JAX_COMPILATION_CACHE_DIR": programs,
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         parts = [
-            tally(
+            from_json(
                 fresh(
                     "benchmarks.reliability.numbers:attacked",
                     env=env,
@@ -50,32 +60,33 @@ def attack(
         ]
     parts += [of_processes()] if processes else []
     parts += [cost(repeats)] if repeats else []
-    return together(*parts)
+    return combined(*parts)
 
 
 # -------------------------------------------------------------------------------------- one process
 
 
 def attacked(algorithms: list[str], counts: list[int]) -> dict[str, Any]:
-    """Hashes in this process, whose CPU is eight devices."""
-    lost, count = [], 0
+    """Compares hashes in this process, whose CPU is eight devices."""
+    lost = []
+    count = 0
     for name in algorithms:
-        hashes: dict[str, list[str]] = {}
+        layouts_by_hash: dict[str, list[str]] = {}
         for backend, devices, number in layouts(counts):
-            hashes.setdefault(hash_of(name, backend, devices), []).append(
-                f"{backend} on {devices} (run {number})"
-            )
+            layout = f"{backend} on {devices} (run {number})"
+            layouts_by_hash.setdefault(hash_of(name, backend, devices), []).append(layout)
             count += 1
-        if len(hashes) > 1:
-            lost.append(
-                f"{name}: {len(hashes)} hashes: {'; '.join(', '.join(where) for where in hashes.values())}"
-            )
-    where = f"{{vmap, pmap, shard_map}} x {{{', '.join(map(str, counts))}}} devices x 2 runs of {', '.join(algorithms)}"
-    return told(count, lost, f"{where}: one hash each" if not lost else where)
+        if len(layouts_by_hash) > 1:
+            groups = "; ".join(", ".join(group) for group in layouts_by_hash.values())
+            lost.append(f"{name}: {len(layouts_by_hash)} hashes: {groups}")
+    devices = ", ".join(map(str, counts))
+    names = ", ".join(algorithms)
+    note = f"{{vmap, pmap, shard_map}} x {{{devices}}} devices x 2 runs of {names}"
+    return to_json(count, lost, f"{note}: one hash each" if not lost else note)
 
 
 def layouts(counts: list[int]) -> Iterator[tuple[str, int, int]]:
-    """Backend, devices, number of the run."""
+    """Yields ``(backend, devices, number of the run)``."""
     for backend in ("vmap", "pmap", "shard_map"):
         for devices in (1,) if backend == "vmap" else counts:
             yield from ((backend, devices, number) for number in (1, 2))
@@ -89,10 +100,12 @@ def hash_of(algorithm: str, backend: Any, devices: int) -> str:
     from fedjax_sim.algorithms import REGISTRY
 
     task = fs.tasks.REGISTRY["digits"](clients=24)
-    made = REGISTRY[algorithm].factory(task.objective)
-    engine = fs.Engine(backend=backend, devices=devices, shards=SHARDS)
     program = fs.make_round(
-        made, fs.samplers.uniform(20), task.data.train, fs.local_work(8, 1), engine
+        REGISTRY[algorithm].factory(task.objective),
+        fs.samplers.uniform(20),
+        task.data.train,
+        fs.local_work(8, 1),
+        fs.Engine(backend=backend, devices=devices, shards=SHARDS),
     )
     state, _ = program.run(program.init(task.init(jax.random.key(0)), 0), ROUNDS)
     return fs.state_hash(program.logical(state))
@@ -102,28 +115,31 @@ def hash_of(algorithm: str, backend: Any, devices: int) -> str:
 
 
 def of_processes(count: int = 2) -> Tally:
-    """The command line's run, as one process of four devices and as several that share them."""
+    """Compares runs of one process with four devices and of several that share them.
+
+    Args:
+      count: number of processes.
+    """
     with tempfile.TemporaryDirectory() as top:
-        config, one, more = scenes.configured(Path(top)), Path(top) / "one", Path(top) / "more"
+        folder = Path(top)
+        config = scenes.configured(folder)
+        single = folder / "single"
+        several = folder / "several"
         words = ["run", str(config), "rounds=6", "engine.shards=4", "engine.devices=4", "--out"]
-        lost = ends([started([*words, str(one)], 4, Path(top))])
+        lost = errors_of([started([*words, str(single)], 4, folder)])
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
         flags = ["--coordinator", address, "--processes", str(count), "--process-id"]
-        lost += ends(
-            [
-                started([*words, str(more), *flags, str(number)], 4 // count, Path(top))
-                for number in range(count)
-            ]
-        )
-        lost += scenes.differences(one, more) if not lost else []
-    return Tally(
-        1, tuple(f"{count} processes: {text}" for text in lost), f"{count} processes as one"
-    )
+        commands = [[*words, str(several), *flags, str(number)] for number in range(count)]
+        lost += errors_of([started(command, 4 // count, folder) for command in commands])
+        lost += scenes.differences(single, several) if not lost else []
+    texts = tuple(f"{count} processes: {text}" for text in lost)
+    return Tally(1, texts, f"{count} processes as one")
 
 
 def started(words: list[str], devices: int, folder: Path) -> subprocess.Popen[str]:
+    """Starts a command of ``fedjax-sim`` on CPU devices, with compiled programs in a folder."""
     env = {
         **os.environ,
         **CPU,
@@ -136,13 +152,13 @@ def started(words: list[str], devices: int, folder: Path) -> subprocess.Popen[st
     )
 
 
-def ends(running: list[subprocess.Popen[str]]) -> list[str]:
-    """What processes complained of."""
-    said = [process.communicate(timeout=300)[1] for process in running]
+def errors_of(running: list[subprocess.Popen[str]]) -> list[str]:
+    """Waits for processes; returns the errors of those that failed."""
+    errors = [process.communicate(timeout=300)[1] for process in running]
     return [
-        f"status {each.returncode}: {text[-300:]}"
-        for each, text in zip(running, said, strict=True)
-        if each.returncode
+        f"status {process.returncode}: {text[-300:]}"
+        for process, text in zip(running, errors, strict=True)
+        if process.returncode
     ]
 
 
@@ -150,18 +166,21 @@ def ends(running: list[subprocess.Popen[str]]) -> list[str]:
 
 
 def cost(repeats: int) -> Tally:
-    """How much longer rounds take with a fixed number of shards, on all cores. Measured and told; nothing is asserted."""
-    found = fresh("benchmarks.reliability.numbers:timed", repeats=repeats)
-    ratios = ", ".join(f"{ratio:.2f} on {name}" for name, ratio in found["ratios"].items())
-    return Tally(
-        0,
-        (),
-        f"a round with {SHARDS} shards takes {ratios} of the time with one shard a device ({found['devices']} devices)",
+    """Measures how much longer rounds take with a fixed number of shards, on all cores.
+
+    The ratios are only reported; no ratio is a loss.
+    """
+    result = fresh("benchmarks.reliability.numbers:timed", repeats=repeats)
+    ratios = ", ".join(f"{ratio:.2f} on {name}" for name, ratio in result["ratios"].items())
+    note = (
+        f"a round with {SHARDS} shards takes {ratios} of the time with one shard a device "
+        f"({result['devices']} devices)"
     )
+    return Tally(0, (), note)
 
 
 def timed(repeats: int) -> dict[str, Any]:
-    """The same, here."""
+    """Measures the ratios in this process."""
     import jax
 
     from fedjax_sim.runtime.devices import cores, use_cores
@@ -172,7 +191,7 @@ def timed(repeats: int) -> dict[str, Any]:
 
 
 def ratio(name: str, devices: int, repeats: int) -> float:
-    """Time of a round with fixed shards over that of one with a shard for each device, measured in turn."""
+    """Time of a round with fixed shards over that with a shard for each device, in turn."""
     from functools import partial
 
     from benchmarks.measure import interleave

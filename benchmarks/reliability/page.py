@@ -12,7 +12,8 @@ from benchmarks.reliability.tally import Tally
 from fedjax_sim.core.errors import require
 
 DOCUMENT = ROOT / "docs" / "reliability.md"
-START, END = "<!-- reliability -->", "<!-- /reliability -->"
+START = "<!-- reliability -->"
+END = "<!-- /reliability -->"
 
 
 class Result(NamedTuple):
@@ -24,20 +25,21 @@ class Result(NamedTuple):
 
 
 def line(result: Result) -> dict[str, Any]:
-    """A row for programs."""
-    found = result.tally
-    said = {
+    """A row as a JSON object."""
+    tally = result.tally
+    return {
         "row": result.name,
         "promise": ROWS[result.name].promise,
-        "attacks": found.attacks,
-        "lost": len(found.lost),
-        "note": found.note,
+        "attacks": tally.attacks,
+        "lost": len(tally.lost),
+        "note": tally.note,
+        "losses": list(tally.lost),
+        "seconds": round(result.seconds, 1),
     }
-    return {**said, "losses": list(found.lost), "seconds": round(result.seconds, 1)}
 
 
 def written(results: list[Result], seconds: float) -> str:
-    """All rows in Markdown, what was lost in words below them."""
+    """All rows in Markdown, and below them what was lost, in words."""
     lost = [f"* {result.name}: {text}" for result in results for text in result.tally.lost]
     head = ("promise", "how it is attacked", "attacks", "lost", "note")
     parts = [about(seconds), table(head, map(cells, results), 2)]
@@ -46,45 +48,55 @@ def written(results: list[Result], seconds: float) -> str:
 
 def cells(result: Result) -> list[str]:
     """One line of the table."""
-    row, found = ROWS[result.name], result.tally
+    row = ROWS[result.name]
+    tally = result.tally
     texts = (
         f"**{result.name}**: {row.promise}",
         row.how,
-        f"{found.attacks:,}",
-        outcome(found),
-        found.note,
+        f"{tally.attacks:,}",
+        outcome(tally),
+        tally.note,
     )
     return [text.replace("|", "\\|").replace("\n", " ") for text in texts]
 
 
 def outcome(tally: Tally) -> str:
+    """The number of losses; a dash if there was no attack."""
     return str(len(tally.lost)) if tally.attacks or tally.lost else "-"
 
 
 def about(seconds: float) -> str:
-    """Where and when."""
-    from benchmarks.results import facts
+    """When the attacks were run, how long they took, and on what machine."""
+    from benchmarks.report_file import facts
 
-    said = facts()
-    where = f"{said['processor']}, {said['cores']} cores, jax {said['jax']}, Python {said['python']}, commit {said['commit']}"
-    return f"`python -m benchmarks.reliability` on {said['date']}, {seconds / 60:.0f} minutes: {where}."
+    machine = facts()
+    return (
+        f"`python -m benchmarks.reliability` on {machine['date']}, {seconds / 60:.0f} minutes: "
+        f"{machine['processor']}, {machine['cores']} cores, jax {machine['jax']}, Python "
+        f"{machine['python']}, commit {machine['commit']}."
+    )
 
 
 def update(results: list[Result], seconds: float, path: Path = DOCUMENT) -> None:
-    """Puts the table of a run that took so long between the document's markers.
+    """Puts the table between the document's markers.
+
+    Args:
+      results: of all rows.
+      seconds: that the run took.
+      path: of the document.
 
     Raises:
-      FedError: where a marker is missing.
+      FedError: if a marker is missing.
     """
     text = path.read_text(encoding="utf-8")
-    there = START in text and END in text
     require(
-        there,
+        START in text and END in text,
         f"{path.name} has no place for the table",
         got="no reliability markers",
         fix=f"put {START} and {END} around it",
     )
-    before, after = text.split(START, 1)[0], text.split(END, 1)[1]
+    before = text.split(START, 1)[0]
+    after = text.split(END, 1)[1]
     path.write_text(
         f"{before}{START}\n\n{written(results, seconds)}\n\n{END}{after}", encoding="utf-8"
     )

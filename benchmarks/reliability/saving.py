@@ -1,4 +1,7 @@
-"""Saving while the next round runs: each checkpoint holds the state of its round, though its buffers were given to the rounds after it."""
+"""Saving while the next round runs: each checkpoint holds the state of its own round.
+
+The buffers of that state are reused by the rounds after it.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.fresh import fresh
-from benchmarks.reliability.tally import Tally, tally, told
+from benchmarks.reliability.tally import Tally, from_json, to_json
 
 
 def attack(rounds: int = 200) -> Tally:
-    """So many checkpoints, one of every round."""
-    return tally(fresh("benchmarks.reliability.saving:attacked", rounds=rounds))
+    """Saves a checkpoint of each of this number of rounds."""
+    return from_json(fresh("benchmarks.reliability.saving:attacked", rounds=rounds))
 
 
 def attacked(rounds: int) -> dict[str, Any]:
-    """The same, here: once with saving, once without."""
+    """Runs the rounds in this process twice: once with saving, once without."""
     import fedjax_sim as fs
     from fedjax_sim.core.errors import FedError
 
@@ -34,7 +37,7 @@ def attacked(rounds: int) -> dict[str, Any]:
                     lost.append(f"the checkpoint of round {round_} holds another state")
             except FedError as error:
                 lost.append(str(error))
-    return told(
+    return to_json(
         rounds,
         lost,
         f"a checkpoint of every round on {len(program.plan.devices)} devices, each hash compared",
@@ -42,21 +45,20 @@ def attacked(rounds: int) -> dict[str, Any]:
 
 
 def small() -> tuple[Any, Any]:
-    """A program whose clients remember something, and where it starts."""
+    """Returns ``(program, variables)`` of an algorithm with client memory."""
     import jax
 
     import fedjax_sim as fs
     from fedjax_sim.algorithms import REGISTRY
 
     task = fs.tasks.REGISTRY["digits"](clients=8)
-    made = REGISTRY["scaffold"].factory(task.objective)
-    return fs.make_round(
-        made, fs.samplers.uniform(4), task.data.train, fs.local_work(32)
-    ), task.init(jax.random.key(0))
+    algorithm = REGISTRY["scaffold"].factory(task.objective)
+    program = fs.make_round(algorithm, fs.samplers.uniform(4), task.data.train, fs.local_work(32))
+    return program, task.init(jax.random.key(0))
 
 
 def states(program: Any, variables: Any, rounds: int) -> Iterator[Any]:
-    """The logical state after each round; the next one has begun to take its buffers when the next one is asked for."""
+    """Yields the logical state after each round; the next round reuses its buffers."""
     state = program.init(variables, 0)
     for _ in range(rounds):
         state, _ = program.run(state)

@@ -1,4 +1,4 @@
-"""Runs to attack, and what two runs that should be one differ in."""
+"""Runs to attack, and how two runs that should be equal differ."""
 
 from __future__ import annotations
 
@@ -26,50 +26,64 @@ every = 20
 every = 6
 keep = 2
 """
-"""Clients that remember something, so that every part of a state is there; a checkpoint is nearly always being written."""
+"""An algorithm with client memory, so that no part of the state is empty; a checkpoint is being
+written almost all the time."""
 
-ROWS, TABLE, SUMMARY, CHECKPOINTS = "metrics.jsonl", "metrics.csv", "summary.json", "checkpoints"
+ROWS = "metrics.jsonl"
+TABLE = "metrics.csv"
+SUMMARY = "summary.json"
+CHECKPOINTS = "checkpoints"
 
 
 def configured(folder: Path, text: str = CONFIG) -> Path:
-    """The configuration as a file."""
+    """Writes the configuration to a file; returns its path."""
     path = folder / "config.toml"
     path.write_text(text)
     return path
 
 
 def summary(run: Path) -> dict[str, Any]:
-    """A run's summary; empty where there is none."""
+    """A run's summary; empty if there is none."""
     path = run / SUMMARY
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def differences(whole: Path, hurt: Path) -> list[str]:
-    """How a run that was hurt differs from the one that was not: state, metrics, every line of its files but for ``seconds``."""
-    one, other = summary(whole), summary(hurt)
-    names = [name for name in ("state_hash", "rounds", "metrics") if other.get(name) != one[name]]
-    found = [f"{name} {other.get(name)!r} is not {one[name]!r}" for name in names]
+    """How an attacked run differs from one that was not attacked, in words.
+
+    State, metrics and every line of its files are compared, except for ``seconds``.
+
+    Args:
+      whole: folder of the run that was not attacked.
+      hurt: folder of the attacked run.
+    """
+    expected = summary(whole)
+    actual = summary(hurt)
+    names = [
+        name for name in ("state_hash", "rounds", "metrics") if actual.get(name) != expected[name]
+    ]
+    texts = [f"{name} {actual.get(name)!r} is not {expected[name]!r}" for name in names]
     for name, read in ((ROWS, rows), (TABLE, cells)):
         try:
-            found += [f"{name}: {text}" for text in unlike(read(whole / name), read(hurt / name))]
+            first = first_difference(read(whole / name), read(hurt / name))
+            texts += [f"{name}: {first}"] if first else []
         except (OSError, ValueError) as error:
-            found.append(f"{name} cannot be read: {error}")
-    return found
+            texts.append(f"{name} cannot be read: {error}")
+    return texts
 
 
-def unlike(one: Sequence[Any], other: Sequence[Any]) -> list[str]:
-    """The first thing in which two lists differ, in words."""
-    if one == other:
-        return []
-    place = next(
-        (n for n, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]),
-        min(len(one), len(other)),
-    )
-    return [f"{len(other)} lines instead of {len(one)}, other from line {place + 1} on"]
+def first_difference(expected: Sequence[Any], actual: Sequence[Any]) -> str:
+    """Where two lists begin to differ, in words; empty if they are equal."""
+    if actual == expected:
+        return ""
+    pairs = enumerate(zip(expected, actual, strict=False))
+    shorter = min(len(expected), len(actual))
+    place = next((number for number, pair in pairs if pair[0] != pair[1]), shorter)
+    return f"{len(actual)} lines instead of {len(expected)}, other from line {place + 1} on"
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """Lines of a ``metrics.jsonl`` without their seconds. Strict: a torn line is a ``ValueError``."""
+    """Lines of a ``metrics.jsonl`` without their seconds; a torn line is a ``ValueError``."""
     text = path.read_text()
     if text and not text.endswith("\n"):
         raise ValueError("the last line is torn")
@@ -89,21 +103,22 @@ def cells(path: Path) -> list[dict[str, str]]:
 
 
 def meanwhile(run: Path) -> list[str]:
-    """What is wrong with the files of a run that is not over: all lines of its rounds, in order, but for one that is being written."""
+    """What is wrong with the rows of a run that has not ended.
+
+    There must be a line for every round, in order; the last line may be incomplete.
+    """
     path = run / ROWS
     lines = path.read_text().split("\n")[:-1] if path.is_file() else []
     try:
         numbers = [json.loads(line)["round"] for line in lines]
     except ValueError as error:
         return [f"{ROWS}: {error}"]
-    return (
-        []
-        if numbers == list(range(1, len(numbers) + 1))
-        else [f"{ROWS} has other rounds than 1 to {len(numbers)}"]
-    )
+    if numbers == list(range(1, len(numbers) + 1)):
+        return []
+    return [f"{ROWS} has other rounds than 1 to {len(numbers)}"]
 
 
 def lines(run: Path) -> int:
-    """How many rows a run has written."""
+    """The number of rows that a run has written."""
     path = run / ROWS
     return path.read_bytes().count(b"\n") if path.is_file() else 0

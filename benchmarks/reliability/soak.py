@@ -1,4 +1,7 @@
-"""Ten thousand rounds: memory, threads, open files and the time of a round are the same at the end as after the first thousand."""
+"""Ten thousand rounds: memory, threads, open files and the time of a round do not grow.
+
+The last thousand rounds are compared with the second thousand.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,16 @@ import numpy as np
 from benchmarks.fresh import fresh
 from benchmarks.growth import resident
 from benchmarks.reliability import scenes
-from benchmarks.reliability.tally import Tally, tally, together, told
+from benchmarks.reliability.tally import Tally, combined, from_json, to_json
 
-GROWTH, SLOWER, THREADS = 1.02, 1.25, 2
-"""Most that memory and the processor time of a round may have grown by, and threads that pools may still have been short of."""
+GROWTH = 1.02
+"""Largest factor by which memory may grow."""
+SLOWER = 1.25
+"""Largest factor by which the processor time of a round may grow."""
+THREADS = 2
+"""Threads that may be added, because a pool may not have been complete before."""
 LONG = 3_000
-"""Rounds from which the time is judged, too: a few of them are as long as their neighbours on the machine let them."""
+"""Rounds from which the time is judged, too: other work on the machine changes that of a few."""
 CASES = {
     "examples on the devices": (),
     "examples on the host": ("engine.data=host",),
@@ -35,28 +42,28 @@ WORDS = (
 
 
 class Sample(NamedTuple):
-    """What is watched."""
+    """What is measured at the end of a round."""
 
     memory: int
     """Bytes."""
     threads: int
     handles: int
     seconds: float
-    """Processor time of all threads since the begin."""
+    """Processor time of all threads since the process began."""
 
 
 def attack(rounds: int = 10_000, cases: tuple[str, ...] = tuple(CASES)) -> Tally:
-    """So many rounds of each case."""
-    return together(
+    """Runs this number of rounds of each case."""
+    return combined(
         *(
-            tally(fresh("benchmarks.reliability.soak:attacked", rounds=rounds, case=case))
+            from_json(fresh("benchmarks.reliability.soak:attacked", rounds=rounds, case=case))
             for case in cases
         )
     )
 
 
 def attacked(rounds: int, case: str) -> dict[str, Any]:
-    """The same, in this process, which is a fresh one."""
+    """Runs one case in this process, which is a fresh one."""
     from fedjax_sim.cli.run import experiment
     from fedjax_sim.experiments.run import new_folder, run_experiment
     from fedjax_sim.simulation.callbacks import callback
@@ -69,53 +76,65 @@ def attacked(rounds: int, case: str) -> dict[str, Any]:
         )
     )
     with tempfile.TemporaryDirectory() as top:
-        ready = experiment(scenes.configured(Path(top)), [*WORDS, *CASES[case], f"rounds={rounds}"])
-        run_experiment(ready, new_folder(ready.config, Path(top) / "run"), callbacks=[watch])
+        overrides = [*WORDS, *CASES[case], f"rounds={rounds}"]
+        built = experiment(scenes.configured(Path(top)), overrides)
+        run_experiment(built, new_folder(built.config, Path(top) / "run"), callbacks=[watch])
     return judged(samples, rounds, case)
 
 
 def sample() -> Sample:
-    """Now. Where there is no /proc, only the time."""
-    tasks, files = (
-        len(os.listdir(path)) if os.path.isdir(path) else 0
-        for path in ("/proc/self/task", "/proc/self/fd")
+    """Measures this process now; without /proc only the time."""
+    return Sample(
+        resident("VmRSS"),
+        _entries("/proc/self/task"),
+        _entries("/proc/self/fd"),
+        time.process_time(),
     )
-    return Sample(resident("VmRSS"), tasks, files, time.process_time())
+
+
+def _entries(folder: str) -> int:
+    return len(os.listdir(folder)) if os.path.isdir(folder) else 0
 
 
 def judged(samples: list[Sample], rounds: int, case: str) -> dict[str, Any]:
-    """The second tenth of the samples against the last one."""
+    """Compares the last tenth of the samples with the second one; returns a tally as JSON."""
     tenth = len(samples) // 10
-    early, late = samples[tenth : 2 * tenth + 1], samples[-tenth - 1 :]
+    early = samples[tenth : 2 * tenth + 1]
+    late = samples[-tenth - 1 :]
     memory = median(late, "memory") / max(median(early, "memory"), 1)
     slower = (late[-1].seconds - late[0].seconds) / (early[-1].seconds - early[0].seconds)
-    threads, handles = (
-        max(getattr(each, name) for each in late) - max(getattr(each, name) for each in early)
-        for name in ("threads", "handles")
+    threads = most(late, "threads") - most(early, "threads")
+    handles = most(late, "handles") - most(early, "handles")
+    lost = []
+    if memory > GROWTH:
+        lost.append(f"{case}: memory grew by {100 * (memory - 1):.1f} %")
+    if threads > THREADS:
+        lost.append(f"{case}: {threads} more threads")
+    if handles > 0:
+        lost.append(f"{case}: {handles} more open files")
+    if slower > SLOWER and rounds >= LONG:
+        lost.append(f"{case}: a round takes {slower:.2f} times the processor time")
+    note = (
+        f"{case}: memory {100 * (memory - 1):+.2f} %, processor time of a round x {slower:.2f}, "
+        f"{least(late, 'threads')} threads ({threads:+}), {least(late, 'handles')} open files "
+        f"({handles:+})"
     )
-    lost = [f"{case}: memory grew by {100 * (memory - 1):.1f} %"] if memory > GROWTH else []
-    lost += [f"{case}: {threads} more threads"] if threads > THREADS else []
-    lost += [f"{case}: {handles} more open files"] if handles > 0 else []
-    lost += (
-        [f"{case}: a round takes {slower:.2f} times the processor time"]
-        if slower > SLOWER and rounds >= LONG
-        else []
-    )
-    said = f"{case}: memory {100 * (memory - 1):+.2f} %, processor time of a round x {slower:.2f}"
-    return told(
-        rounds,
-        lost,
-        f"{said}, {least(late, 'threads')} threads ({threads:+}), {least(late, 'handles')} open files ({handles:+})",
-    )
+    return to_json(rounds, lost, note)
+
+
+def most(samples: list[Sample], name: str) -> int:
+    """The largest value of a field."""
+    return max(getattr(sample, name) for sample in samples)
 
 
 def least(samples: list[Sample], name: str) -> int:
-    """While nothing is being saved, which takes some for a moment."""
-    return min(getattr(each, name) for each in samples)
+    """The smallest value of a field: its value while no checkpoint is being saved."""
+    return min(getattr(sample, name) for sample in samples)
 
 
 def median(samples: list[Sample], name: str) -> float:
-    return float(np.median([getattr(each, name) for each in samples]))
+    """The median of a field."""
+    return float(np.median([getattr(sample, name) for sample in samples]))
 
 
 if __name__ == "__main__":

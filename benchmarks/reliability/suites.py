@@ -1,4 +1,4 @@
-"""Promises that tests attack already: the tests are run, and counted."""
+"""Promises that the test suite attacks: its tests are run and counted."""
 
 from __future__ import annotations
 
@@ -14,55 +14,48 @@ from benchmarks.reliability.tally import Tally
 
 LIMIT = 900
 FAILED = 1
-"""What pytest ends with where tests failed."""
+"""Exit status of pytest if tests failed."""
 GENERATED = re.compile(r"\[(?:drawn|odd|mutated)-(\d+)(?:-\d+)?\]$")
-"""Names of tests that are of so many generated examples, and where drawing begins."""
+"""Names of tests of generated examples: their number, and the first seed."""
 
 
-def there(files: tuple[str, ...]) -> bool:
-    """Whether all of these tests exist."""
+def exist(files: tuple[str, ...]) -> bool:
+    """Whether all of these files of tests exist."""
     return all((ROOT / "tests" / name).is_file() for name in files)
 
 
 def run(files: tuple[str, ...], which: str = "") -> Tally:
-    """The tests of some files but for those marked slow; ``which`` are words of pytest's ``-k``."""
+    """Runs the tests of some files, except for those marked slow.
+
+    Args:
+      files: below ``tests/``.
+      which: selects tests, as pytest's ``-k``; all by default.
+    """
+    paths = [f"tests/{name}" for name in files]
     with tempfile.TemporaryDirectory() as top:
         report = Path(top) / "report.xml"
-        words = [
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "--no-header",
-            f"--junitxml={report}",
-            "-m",
-            "not slow",
-            "-k",
-            which,
-        ]
-        paths = [f"tests/{name}" for name in files]
+        options = ["-q", "-p", "no:cacheprovider", "--no-header", f"--junitxml={report}"]
+        command = [sys.executable, "-m", "pytest", *options, "-m", "not slow", "-k", which, *paths]
         try:
-            done = subprocess.run(
-                [sys.executable, "-m", "pytest", *words, *paths],
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                timeout=LIMIT,
-            )
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
         except subprocess.TimeoutExpired:
             return Tally(0, (f"{', '.join(paths)} took more than {LIMIT} s",))
-        if done.returncode not in (
-            0,
-            FAILED,
-        ):  # nothing was selected, or not even that was found out
-            return Tally(
-                0, (f"pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-300:]}",)
-            )
+        if done.returncode not in (0, FAILED):  # no test was selected, or collecting failed
+            output = (done.stdout + done.stderr)[-300:]
+            return Tally(0, (f"pytest ended with {done.returncode}: {output}",))
         some = "some tests" if which else "tests"
         return counted(report, f"{some} of {', '.join(f'`{path}`' for path in paths)}")
 
 
 def counted(report: Path, note: str) -> Tally:
-    """What a report of pytest's says. Tests that were skipped attacked nothing; the examples of a generated one count each."""
+    """Counts the tests of a JUnit report.
+
+    Skipped tests do not count; a test of generated examples counts each example.
+
+    Args:
+      report: an XML file.
+      note: of the tally.
+    """
     cases = list(ElementTree.parse(report).iter("testcase"))
     skipped = [case for case in cases if case.find("skipped") is not None]
     failed = [
@@ -70,8 +63,7 @@ def counted(report: Path, note: str) -> Tally:
         for case in cases
         if case.find("failure") is not None or case.find("error") is not None
     ]
-    generated = [
-        int(found[1]) - 1 for case in cases if (found := GENERATED.search(case.get("name", "")))
-    ]
-    count = len(cases) - len(skipped) + sum(generated)
+    matches = [GENERATED.search(case.get("name", "")) for case in cases]
+    further_examples = sum(int(match[1]) - 1 for match in matches if match)
+    count = len(cases) - len(skipped) + further_examples
     return Tally(count, tuple(failed), note + (f", {len(skipped)} skipped" if skipped else ""))

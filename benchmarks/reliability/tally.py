@@ -1,33 +1,33 @@
-"""What an attack comes back with."""
+"""The result of an attack."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Tally(NamedTuple):
     """The result of one promise's attacks."""
 
     attacks: int
-    """How often something was done to it."""
+    """Number of attacks."""
     lost: tuple[str, ...]
-    """What was not as promised, in words; empty where the promise held."""
+    """What was not as promised, in words; empty if the promise was kept."""
     note: str = ""
-    """What was measured, and how it was attacked here."""
+    """What was measured, and which attacks were run."""
 
 
-def told(attacks: int, lost: list[str], note: str = "") -> dict[str, object]:
-    """A tally as JSON has it, from a process of its own."""
+def to_json(attacks: int, lost: list[str], note: str = "") -> dict[str, Any]:
+    """A tally as a JSON object, which a process of its own returns."""
     return {"attacks": attacks, "lost": lost, "note": note}
 
 
-def tally(found: dict[str, object]) -> Tally:
-    """The way back."""
-    return Tally(int(found["attacks"]), tuple(found["lost"]), str(found["note"]))  # type: ignore[call-overload,arg-type]
+def from_json(members: dict[str, Any]) -> Tally:
+    """The inverse of :func:`to_json`."""
+    return Tally(members["attacks"], tuple(members["lost"]), members["note"])
 
 
-def together(*parts: Tally) -> Tally:
-    """Several attacks on one promise."""
+def combined(*parts: Tally) -> Tally:
+    """The sum of several attacks on one promise."""
     notes = "; ".join(dict.fromkeys(part.note for part in parts if part.note))
     return Tally(
         sum(part.attacks for part in parts),

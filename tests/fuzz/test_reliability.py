@@ -1,7 +1,8 @@
-"""What ``python -m benchmarks.reliability`` attacks, with small numbers.
+"""The attacks of ``python -m benchmarks.reliability``, with small numbers.
 
-What other tests attack is left to them: disks (``experiments/test_history_full.py``, ``host/test_checkpoint.py``, ``data/test_prepared_damage.py``), signals
-(``cli/test_cli_ends.py``, ``cli/test_cli_runs.py``), the same numbers (``engine/test_engine.py``).
+Other tests cover the rest: disks (``experiments/test_history_full.py``,
+``host/test_checkpoint.py``, ``data/test_prepared_damage.py``), signals (``cli/test_cli_ends.py``,
+``cli/test_cli_runs.py``), the same numbers (``engine/test_engine.py``).
 """
 
 from __future__ import annotations
@@ -24,26 +25,26 @@ from benchmarks.reliability import damage, kills, page, saving, scenes, soak, su
 from benchmarks.reliability.page import Result
 from benchmarks.reliability.rows import ROWS, Row
 from benchmarks.reliability.suites import counted
-from benchmarks.reliability.tally import Tally, together
+from benchmarks.reliability.tally import Tally, combined
 from fedjax_sim.persistence.checkpoint import open_store
 
 ROOT = Path(__file__).parents[2]
-# Complaints of reads that outlive a failed load may come late on a busy machine.
+# Errors of reads that continue after a failed load may come late on a busy machine.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def test_damage_to_any_file_of_a_checkpoint():
-    found = damage.attack(flips=1, runs=False)
-    assert found.attacks > 40
-    assert not found.lost
+    tally = damage.attack(flips=1, runs=False)
+    assert tally.attacks > 40
+    assert not tally.lost
 
 
 def test_each_checkpoint_holds_its_own_round(monkeypatch):
     small = SimpleNamespace(**tiny.program()._asdict(), plan=SimpleNamespace(devices=[0]))
     monkeypatch.setattr(saving, "small", lambda: (small, tiny.variables()))
-    found = saving.attacked(12)
-    assert found["attacks"] == 12
-    assert not found["lost"]
+    tally = saving.attacked(12)
+    assert tally["attacks"] == 12
+    assert not tally["lost"]
 
 
 def test_what_is_opened_for_a_checkpoint_is_closed(tmp_path):
@@ -58,31 +59,29 @@ def test_what_is_opened_for_a_checkpoint_is_closed(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_runs_whose_clients_memory_is_on_the_host():
-    found = kills.attack(2, ("client memory on the host",), rounds=24)
-    assert found.attacks
-    assert not found.lost
+def test_killed_runs_with_client_memory_on_the_host():
+    tally = kills.attack(2, ("client memory on the host",), rounds=24)
+    assert tally.attacks
+    assert not tally.lost
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["kills", "damage", "disk", "signals", "numbers", "saving", "soak"]
 )
-def test_what_takes_a_while(name):
-    found = ROWS[name].quick()
-    assert found.attacks
-    assert not found.lost
+def test_quick_attacks(name):
+    tally = ROWS[name].quick()
+    assert tally.attacks
+    assert not tally.lost
 
 
-# --------------------------------------------------------------------------------------------- the attacks see what is wrong
+# ------------------------------------------------------------- the attacks detect what is wrong
 
 
 def run(folder: Path, rows: str = "", table: str = "") -> Path:
     folder.mkdir()
-    rows = (
-        rows
-        or '{"round": 1, "loss": 2.0, "seconds": 0.5}\n{"round": 2, "loss": 1.0, "seconds": 0.6}\n'
-    )
+    lines = '{"round": 1, "loss": 2.0, "seconds": 0.5}\n{"round": 2, "loss": 1.0, "seconds": 0.6}\n'
+    rows = rows or lines
     table = table or "round,loss,seconds\n1,2.0,0.5\n2,1.0,0.6\n"
     (folder / "summary.json").write_text(
         json.dumps({"state_hash": "x", "rounds": 2, "metrics": {}})
@@ -93,7 +92,7 @@ def run(folder: Path, rows: str = "", table: str = "") -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "expected"),
     [
         (
             "metrics.jsonl",
@@ -115,30 +114,28 @@ def run(folder: Path, rows: str = "", table: str = "") -> Path:
         ),
     ],
 )
-def test_runs_that_differ_are_told_apart(tmp_path, name, text, said):
-    one, other = (
-        run(tmp_path / "one"),
-        run(
-            tmp_path / "other",
-            rows='{"round": 1, "loss": 2.0, "seconds": 9}\n{"round": 2, "loss": 1.0}\n',
-        ),
+def test_differences_between_runs_are_found(tmp_path, name, text, expected):
+    whole = run(tmp_path / "whole")
+    hurt = run(
+        tmp_path / "hurt",
+        rows='{"round": 1, "loss": 2.0, "seconds": 9}\n{"round": 2, "loss": 1.0}\n',
     )
-    assert scenes.differences(one, other) == []
-    (other / name).write_text(text)
-    (found,) = scenes.differences(one, other)
-    assert said in found
+    assert scenes.differences(whole, hurt) == []
+    (hurt / name).write_text(text)
+    (difference,) = scenes.differences(whole, hurt)
+    assert expected in difference
 
 
-def test_files_of_a_run_that_is_not_over_may_end_in_a_torn_line_alone(tmp_path):
+def test_only_the_last_line_of_a_running_run_may_be_torn(tmp_path):
     folder = run(tmp_path / "run", rows='{"round": 1}\n{"round": 2}\n{"rou')
     assert scenes.meanwhile(folder) == []
-    for rows, said in [
+    for rows, expected in [
         ('{"round": 1}\n{"rou\n', "Unterminated"),
         ('{"round": 1}\n{"round": 3}\n', "other rounds than 1 to 2"),
     ]:
         (folder / "metrics.jsonl").write_text(rows)
-        (found,) = scenes.meanwhile(folder)
-        assert said in found
+        (text,) = scenes.meanwhile(folder)
+        assert expected in text
 
 
 @pytest.mark.parametrize(
@@ -151,13 +148,13 @@ def test_files_of_a_run_that_is_not_over_may_end_in_a_torn_line_alone(tmp_path):
         (soak.Sample(1000, 9, 5, 1.5), ["a round takes 1.50 times the processor time"]),
     ],
 )
-def test_growth_is_seen(late, lost):
+def test_growth_is_detected(late, lost):
     early = [soak.Sample(1000, 9, 5, float(number)) for number in range(90)]
     samples = [*early, *(late._replace(seconds=90 + number * late.seconds) for number in range(11))]
-    found = soak.judged(samples, 10_000, "x")
-    assert found["lost"] == [f"x: {text}" for text in lost]
-    of_few = soak.judged(samples, 2000, "x")["lost"]
-    assert of_few == [text for text in found["lost"] if "time" not in text]
+    tally = soak.judged(samples, 10_000, "x")
+    assert tally["lost"] == [f"x: {text}" for text in lost]
+    few_rounds = soak.judged(samples, 2000, "x")["lost"]
+    assert few_rounds == [text for text in tally["lost"] if "time" not in text]
 
 
 def test_a_restored_checkpoint_is_judged(tmp_path, monkeypatch):
@@ -168,23 +165,24 @@ def test_a_restored_checkpoint_is_judged(tmp_path, monkeypatch):
 
 
 def test_tests_are_counted(tmp_path):
-    cases = '<testcase name="a[odd-5]"/><testcase name="a[drawn-3-1]"/><testcase name="b"><failure/></testcase>'
+    cases = '<testcase name="a[odd-5]"/><testcase name="a[drawn-3-1]"/>'
+    cases += '<testcase name="b"><failure/></testcase>'
     cases += '<testcase name="c[7-2]"><skipped/></testcase>'
     (tmp_path / "r.xml").write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
     assert counted(tmp_path / "r.xml", "tests") == Tally(9, ("b",), "tests, 1 skipped")
 
 
-def test_tests_that_are_not_there_are_a_loss():
-    (said,) = suites.run(("host/test_files.py",), "whatever_was_renamed").lost
-    assert "pytest ended with 5" in said
+def test_missing_tests_are_a_loss():
+    (text,) = suites.run(("host/test_files.py",), "no_test_has_this_name").lost
+    assert "pytest ended with 5" in text
 
 
-# ------------------------------------------------------------------------------------------------------------- the document
+# ------------------------------------------------------------------------------------- the document
 
 
 def results():
     return [
-        Result(name, Tally(3, ("it | broke\nat once",) if name == "disk" else (), "as said"), 1.5)
+        Result(name, Tally(3, ("it | broke\nat once",) if name == "disk" else (), "note"), 1.5)
         for name in ("kills", "disk")
     ]
 
@@ -203,39 +201,40 @@ def test_the_table_goes_between_the_markers(tmp_path):
     assert ", 2 minutes: " in text
 
 
-def test_a_line_says_what_it_promises():
-    one, other = map(page.line, results())
-    assert {"row", "promise", "attacks", "lost", "note"} <= one.keys()
-    assert (one["lost"], other["lost"]) == (0, 1)
-    assert together(*(each.tally for each in results())) == Tally(
-        6, ("it | broke\nat once",), "as said"
-    )
+def test_a_line_has_the_promise_and_the_losses():
+    kept, broken = map(page.line, results())
+    assert {"row", "promise", "attacks", "lost", "note"} <= kept.keys()
+    assert (kept["lost"], broken["lost"]) == (0, 1)
+    total = combined(*(result.tally for result in results()))
+    assert total == Tally(6, ("it | broke\nat once",), "note")
 
 
 def test_the_document_has_every_row_as_it_is():
-    """Whatever the last full run found; a promise that was changed since is to be kept anew."""
-    said = re.findall(
+    """The promises and attacks of the document are those of the code, whatever the results."""
+    written = re.findall(
         r"^\| \*\*(\w+)\*\*: (.+?) \| (.+?) \|", page.DOCUMENT.read_text(), flags=re.MULTILINE
     )
-    assert said == [(name, row.promise, row.how) for name, row in ROWS.items() if row.there()]
+    assert written == [(name, row.promise, row.how) for name, row in ROWS.items() if row.exists()]
 
 
-def test_rows_that_measure_time_have_the_machine_to_themselves(monkeypatch):
-    under_way, seen = [], []
+def test_rows_that_measure_time_run_alone(monkeypatch):
+    running = []
+    history = []
 
-    def one(name):
-        under_way.append(name)
-        seen.append(tuple(under_way))
-        under_way.remove(name)
+    def attack(name):
+        running.append(name)
+        history.append(tuple(running))
+        running.remove(name)
         return Tally(1, ())
 
     rows = {
-        name: Row("", "", partial(one, name), partial(one, name), alone=name == "alone")
-        for name in ("alone", "one", "other")
+        name: Row("", "", partial(attack, name), partial(attack, name), alone=name == "alone")
+        for name in ("alone", "first", "second")
     }
     monkeypatch.setattr(reliability, "ROWS", rows)
-    assert {done.name for done in reliability.attacks(list(rows), quick=False)} == set(rows)
-    assert seen[-1] == ("alone",)
+    names = {result.name for result in reliability.attacks(list(rows), quick=False)}
+    assert names == set(rows)
+    assert history[-1] == ("alone",)
 
 
 def test_a_row_is_chosen_by_name():
@@ -245,7 +244,7 @@ def test_a_row_is_chosen_by_name():
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["row"] == "oldest"
-    odd = subprocess.run(
+    unknown = subprocess.run(
         [*command, "everything"], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
-    assert "--only: unknown everything; choose from kills," in odd.stderr
+    assert "--only: unknown everything; choose from kills," in unknown.stderr
