@@ -10,16 +10,17 @@
 # ---
 
 # %% [markdown]
-# # Quickstart: two algorithms on clients that disagree
+# # Quickstart: two algorithms on clients with different data
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/fedjax-sim/fedjax_sim/blob/main/notebooks/quickstart.ipynb)
 #
-# Sixty clients hold handwritten digits, and most of them know three of the ten at most. No client ever shows its images to
-# anybody: in each round ten clients take the server's model, train it at home and send back what changed. We let **FedAvg** and
-# **SCAFFOLD** do that on the same clients, and plot how accurate the common model becomes.
+# Sixty clients hold handwritten digits, and most of them hold at most three of the ten classes.
+# No client sends its images: in each round ten clients receive the server's model, train it on
+# their own images and send the change of its parameters. We let **FedAvg** and **SCAFFOLD** train
+# on the same clients, and plot the accuracy of the global model.
 #
-# The installation names the version of JAX that is already there, so that pip keeps it: Colab's JAX is built to match the drivers of
-# its accelerators, and another version might not find them.
+# The installation names the version of JAX that is already installed, so that pip keeps it:
+# Colab's JAX matches the drivers of its accelerators, and another version might not find them.
 
 # %%
 import importlib.util
@@ -36,14 +37,15 @@ import jax
 
 import fedjax_sim as fs
 
-fs.use_cores()  # on a CPU every core becomes a device; elsewhere this changes nothing
+fs.use_cores()  # on a CPU every core becomes a device; on other platforms this changes nothing
 print("fedjax_sim", fs.__version__, "| jax", jax.__version__, "|", jax.devices())
 
 # %% [markdown]
 # ## The data
 #
-# A task brings data, a model and a loss. `digits` needs no download. `alpha` says how evenly the labels are spread: at 100 every
-# client has its share of all ten digits, at 0.1 most have little beyond two or three.
+# A task is data, a model and a loss. `digits` needs no download. `alpha` sets how evenly the
+# labels are spread: with 100 every client holds all ten digits in similar numbers, with 0.1 most
+# clients hold mainly two or three of them.
 
 # %%
 from functools import partial
@@ -64,27 +66,31 @@ for client in range(6):
 # %% [markdown]
 # ## The two algorithms
 #
-# FedAvg averages what the clients learned. Where their data differ, each pulls the model towards its own digits, and the average
-# of many such pulls wanders. SCAFFOLD lets every client remember in which direction its data pull, and corrects each of its steps by it.
+# FedAvg averages the clients' models. If their data differ, each client's steps drift towards the
+# optimum of its own data, and the average of such drifts is not a step towards the common
+# optimum. In SCAFFOLD every client keeps a control variate, an estimate of its own gradient, and
+# corrects each local step by the difference from the mean over clients.
 #
-# `make_round` turns an algorithm, a way to choose clients, the data and the clients' homework into one compiled function: a whole round.
+# `make_round` compiles an algorithm, a sampler, the data and the clients' local work into one
+# function: a whole round.
 
 # %%
 algorithms = {
     "FedAvg": fs.fedavg(task.objective, lr=0.1),
     "SCAFFOLD": fs.scaffold(task.objective, lr=0.1),
 }
-homework = fs.local_work(batch_size=10, epochs=5)
+local_work = fs.local_work(batch_size=10, epochs=5)
 programs = {
-    name: fs.make_round(each, fs.samplers.uniform(10), train, homework)
-    for name, each in algorithms.items()
+    name: fs.make_round(algorithm, fs.samplers.uniform(10), train, local_work)
+    for name, algorithm in algorithms.items()
 }
 
 # %% [markdown]
 # ## Training
 #
-# `simulate` runs the rounds and evaluates the model on images that no client has. Both algorithms begin with the same model and see
-# the same clients in the same order, for all random numbers of the rounds follow from one seed.
+# `simulate` runs the rounds and evaluates the model on images that no client holds. Both
+# algorithms start from the same model and train on the same clients in the same order, because
+# all random numbers of the rounds follow from one seed.
 
 # %%
 rounds = int(os.environ.get("FEDJAX_SIM_NOTEBOOK_ROUNDS", "200"))
@@ -95,15 +101,15 @@ for name, program in programs.items():
     evaluate = fs.make_evaluation(algorithms[name], task, program, clients=False)
     result = fs.simulate(program, start, rounds=rounds, evaluate=evaluate, evaluate_every=5)
     histories[name] = result.history
-    print(
-        f"{name}: {result.history.latest('test/accuracy'):.1%} after {rounds} rounds, {result.seconds:.0f} seconds"
-    )
+    accuracy = result.history.latest("test/accuracy")
+    print(f"{name}: {accuracy:.1%} after {rounds} rounds, {result.seconds:.0f} seconds")
 
 # %% [markdown]
-# ## What happened
+# ## Results
 #
-# Both get there; SCAFFOLD gets there sooner. It pays for that by sending two models' worth of numbers instead of one. One seed is an
-# anecdote: repeat it with others (`seed=1` in `simulate`) before you believe a small difference.
+# Both algorithms reach a high accuracy; SCAFFOLD needs fewer rounds, but sends twice as many
+# numbers in each round. One seed is not evidence: repeat the runs with other seeds (`seed=1` in
+# `simulate`) before you draw conclusions from a small difference.
 
 # %%
 from IPython.display import Image, display
@@ -111,5 +117,7 @@ from IPython.display import Image, display
 display(Image(str(fs.plot_runs(histories, "quickstart.png", metrics=["test/accuracy"])), width=560))
 
 # %% [markdown]
-# Things to try: `alpha=100`, where both do alike. Another algorithm: `list(fs.algorithms.REGISTRY)` names them all, and `help(fs.fedprox)`
-# explains one. `fs.samplers.dropout(fs.samplers.uniform(10), 0.3)`, where some clients never answer. The README goes on from here.
+# Things to try: `alpha=100`, where both perform alike; another algorithm:
+# `list(fs.algorithms.REGISTRY)` gives the names, and `help(fs.fedprox)` describes one;
+# `fs.samplers.dropout(fs.samplers.uniform(10), 0.3)`, where some clients do not report. The
+# README has the rest.
