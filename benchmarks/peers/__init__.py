@@ -1,7 +1,8 @@
-"""Other simulators on our workloads, each in an environment of its own in a cache folder: see ``race.race``.
+"""Other simulators on our workloads, each in an environment of its own: see ``race.race``.
 
-One entry of ``PEERS`` and one script in ``kit/`` make a peer. Every script runs one epoch of SGD per client and round through the
-framework's own simulation engine, and must end in our model before its time is quoted.
+A peer is an entry of ``PEERS`` and a script in ``kit/``. Every script runs one epoch of SGD per
+client and round through the framework's own simulation engine, and must end in our model before its
+time is reported. The environments are in a cache folder.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ TORCH = "torch==2.13.0"
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 NO_SCAFFOLD = "has no SCAFFOLD"
 PASSIVE = (("OMP_WAIT_POLICY", "passive"),)
-"""Threads that wait give up their core. By default they spin, which on a machine with other work makes two threads slower than one."""
+"""Waiting threads release their core. By default they spin, which on a machine with other work
+makes two threads slower than one."""
 
 CROWD = "runs every client of a round in a process of its own, half a gigabyte each: {} of them"
 
@@ -38,7 +40,8 @@ P2PFL_NEEDS = (
     "tqdm==4.70.1",
     "typer==0.12.5",
 )
-"""What p2pfl 0.4.4 requires, but for its torchvision (before 0.18), which allows no torch of today; pins that it leaves out, too."""
+"""What p2pfl 0.4.4 requires, except for its torchvision (before 0.18), which allows no current
+torch; also pins that it does not have."""
 
 TFF_NEEDS = (
     "tensorflow==2.14.1",
@@ -58,7 +61,8 @@ TFF_NEEDS = (
     "tqdm==4.70.1",
     "typing-extensions==4.5.0",
 )
-"""What TensorFlow Federated 0.87 requires, but for jax and jaxlib 0.4.14: that jaxlib is gone from the package index."""
+"""What TensorFlow Federated 0.87 requires, except for jax and jaxlib 0.4.14: the package index no
+longer has that jaxlib."""
 
 
 class Peer(NamedTuple):
@@ -71,17 +75,17 @@ class Peer(NamedTuple):
     """Pinned requirements. torch is always the CPU build."""
     script: str
     """Its script in ``kit/``, without ``.py``."""
-    says: str
+    description: str
     """How it runs clients."""
     cannot: dict[str, str] = {"W6": NO_SCAFFOLD}
     """Workloads that it does not run, and why."""
     launch: tuple[str, ...] = ()
-    """What stands between Python and the script: a launcher of processes."""
+    """Words between Python and the script: a launcher of processes."""
     alone: tuple[str, ...] = ()
-    """Pinned requirements installed last, without what they themselves require: their own pins name a version of another package, or of
-    Python, that is not to be had (any more) and that they do well without."""
+    """Pinned requirements installed last, without their own requirements, which pin a version of
+    another package, or of Python, that is not available (any more) and is not needed."""
     settings: tuple[tuple[str, str], ...] = ()
-    """Environment variables of its process, its documentation's advice for CPUs among them."""
+    """Environment variables of its process, among them those its documentation advises for CPUs."""
 
 
 PEERS: dict[str, Peer] = {
@@ -168,7 +172,8 @@ PEERS: dict[str, Peer] = {
             "p2pfl_peer",
             "every client a node that gossips, training in 2 Ray actors",
             cannot={
-                "W5": "has no sampling of clients: 1,000 nodes, each with its threads, that gossip with all others",
+                "W5": "has no sampling of clients: 1,000 nodes, each with its threads, that gossip "
+                "with all others",
                 "W6": "its SCAFFOLD was not tried",
                 "W7": "50 nodes, which on W1 do not start within 300 s",
             },

@@ -1,4 +1,7 @@
-"""``python -m benchmarks.peers [--only W1,W3] [--peers fedjax,drjax]``: one JSON line per workload and peer."""
+"""``python -m benchmarks.peers [--only W1,W3] [--peers fedjax,drjax]``: our rounds and the peers'.
+
+Prints one JSON line per workload and peer.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import jax
 
 
 def main() -> None:
-    """Races ours against the peers."""
+    """Runs the command of the module's docstring."""
     from benchmarks.contest import ours
     from benchmarks.peers import PEERS
     from benchmarks.peers.race import race
@@ -37,8 +40,8 @@ def main() -> None:
         lanes = options.lanes if options.lanes == "auto" else int(options.lanes)
         run = ours(workload, options.devices, lanes)
         for peer in options.peers:
-            for who, result in race(workload, run, [peer], options.repeats).items():
-                print(json.dumps({"workload": name, "peer": who, **result}), flush=True)
+            result = race(workload, run, [peer], options.repeats)[peer]
+            print(json.dumps({"workload": name, "peer": peer, **result}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One peer as a process: started, asked for rounds and models, measured, and ended with all its children."""
+"""One peer as a process: started, measured while it runs, and ended with all its children."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from benchmarks.peers import Peer
-from benchmarks.peers.environment import PeerMissing, last_line, outside, prepare
+from benchmarks.peers.environment import PeerMissing, last_line, peer_environment, prepare
 
 KIT = pathlib.Path(__file__).parent / "kit"
 START_LIMIT = 300
@@ -22,17 +22,25 @@ START_LIMIT = 300
 
 
 class Contender:
-    """A running peer, its stderr in ``log``. A context manager: leaving it ends the process and whatever that started.
+    """A running peer. A context manager: leaving it ends the process and its children.
+
+    Args:
+      peer: which one.
+      folder: of the job.
+      log: a file for its standard error.
 
     Raises:
-      PeerMissing: the peer could not be installed, did not start, failed, or did not answer in time.
+      PeerMissing: if the peer could not be installed, did not start, failed, or did not answer in
+        time.
     """
 
     def __init__(self, peer: Peer, folder: pathlib.Path, log: pathlib.Path) -> None:
         python = prepare(peer)
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
-        env = outside()
+        env = peer_environment()
+        env["PATH"] = f"{python.parent}{os.pathsep}{env.get('PATH', '')}"
+        env |= dict(peer.settings)
         command = [str(python), "-u", *peer.launch, str(KIT / f"{peer.script}.py"), str(folder)]
         with log.open("w") as errors:
             self._process = subprocess.Popen(
@@ -43,15 +51,9 @@ class Contender:
                 text=True,
                 start_new_session=True,
                 cwd=folder,
-                env={
-                    **env,
-                    "PATH": f"{python.parent}{os.pathsep}{env.get('PATH', '')}",
-                    **dict(peer.settings),
-                },
+                env=env,
             )
-        with contextlib.suppress(
-            OSError
-        ):  # where memory runs out, Linux should end the peer and nobody else
+        with contextlib.suppress(OSError):  # if memory runs out, Linux should kill the peer
             pathlib.Path(f"/proc/{self._process.pid}/oom_score_adj").write_text("1000")
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._tree = Tree(self._process.pid)
@@ -70,25 +72,30 @@ class Contender:
 
     @property
     def peak_mb(self) -> float:
-        """The largest sum of resident memory over the process and its children so far."""
+        """The largest sum so far of resident memory over the process and its children, MiB."""
         return self._tree.peak / 2**20
 
     def ready(self) -> dict[str, Any]:
         """Its first line: version and seconds of start-up."""
-        return self._hear("start", START_LIMIT)
+        return self._receive("start", START_LIMIT)
 
     def ask(self, word: str, limit: float) -> dict[str, Any]:
-        """The answer to ``round`` or ``model``."""
-        with contextlib.suppress(OSError):  # it has ended: the reader says so, and the log why
+        """Sends ``round`` or ``model``; returns the answer.
+
+        Args:
+          word: to send.
+          limit: seconds to wait for the answer.
+        """
+        with contextlib.suppress(OSError):  # it has ended, which _receive reports
             self._send(word)
-        return self._hear(word, limit)
+        return self._receive(word, limit)
 
     def _send(self, word: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(word + "\n")
         self._process.stdin.flush()
 
-    def _hear(self, word: str, limit: float) -> dict[str, Any]:
+    def _receive(self, word: str, limit: float) -> dict[str, Any]:
         try:
             line = self._lines.get(timeout=limit)
         except queue.Empty:
@@ -102,9 +109,8 @@ class Contender:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = self._process.wait(timeout=5)
             if code < 0:
-                return f"killed by {signal.Signals(-code).name}" + (
-                    ", out of memory perhaps" if code == -signal.SIGKILL else ""
-                )
+                guess = ", out of memory perhaps" if code == -signal.SIGKILL else ""
+                return f"killed by {signal.Signals(-code).name}{guess}"
         return last_line(self.log.read_text(errors="replace"))
 
     def _read(self) -> None:
@@ -112,7 +118,7 @@ class Contender:
         for line in self._process.stdout:
             if line.startswith(
                 "{"
-            ):  # a framework may print before protocol.py has turned its stdout away
+            ):  # a framework may print before protocol.py redirects its stdout
                 self._lines.put(line)
         self._lines.put(None)
 
@@ -120,21 +126,26 @@ class Contender:
 class Tree:
     """A process and its children: samples the sum of their resident memory, and ends them all.
 
-    Linux's ``/proc`` alone; elsewhere only the process itself is ended, and the peak stays 0.
+    Needs ``/proc``; on other systems only the process itself is ended, and the peak stays 0.
+
+    Args:
+      root: the process.
+      every: seconds between two samples.
     """
 
     def __init__(self, root: int, every: float = 0.2) -> None:
         self.peak = 0
-        self._root, self._every, self._open = root, every, True
+        self._every = every
+        self._open = True
         self._known = {(root, _stat(root)[1])}
         threading.Thread(target=self._watch, daemon=True).start()
 
     def end(self) -> None:
-        """Kills whatever of the tree still lives."""
+        """Kills all processes of the tree that still run."""
         self._open = False
         self._sample()
         for pid, born in self._known:
-            if _stat(pid)[1] == born:  # a number may have been given to a stranger since
+            if _stat(pid)[1] == born:  # the id may have been given to another process since
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
 
@@ -144,11 +155,8 @@ class Tree:
             time.sleep(self._every)
 
     def _sample(self) -> None:
-        parents = (
-            {int(entry): _stat(int(entry)) for entry in os.listdir("/proc") if entry.isdigit()}
-            if os.path.isdir("/proc")
-            else {}
-        )
+        ids = filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ())
+        parents = {int(pid): _stat(int(pid)) for pid in ids}
         tree = {pid for pid, born in self._known if parents.get(pid, (0, ""))[1] == born}
         grown = True
         while grown:
@@ -160,7 +168,7 @@ class Tree:
 
 
 def _stat(pid: int) -> tuple[int, str]:
-    """Parent and time of birth of a process; ``(0, "")`` where there is none."""
+    """Parent and start time of a process; ``(0, "")`` if it does not exist."""
     try:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[1]), fields[19]
@@ -171,8 +179,7 @@ def _stat(pid: int) -> tuple[int, str]:
 def _resident(pid: int) -> int:
     """Bytes of a process's resident memory."""
     try:
-        return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf(
-            "SC_PAGE_SIZE"
-        )
+        pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, IndexError):
         return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""Throw-away environments: one virtual environment per peer in the cache folder, made once, never the project's."""
+"""Environments of peers: one virtual environment per peer in the cache folder, made once."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def cache() -> pathlib.Path:
 
 
 def prepare(peer: Peer) -> pathlib.Path:
-    """The peer's Python, after installing the peer where that has not been done.
+    """Installs the peer if necessary; returns the path of its Python.
 
     Raises:
-      PeerMissing: no interpreter of its version, or an installation that failed.
+      PeerMissing: if there is no interpreter of its version, or the installation failed.
     """
-    digest = hashlib.sha256(
-        json.dumps([peer.python, peer.requires, *([peer.alone] if peer.alone else [])]).encode()
-    ).hexdigest()[:10]
+    requirements = [peer.python, peer.requires, *([peer.alone] if peer.alone else [])]
+    digest = hashlib.sha256(json.dumps(requirements).encode()).hexdigest()[:10]
     folder = cache() / f"{peer.name}-{digest}"
-    python, complete = folder / "bin" / "python", folder / "complete"
+    python = folder / "bin" / "python"
+    complete = folder / "complete"
     if not complete.exists():
-        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted installation left
+        shutil.rmtree(folder, ignore_errors=True)  # files of an interrupted installation
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             _install(peer, folder, python)
@@ -66,9 +66,10 @@ def _install(peer: Peer, folder: pathlib.Path, python: pathlib.Path) -> None:
         "--disable-pip-version-check",
         "--no-input",
     ]
-    torch = [one for one in peer.requires if one.startswith("torch==")]
+    torch = [requirement for requirement in peer.requires if requirement.startswith("torch==")]
     if torch:
-        # Alone first: where the index has no CPU build, nothing else of it, least of all its CUDA libraries, is downloaded.
+        # First without its requirements: if the index has no CPU build, nothing else is downloaded,
+        # in particular no CUDA libraries.
         _call([*pip, "--no-deps", *torch], f"{torch[0]} does not install")
         _only_cpu(python)
     _call([*pip, *peer.requires], f"{' '.join(peer.requires)} does not install")
@@ -82,7 +83,10 @@ def _install(peer: Peer, folder: pathlib.Path, python: pathlib.Path) -> None:
 
 
 def _only_cpu(python: pathlib.Path) -> None:
-    """Refuses a torch that was built for CUDA. Reads its version file, for torch may not be importable yet."""
+    """Refuses a torch that was built for CUDA.
+
+    Reads torch's version file, because torch may not be importable yet.
+    """
     code = (
         "import importlib.util as u, pathlib, runpy;"
         "f = pathlib.Path(u.find_spec('torch').origin).with_name('version.py');"
@@ -91,79 +95,83 @@ def _only_cpu(python: pathlib.Path) -> None:
     cuda = _call([str(python), "-c", code], "torch has no version").strip()
     if cuda != "None":
         raise PeerMissing(
-            f"only a CUDA build of torch ({cuda}) is to be had here; offer pip a CPU wheel, such as with PIP_FIND_LINKS"
+            f"only a CUDA build of torch ({cuda}) is available here; give pip a CPU wheel, such as "
+            "with PIP_FIND_LINKS"
         )
 
 
 @functools.cache
 def interpreter(version: str) -> str:
-    """Path of an interpreter of that version, ``"3.12"``, on the PATH, in pyenv's folder, or known to uv.
+    """Path of an interpreter: on the PATH, in pyenv's folder, or known to uv.
+
+    Args:
+      version: ``"3.12"``.
 
     Raises:
-      PeerMissing: there is none.
+      PeerMissing: if there is none.
     """
-    pyenv = (
-        pathlib.Path(os.environ.get("PYENV_ROOT") or pathlib.Path.home() / ".pyenv") / "versions"
-    )
-    found = sorted(
-        pyenv.glob(f"{version}.*/bin/python"),
-        key=lambda path: int(path.parts[-3].split(".")[-1]) if _plain(path) else -1,
-    )
+    pyenv = pathlib.Path(os.environ.get("PYENV_ROOT") or pathlib.Path.home() / ".pyenv")
+    paths = sorted((pyenv / "versions").glob(f"{version}.*/bin/python"), key=_patch_version)
     candidates = [
         shutil.which(f"python{version}"),
-        *(str(path) for path in reversed(found)),
+        *(str(path) for path in reversed(paths)),
         _of_uv(version),
     ]
     for path in filter(None, candidates):
-        if _is(path, version):
+        if _has_version(path, version):
             return path
     raise PeerMissing(f"needs Python {version}, which is not installed")
 
 
-def _plain(path: pathlib.Path) -> bool:
-    return path.parts[-3].split(".")[-1].isdigit()
+def _patch_version(path: pathlib.Path) -> int:
+    """7 of ``versions/3.12.7/bin/python``; -1 if it is not a number."""
+    patch = path.parts[-3].split(".")[-1]
+    return int(patch) if patch.isdigit() else -1
 
 
 def _of_uv(version: str) -> str | None:
     if not shutil.which("uv"):
         return None
-    found = subprocess.run(["uv", "python", "find", version], capture_output=True, text=True)
-    return found.stdout.strip() or None
+    done = subprocess.run(["uv", "python", "find", version], capture_output=True, text=True)
+    return done.stdout.strip() or None
 
 
-def _is(path: str, version: str) -> bool:
-    """Whether it runs and has that version: a shim of pyenv is on the PATH even where its version is switched off."""
+def _has_version(path: str, version: str) -> bool:
+    """Whether an interpreter runs and has this version.
+
+    A shim of pyenv is on the PATH even if its version is disabled.
+    """
     code = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
     try:
-        return (
-            subprocess.run(
-                [path, "-c", code], capture_output=True, text=True, timeout=30
-            ).stdout.strip()
-            == version
-        )
+        done = subprocess.run([path, "-c", code], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return False
+    return done.stdout.strip() == version
 
 
-def outside() -> dict[str, str]:
-    """Our environment variables, without the project's own packages and settings of JAX: no peer must see them."""
-    ours = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "XLA_FLAGS")
+def peer_environment() -> dict[str, str]:
+    """Our environment variables without the project's packages and the settings of JAX."""
+    hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "XLA_FLAGS")
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in ours and not name.startswith("JAX_")
+        if name not in hidden and not name.startswith("JAX_")
     }
 
 
 def _call(command: list[str], failed: str) -> str:
-    """Stdout of a command.
+    """Runs a command; returns its stdout.
+
+    Args:
+      command: program and arguments.
+      failed: the beginning of the error's text.
 
     Raises:
-      PeerMissing: it failed or took too long.
+      PeerMissing: if it failed or took too long.
     """
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=INSTALL_LIMIT, env=outside()
+            command, capture_output=True, text=True, timeout=INSTALL_LIMIT, env=peer_environment()
         )
     except subprocess.TimeoutExpired:
         raise PeerMissing(f"{failed}: not done after {INSTALL_LIMIT} s") from None
@@ -173,7 +181,7 @@ def _call(command: list[str], failed: str) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something: an error's, where there is one, at most 200 characters."""
+    """The last line that is an error's or at least a message, at most 200 characters."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     useful = [
         line

@@ -12,7 +12,14 @@ from benchmarks.workloads import Workload
 
 
 def write_job(workload: Workload, folder: pathlib.Path) -> None:
-    """Writes data, cohort, initial parameters and settings. ``x`` and ``y`` are single arrays in all our workloads."""
+    """Writes data, cohort, initial parameters and settings.
+
+    ``x`` and ``y`` are single arrays in all our workloads.
+
+    Args:
+      workload: to write.
+      folder: created if it is missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {
         "x": workload.data.x,

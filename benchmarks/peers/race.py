@@ -1,4 +1,4 @@
-"""Our round against each peer's, in turn in one run: the same bytes, the same initial parameters, the same clients."""
+"""Our round against each peer's, in turn in one run: same data, initial parameters and clients."""
 
 from __future__ import annotations
 
@@ -18,16 +18,22 @@ from benchmarks.peers.job import flat, write_job
 from benchmarks.workloads import Workload
 from fedjax_sim.core.types import Objective
 
-SMOOTH, KINKED = 1e-3, 2e-2
-"""Largest ``distance`` (see :func:`compare`) that counts as the same model; the second for models with ReLU.
+SMOOTH = 1e-3
+"""Largest ``distance`` (see :func:`compare`) that counts as the same model, for smooth models."""
+KINKED = 2e-2
+"""The same for models with ReLU.
 
-Another order of summation alone flips a ReLU now and then, and the flip stays: float32 and float64 runs of the very same steps end 0.006
-apart on W2 (one flip, in one unit; without it 1e-5) and 0.01 on W7. Mistakes are larger: on W1, W2 and W3 a partial batch dropped, an
-unweighted mean or another order of the batches makes 0.04 to 0.7, and on W2 and W3 a learning rate wrong by one per cent 0.03 and 0.08.
+Another order of summation flips a ReLU occasionally, and the flip stays: float32 and float64 runs
+of the same steps end 0.006 apart on W2 (one flip, in one unit; without it 1e-5) and 0.01 on W7.
+Mistakes are larger: on W1, W2 and W3 a dropped partial batch, an unweighted mean or another order
+of the batches makes 0.04 to 0.7, and on W2 and W3 a learning rate wrong by one per cent 0.03 and
+0.08.
 """
+SMOOTH_MODELS = ("logistic", "char_lstm")
 
-ROUNDS_TO_ALIKE = {"scaffold": 2}
-"""Rounds after which models are compared, where it is not one. SCAFFOLD's first round, all variates 0, is FedAvg's."""
+ROUNDS_TO_COMPARE = {"scaffold": 2}
+"""Rounds after which models are compared, if more than one. SCAFFOLD's first round, all variates 0,
+is FedAvg's."""
 
 
 def race(
@@ -38,24 +44,25 @@ def race(
     limit: float = 300.0,
     budget: float = 60.0,
 ) -> dict[str, dict[str, Any]]:
-    """Races ours against one peer after another.
+    """Times our rounds against one peer after another.
 
     Args:
       workload: what both compute.
-      ours: runs one round of ours; what it returns is waited for.
+      ours: runs one of our rounds; its arrays are waited for.
       peers: names in ``PEERS``.
-      repeats: timed rounds of each, in turn: three, fewer where they take twice the budget, and more while it lasts.
+      repeats: timed rounds of each, in turn: three, fewer if they take twice the budget, and more
+        as long as the budget allows.
       limit: seconds that one round of a peer may take.
       budget: seconds of all timed rounds against one peer.
 
     Returns:
-      By name ``seconds`` and ``ours_s`` (medians), ``spread`` (lowest and highest of the peer), ``first_round_s``, ``setup_s``,
-      ``peak_mb``, ``distance`` and ``difference`` (of its model from ours: see :func:`compare`) and ``version``; or ``reason``, why
-      there is no time to quote.
+      By name ``seconds`` and ``ours_s`` (medians), ``spread`` (lowest and highest of the peer),
+      ``first_round_s``, ``setup_s``, ``peak_mb``, ``distance`` and ``difference`` (of its model
+      from ours: see :func:`compare`) and ``version``; or ``reason``, why there is no time.
     """
     results: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory(prefix="fedjax-sim-job-") as place:
-        folder = pathlib.Path(place)
+    with tempfile.TemporaryDirectory(prefix="fedjax-sim-job-") as top:
+        folder = pathlib.Path(top)
         expected: tuple[dict[str, np.ndarray], ...] = ()
         for name in peers:
             peer = PEERS[name]
@@ -64,12 +71,11 @@ def race(
                 continue
             if not expected:
                 write_job(workload, folder)
-                expected = flat(workload.init().params), reference(workload)
+                expected = (flat(workload.init().params), reference(workload))
                 jax.block_until_ready(ours())  # compiled before it is timed
+            log = cache() / "logs" / f"{workload.name}-{name}.log"
             try:
-                with Contender(
-                    peer, folder, cache() / "logs" / f"{workload.name}-{name}.log"
-                ) as contender:
+                with Contender(peer, folder, log) as contender:
                     results[name] = _against(
                         contender, workload, ours, expected, repeats, limit, budget
                     )
@@ -87,57 +93,60 @@ def _against(
     limit: float,
     budget: float,
 ) -> dict[str, Any]:
-    """One peer's result."""
+    """Times one peer; the arguments are those of :func:`race`."""
     ready = contender.ready()
     first = [
         contender.ask("round", limit)["seconds"]
-        for _ in range(ROUNDS_TO_ALIKE.get(workload.algorithm, 1))
+        for _ in range(ROUNDS_TO_COMPARE.get(workload.algorithm, 1))
     ]
-    apart = compare(contender.ask("model", limit)["model"], *expected)
-    if not apart["distance"] < (SMOOTH if workload.model in ("logistic", "char_lstm") else KINKED):
+    errors = compare(contender.ask("model", limit)["model"], *expected)
+    if not errors["distance"] < (SMOOTH if workload.model in SMOOTH_MODELS else KINKED):
         raise PeerMissing(
-            "its model differs from ours: by {distance:.2g}, and {difference:.2g} in one parameter".format(
-                **apart
-            )
+            f"its model differs from ours: by {errors['distance']:.2g}, and "
+            f"{errors['difference']:.2g} in one parameter"
         )
-    if first[0] < budget:
-        contender.ask("round", limit)  # what compiles only once its inputs are its own outputs
-        jax.block_until_ready(ours())  # a round that takes longer needs no warming up
+    if first[0] < budget:  # longer rounds need no warming up
+        contender.ask("round", limit)  # programs may compile again for inputs that are outputs
+        jax.block_until_ready(ours())
     turns = {
-        "theirs": lambda: contender.ask("round", limit)["seconds"],
+        "peer": lambda: contender.ask("round", limit)["seconds"],
         "ours": lambda: clocked(ours)[0],
     }
-    theirs, mine = take_turns(turns, repeats, budget, 2 * budget).values()
+    taken = take_turns(turns, repeats, budget, 2 * budget)
     return {
-        "seconds": float(np.median(theirs)),
-        "ours_s": float(np.median(mine)),
-        "spread": [min(theirs), max(theirs)],
+        "seconds": float(np.median(taken["peer"])),
+        "ours_s": float(np.median(taken["ours"])),
+        "spread": [min(taken["peer"]), max(taken["peer"])],
         "first_round_s": first[0],
         "setup_s": ready["setup_s"],
         "peak_mb": round(contender.peak_mb),
-        **apart,
+        **errors,
         "version": ready["version"],
     }
 
 
 def reference(workload: Workload) -> dict[str, np.ndarray]:
-    """Our model after the rounds at which models are compared, with nothing drawn: no shuffling, no dropout."""
+    """Our model when models are compared, without randomness: no shuffling, no dropout."""
     from fedjax_sim.engine import Engine
     from fedjax_sim.engine.program import make_round
 
     def loss(variables: Any, key: Any, batch: Any, train: bool) -> Any:
         return workload.objective.loss(variables, key, batch, False)
 
-    still = workload._replace(
+    deterministic = workload._replace(
         local_work=workload.local_work._replace(shuffle=False),
         objective=Objective(loss, workload.objective.statistics),
     )
-    algorithm = still.federated()
+    algorithm = deterministic.federated()
     program = make_round(
-        algorithm, still.sampler, still.data, still.local_work, Engine(lanes="auto", devices=1)
+        algorithm,
+        deterministic.sampler,
+        deterministic.data,
+        deterministic.local_work,
+        Engine(lanes="auto", devices=1),
     )
-    state = program.init(still.init())
-    for _ in range(ROUNDS_TO_ALIKE.get(workload.algorithm, 1)):
+    state = program.init(deterministic.init())
+    for _ in range(ROUNDS_TO_COMPARE.get(workload.algorithm, 1)):
         state, _ = program.run(state)
     return flat(algorithm.variables(program.logical(state).algorithm).params)
 
@@ -145,18 +154,26 @@ def reference(workload: Workload) -> dict[str, np.ndarray]:
 def compare(
     path: str, init: dict[str, np.ndarray], expected: dict[str, np.ndarray]
 ) -> dict[str, float]:
-    """How far their model is from ours, relative to how far ours has moved: ``distance``, Euclidean over all parameters, and
-    ``difference``, the largest of one parameter over the largest move of one."""
-    with np.load(path) as theirs:
-        if set(theirs.files) != set(expected):
+    """Compares a peer's model with ours, relative to how far ours has moved.
+
+    Args:
+      path: of the peer's model, an ``.npz``.
+      init: our initial parameters.
+      expected: our parameters after the same rounds.
+
+    Returns:
+      ``distance``, Euclidean over all parameters, and ``difference``, the largest error of one
+      parameter over the largest move of one.
+    """
+    with np.load(path) as model:
+        if set(model.files) != set(expected):
             raise PeerMissing(
-                f"its model has other parameters: {sorted(set(theirs.files) ^ set(expected))[:4]}"
+                f"its model has other parameters: {sorted(set(model.files) ^ set(expected))[:4]}"
             )
         names = sorted(expected)
-        apart = np.concatenate([(theirs[name] - expected[name]).ravel() for name in names])
+        error = np.concatenate([(model[name] - expected[name]).ravel() for name in names])
     moved = np.concatenate([(expected[name] - init[name]).ravel() for name in names])
-    largest = np.abs(apart).max() / np.abs(moved).max()
     return {
-        "distance": float(np.linalg.norm(apart) / np.linalg.norm(moved)),
-        "difference": float(largest),
+        "distance": float(np.linalg.norm(error) / np.linalg.norm(moved)),
+        "difference": float(np.abs(error).max() / np.abs(moved).max()),
     }
