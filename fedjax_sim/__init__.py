@@ -2,9 +2,10 @@
 
     import fedjax_sim as fs
 
-Every name of :data:`__all__` is here, and every registered algorithm under its own name (``fs.fedavg``). A name is looked up when it
-is first used, so that importing the package imports nothing else: the command line answers at once, and a program may still
-configure JAX. Editors and type checkers read ``__init__.pyi``, which ``make generated`` writes.
+Every name of :data:`__all__` is here, and every registered algorithm under its own name
+(``fs.fedavg``). A name is looked up when it is first used, so that importing the package imports
+nothing else: the command line answers at once, and a program may still configure JAX. Editors and
+type checkers read ``__init__.pyi``, which ``make generated`` writes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ HOMES = {
     "engine.federate": "federate",
     "engine.program": "Program make_round",
     "experiments.config.load": "load_config",
+    "experiments.from_python": "simulate",
     "experiments.records": "RunFolder",
     "experiments.rooms": "register",
     "experiments.run": "run",
@@ -36,7 +38,6 @@ HOMES = {
     "simulation.callbacks": "Stop callback",
     "simulation.evaluate": "make_evaluation",
     "simulation.history": "History",
-    "simulation.simulate": "simulate",
     "tasks": "Task",
 }
 """Module to the public names that live in it."""
@@ -69,7 +70,9 @@ __all__ = sorted([*_HOME, *MODULES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    """Looks a name up on its first use: a public name, a submodule, or a registered algorithm, in this order."""
+    """Looks a name up on its first use: a public name, a submodule, or a registered algorithm, in
+    this order.
+    """
     if name in _RENAMED:
         _missing(name, f"; it is called {_RENAMED[name]!r} now")
     if name == "__version__":

@@ -52,6 +52,7 @@ from fedjax_sim.engine.federate import federate as federate
 from fedjax_sim.engine.program import Program as Program
 from fedjax_sim.engine.program import make_round as make_round
 from fedjax_sim.experiments.config.load import load_config as load_config
+from fedjax_sim.experiments.from_python import simulate as simulate
 from fedjax_sim.experiments.records import RunFolder as RunFolder
 from fedjax_sim.experiments.rooms import register as register
 from fedjax_sim.experiments.run import run as run
@@ -73,7 +74,6 @@ from fedjax_sim.simulation.callbacks import Stop as Stop
 from fedjax_sim.simulation.callbacks import callback as callback
 from fedjax_sim.simulation.evaluate import make_evaluation as make_evaluation
 from fedjax_sim.simulation.history import History as History
-from fedjax_sim.simulation.simulate import simulate as simulate
 from fedjax_sim.tasks import Task as Task
 
 __version__: str

@@ -10,8 +10,10 @@ from fedjax_sim.aggregators.stages import (
     unweighted_mean,
 )
 from fedjax_sim.core import registry
+from fedjax_sim.core.calls import recorded
 from fedjax_sim.core.types import Aggregator
 
+chain = recorded("aggregator", "", chain)
 registry.declare(
     registry.Kind(
         "aggregator",
@@ -21,8 +23,11 @@ registry.declare(
         join=chain,
     )
 )
-for factory in (mean, unweighted_mean, scaled_sum, clip, median):
-    registry.register("aggregator", factory)
+mean = registry.register("aggregator", mean)
+unweighted_mean = registry.register("aggregator", unweighted_mean)
+scaled_sum = registry.register("aggregator", scaled_sum)
+clip = registry.register("aggregator", clip)
+median = registry.register("aggregator", median)
 
 REGISTRY = registry.entries("aggregator")
 """Aggregators and stages by the name that a configuration file uses."""

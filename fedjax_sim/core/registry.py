@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
+from fedjax_sim.core.calls import recorded
 from fedjax_sim.core.errors import fail, require, suggest
 
 
@@ -135,8 +136,8 @@ def declare(kind: Kind) -> Kind:
 
 
 def kinds() -> Mapping[str, Kind]:
-    """The declared kinds by name, in the order of declaration."""
-    return MappingProxyType(_KINDS)
+    """The declared kinds by name, in alphabetical order, whatever was imported first."""
+    return MappingProxyType(dict(sorted(_KINDS.items())))
 
 
 def kind(name: str) -> Kind:
@@ -186,8 +187,8 @@ def register(
       **metadata: further facts, kept in ``Entry.metadata``.
 
     Returns:
-      What was registered, unchanged; a decorator if neither ``thing`` nor a thing in place of
-      ``name`` was given.
+      The factory that was registered, which remembers its calls (see :mod:`fedjax_sim.core.calls`);
+      a module or record unchanged; a decorator if nothing was given to register.
 
     Raises:
       FedError: if the kind is unknown, the name is taken by something else or is not an
@@ -209,7 +210,7 @@ def register(
     entry = _entry(globals()["kind"](kind), name, thing, law, card, metadata)
     _refuse_collision(entry)
     _ENTRIES[kind][entry.name] = entry
-    return thing
+    return entry.factory if inspect.isfunction(thing) else thing
 
 
 @contextlib.contextmanager
@@ -225,29 +226,38 @@ def loading(plugin: str) -> Iterator[None]:
 def _entry(
     kind: Kind, name: str | None, thing: Any, law: Any, card: str | None, metadata: dict[str, Any]
 ) -> Entry:
-    factory = thing
     if isinstance(thing, ModuleType):
-        own = thing.__name__.rpartition(".")[2]
-        name = name or own
-        factory = getattr(thing, own, None)
-        require(
-            factory is not None,
-            f"a module is registered by the {kind.name} of its own name",
-            got=f"{thing.__name__} without {own!r}",
-            fix=f"define {own} in it",
-        )
+        factory = _own_factory(kind, thing)
+        name = name or thing.__name__.rpartition(".")[2]
         law = law if law is not None else getattr(thing, "LAW", None)
         card = card if card is not None else inspect.getdoc(thing)
-    name = name or getattr(thing, "__name__", None) or ""
+    else:
+        factory = thing
+        name = name or getattr(thing, "__name__", "")
     require(
         name.isidentifier(),
         f"the name of a {kind.name} is an identifier",
         got=repr(name),
         fix="use letters, digits and underscores",
     )
-    made = kind.adapt(factory) if kind.adapt else factory
+    if kind.is_factory:
+        factory = recorded(kind.name, name, kind.adapt(factory) if kind.adapt else factory)
     plugin = _PLUGIN[-1] if _PLUGIN else None
-    return Entry(kind.name, name, made, card or "", law, MappingProxyType(dict(metadata)), plugin)
+    facts = MappingProxyType(dict(metadata))
+    return Entry(kind.name, name, factory, card or "", law, facts, plugin)
+
+
+def _own_factory(kind: Kind, module: ModuleType) -> Any:
+    """The factory of a module, which has the module's own name."""
+    own = module.__name__.rpartition(".")[2]
+    factory = getattr(module, own, None)
+    require(
+        factory is not None,
+        f"a module is registered by the {kind.name} of its own name",
+        got=f"{module.__name__} without {own!r}",
+        fix=f"define {own} in it",
+    )
+    return factory
 
 
 def _refuse_collision(entry: Entry) -> None:

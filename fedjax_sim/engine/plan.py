@@ -29,6 +29,32 @@ class Engine(NamedTuple):
 
     Every choice gives the same results, up to the order of float additions.
 
+    Args:
+      kind: ``"queue"``: lanes that take clients from a queue. ``"padded"``: the reference, a vmap
+        in which every client is padded to the longest one.
+      lanes: clients that run side by side on a device.
+      backend: ``"vmap"`` (one device), ``"shard_map"`` or ``"pmap"`` (several). ``"auto"`` chooses
+        ``"vmap"`` on one device and ``"shard_map"`` on several.
+      devices: number of devices; by default all of them.
+      shards: number of shards; by default one per device. A fixed number makes results
+        bit-identical on every number of devices that divides it.
+      memory_limit: bytes that a round may use on each device; by default the device's own limit.
+        The number of lanes is halved until the round fits.
+      data: where the population's examples are stored. ``"device"``: on the devices. ``"host"``: in
+        host memory or files; each cohort's examples are copied to the devices while the round
+        before runs. ``"auto"`` chooses the devices if the examples fit there.
+      client_memory: where client memory is stored: on the devices, or in files on the host, from
+        which each cohort's rows are copied to the devices.
+      devices_per_client: devices over which one client is split; XLA partitions its steps.
+      split: what the devices of one client divide among themselves. ``"model"``: each has a part of
+        the model. ``"batch"``: each has the whole model and a part of every batch; a batch whose
+        size they do not divide is replicated.
+      layout: how each array is split over the devices of one client, by its path and its shape:
+        ``PartitionSpec(None, "model")``, or ``PartitionSpec()`` for an array that is not split.
+        Paths begin with ``algorithm``, ``memory``, ``local`` or ``upload`` and end with the model's
+        name of the parameter, such as ``head.kernel``; shapes are one client's. By default, arrays
+        that are not small are split along their largest dimension. Only for ``split = "model"``.
+
     Example:
       >>> import fedjax_sim as fs
       >>> engine = fs.Engine(lanes=4, devices=1)
@@ -37,40 +63,16 @@ class Engine(NamedTuple):
     """
 
     kind: Kind = "queue"
-    """``"queue"``: lanes that take clients from a queue. ``"padded"``: the reference, a vmap in
-    which every client is padded to the longest one."""
     lanes: int | Literal["auto"] = "auto"
-    """Clients that run side by side on a device."""
     backend: Backend = "auto"
-    """``"vmap"`` (one device), ``"shard_map"`` or ``"pmap"`` (several). ``"auto"`` chooses
-    ``"vmap"`` on one device and ``"shard_map"`` on several."""
     devices: int | None = None
-    """Number of devices; by default all of them."""
     shards: int | None = None
-    """Number of shards; by default one per device. A fixed number makes results bit-identical on
-    every number of devices that divides it."""
     memory_limit: int | None = None
-    """Bytes that a round may use on each device; by default the device's own limit. The number of
-    lanes is halved until the round fits."""
     data: Place = "auto"
-    """Where the population's examples are stored. ``"device"``: on the devices. ``"host"``: in host
-    memory or files; each cohort's examples are copied to the devices while the round before runs.
-    ``"auto"`` chooses the devices if the examples fit there."""
     client_memory: Literal["device", "host"] = "device"
-    """Where client memory is stored: on the devices, or in files on the host, from which each
-    cohort's rows are copied to the devices."""
     devices_per_client: int = 1
-    """Devices over which one client is split; XLA partitions its steps."""
     split: Split = "model"
-    """What the devices of one client divide among themselves. ``"model"``: each has a part of the
-    model. ``"batch"``: each has the whole model and a part of every batch; a batch whose size they
-    do not divide is replicated."""
     layout: Layout | None = None
-    """How each array is split over the devices of one client, by its path and its shape:
-    ``PartitionSpec(None, "model")``, or ``PartitionSpec()`` for an array that is not split. Paths
-    begin with ``algorithm``, ``memory``, ``local`` or ``upload`` and end with the model's name of
-    the parameter, such as ``head.kernel``; shapes are one client's. By default, arrays that are not
-    small are split along their largest dimension. Only for ``split = "model"``."""
 
 
 class Plan(NamedTuple):

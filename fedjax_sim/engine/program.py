@@ -29,6 +29,17 @@ AUTOMATIC = Engine()
 """The engine with every choice left to the program."""
 
 
+class ProgramArguments(NamedTuple):
+    """What :func:`make_round` was called with."""
+
+    algorithm: Algorithm
+    sampler: Sampler
+    data: Population | Table
+    local_work: LocalWork
+    engine: Engine
+    guard: NonFinitePolicy
+
+
 class Program(NamedTuple):
     """A compiled round. Make one with :func:`make_round`."""
 
@@ -50,6 +61,8 @@ class Program(NamedTuple):
     find_culprits: Callable[[RoundState], Culprits] | None = None
     """``state -> culprits``: the clients that cause the guard to reject the round after this state.
     Runs the round once more, on one device of this process."""
+    arguments: ProgramArguments | None = None
+    """What it was made from."""
 
 
 class RoundParts(NamedTuple):
@@ -131,7 +144,10 @@ def make_round(
         read = memory.read if memory else table_reader(logical(state).memory)
         return _find_culprits(parts, data, sizes, plan, state, read)
 
-    return Program(init, run, logical, backend.place, steps.lower, plan, memory, culprits)
+    arguments = ProgramArguments(algorithm, sampler, data, local_work, engine, guard)
+    return Program(
+        init, run, logical, backend.place, steps.lower, plan, memory, culprits, arguments
+    )
 
 
 def _plan(

@@ -58,7 +58,8 @@ def register(
       **metadata: further facts, kept in ``Entry.metadata``.
 
     Returns:
-      What was registered, unchanged; a decorator if nothing was given to register.
+      The factory that was registered, which remembers its calls; a module or record unchanged; a
+      decorator if nothing was given to register.
 
     Raises:
       FedError: if the kind is unknown, the name is taken or not an identifier, or a module has no

@@ -166,7 +166,7 @@ def run_experiment(
     if resume:
         notes = (*notes, *(restored.notes if restored else (STARTED_AGAIN,)))
     notes = (*notes, *missing_rows(past, step))
-    return _write_summary(place, {**summarise(experiment, result, earlier, notes), "saved": saved})
+    return write_summary(place, {**summarise(experiment, result, earlier, notes), "saved": saved})
 
 
 def _notes_of_changes(experiment: Experiment, place: RunFolder, store: Store) -> tuple[str, ...]:
@@ -197,14 +197,15 @@ def _open(
     there. It is the last one that a resumed run writes, when nothing refuses any more.
     """
     if not resume:
-        _write_config(experiment, place)
+        write_config(experiment, place)
     writers = open_writers(place, step, past)
     if resume:
-        _write_config(experiment, place)
+        write_config(experiment, place)
     return writers
 
 
-def _write_config(experiment: Experiment, place: RunFolder) -> None:
+def write_config(experiment: Experiment, place: RunFolder) -> None:
+    """Writes the configuration, and which plug-ins it uses, into a run's folder."""
     record_plugins(place.path, used_plugins(chosen_entries(experiment.config.run)))
     files.save(place.config_path, dumps(experiment.config))
 
@@ -219,7 +220,7 @@ def _close(store: Store) -> None:
         store.close()
 
 
-def _write_summary(place: RunFolder, summary: Summary) -> Summary:
+def write_summary(place: RunFolder, summary: Summary) -> Summary:
     """Writes the summary, and returns it, with a note if the disk is full."""
     if is_main_process():
         try:
@@ -238,7 +239,6 @@ def _simulate(
     console: Console | None,
     callbacks: Iterable[Callback],
 ) -> Result:
-    from fedjax_sim.persistence.manifest import order
     from fedjax_sim.simulation.simulate import simulate
 
     settings = experiment.config.run
@@ -252,7 +252,7 @@ def _simulate(
         rounds_per_call=settings.engine.rounds_per_call,
         store=store,
         checkpoint_every=settings.checkpoint.every,
-        metadata={"config": tables(settings), "order": order(experiment.program.plan)},
+        metadata=checkpoint_metadata(experiment),
         callbacks=[*_stops(settings.stop), *callbacks],
         writers=writers,
         progress=is_main_process(),
@@ -261,6 +261,16 @@ def _simulate(
         console=console,
         patience=experiment.guard.patience,
     )
+
+
+def checkpoint_metadata(experiment: Experiment) -> dict[str, Any]:
+    """What is stored with every checkpoint: the configuration, and the order of additions."""
+    from fedjax_sim.persistence.manifest import order
+
+    return {
+        "config": tables(experiment.config.run),
+        "order": order(experiment.program.plan),
+    }
 
 
 @contextlib.contextmanager

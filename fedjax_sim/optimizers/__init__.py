@@ -3,6 +3,7 @@
 import optax
 
 from fedjax_sim.core import registry
+from fedjax_sim.core.calls import recorded
 from fedjax_sim.optimizers.named import (
     adagrad,
     adam,
@@ -30,9 +31,12 @@ registry.declare(
         shorthand="number",
     )
 )
-for factory in (cosine, linear, exponential, warmup):
-    registry.register("schedule", factory)
+cosine = registry.register("schedule", cosine)
+linear = registry.register("schedule", linear)
+exponential = registry.register("schedule", exponential)
+warmup = registry.register("schedule", warmup)
 
+chain = recorded("optimizer", "", chain)
 registry.declare(
     registry.Kind(
         "optimizer",
@@ -42,19 +46,16 @@ registry.declare(
         join=chain,
     )
 )
-for factory in (
-    sgd,
-    adam,
-    adamw,
-    yogi,
-    adagrad,
-    rmsprop,
-    lion,
-    clip,
-    weight_decay,
-    momentum,
-):
-    registry.register("optimizer", factory)
+sgd = registry.register("optimizer", sgd)
+adam = registry.register("optimizer", adam)
+adamw = registry.register("optimizer", adamw)
+yogi = registry.register("optimizer", yogi)
+adagrad = registry.register("optimizer", adagrad)
+rmsprop = registry.register("optimizer", rmsprop)
+lion = registry.register("optimizer", lion)
+clip = registry.register("optimizer", clip)
+weight_decay = registry.register("optimizer", weight_decay)
+momentum = registry.register("optimizer", momentum)
 
 REGISTRY = registry.entries("optimizer")
 """Optimizers and their parts by the name that a configuration file uses."""

@@ -7,8 +7,10 @@ from fedjax_sim.samplers.wrappers import dropout, step_budget, stragglers
 registry.declare(
     registry.Kind("sampler", "samplers", "who takes part in a round", section="sampler")
 )
-for factory in (uniform, poisson, full, cyclic):
-    registry.register("sampler", factory)
+uniform = registry.register("sampler", uniform)
+poisson = registry.register("sampler", poisson)
+full = registry.register("sampler", full)
+cyclic = registry.register("sampler", cyclic)
 
 registry.declare(
     registry.Kind(
@@ -19,8 +21,9 @@ registry.declare(
         provided=1,
     )
 )
-for factory in (dropout, stragglers, step_budget):
-    registry.register("sampler_wrapper", factory)
+dropout = registry.register("sampler_wrapper", dropout)
+stragglers = registry.register("sampler_wrapper", stragglers)
+step_budget = registry.register("sampler_wrapper", step_budget)
 
 REGISTRY = registry.entries("sampler")
 """Samplers by the name that a configuration file uses."""

@@ -1,4 +1,7 @@
-"""Tasks: data, a model and an objective, by name. Data sets and the libraries that hold them load when a factory is called."""
+"""Tasks: data, a model and an objective, by name.
+
+A data set, and the library that reads it, is loaded when the factory of its task is called.
+"""
 
 from fedjax_sim.core import registry
 from fedjax_sim.tasks.base import Task, classify
@@ -16,20 +19,17 @@ from fedjax_sim.tasks.synthetic import synthetic
 registry.declare(
     registry.Kind("task", "tasks", "data, a model and an objective", key="name", section="task")
 )
-for factory in (
-    digits,
-    synthetic,
-    quadratic,
-    mnist,
-    har,
-    shakespeare,
-    emnist,
-    cifar10,
-    cifar100,
-    imdb,
-    prepared,
-):
-    registry.register("task", factory)
+digits = registry.register("task", digits)
+synthetic = registry.register("task", synthetic)
+quadratic = registry.register("task", quadratic)
+mnist = registry.register("task", mnist)
+har = registry.register("task", har)
+shakespeare = registry.register("task", shakespeare)
+emnist = registry.register("task", emnist)
+cifar10 = registry.register("task", cifar10)
+cifar100 = registry.register("task", cifar100)
+imdb = registry.register("task", imdb)
+prepared = registry.register("task", prepared)
 
 REGISTRY = registry.entries("task")
 """Tasks by name. A factory takes keyword settings only, all with defaults."""

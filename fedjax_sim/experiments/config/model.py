@@ -15,6 +15,7 @@ from fedjax_sim.experiments.config.fields import (
     Fields,
     Parts,
     Settings,
+    arguments,
     fields_of,
     optional,
     table,
@@ -36,8 +37,6 @@ def entries_by_kind() -> dict[str, Mapping[str, Any]]:
 
 
 SEED = "of the first model and of all rounds; the data follow from task.seed"
-SHARDS = "a fixed number gives the same bits on any number of devices that divides it"
-DEVICES_PER_CLIENT = "devices that one client's model is spread over; it divides them"
 STOP = "early stopping; absent: all rounds"
 
 Count = Annotated[int, Field(ge=1)]
@@ -136,12 +135,15 @@ def _may_change(hint: Any, field: Any) -> tuple[Any, Any]:
 
 
 def _engine_fields(parts: Parts) -> Fields:
-    return fields_of(_engine(), parts) | {
-        "devices": (optional(Count), Field(None, description="how many; by default all")),
-        "shards": (optional(Count), Field(None, description=SHARDS)),
-        "devices_per_client": (Count, Field(1, description=DEVICES_PER_CLIENT)),
+    """The engine's settings, counts at least 1, and how many rounds a program has."""
+    described = arguments(_engine())
+    counted = {
+        "devices": (optional(Count), Field(None, description=described["devices"])),
+        "shards": (optional(Count), Field(None, description=described["shards"])),
+        "devices_per_client": (Count, Field(1, description=described["devices_per_client"])),
         "rounds_per_call": (Count, Field(1, description="rounds in one compiled program")),
     }
+    return fields_of(_engine(), parts) | counted
 
 
 def _engine() -> Any:
