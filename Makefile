@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow test-oldest test-newest lint format bench bench-full clean
+.PHONY: setup demo test test-quick test-slow test-oldest test-newest lint format generated bench bench-full clean
 
 $(STAMP): pyproject.toml
 	@echo "Installing into $(VENV) (once; a minute or two) ..."
@@ -18,11 +18,17 @@ setup: $(STAMP)  ## install everything
 demo: $(STAMP)  ## train FedAvg and SCAFFOLD on real data, side by side
 	@$(BIN)/fedjax-sim demo
 
-test: $(STAMP)  ## the whole suite, on two workers
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+test: $(STAMP)  ## the suite, on two workers (8 minutes from nothing, 5 with programs of an earlier run)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
-test-slow: $(STAMP)  ## what is too slow for every day
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+test-quick: $(STAMP)  ## the inner loop: one law, one closed form, configuration, structure (90 seconds)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m quick
+
+test-slow: $(STAMP)  ## full products, 64-bit oracles, fuzzing, kills
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
+
+generated: $(STAMP)  ## write the schema, the stub, the reference and the tables of the README
+	@$(BIN)/python docs/generate.py
 
 OLDEST := .venv-oldest
 $(OLDEST)/.installed: pyproject.toml tests/oldest.txt
@@ -33,7 +39,7 @@ $(OLDEST)/.installed: pyproject.toml tests/oldest.txt
 	@touch $@
 
 test-oldest: $(OLDEST)/.installed  ## the suite on the oldest supported stack, on Python 3.13
-	@$(OLDEST)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	@$(OLDEST)/bin/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 NEWEST := .venv-newest
 $(NEWEST)/.installed: pyproject.toml
@@ -44,14 +50,14 @@ $(NEWEST)/.installed: pyproject.toml
 	@touch $@
 
 test-newest: $(NEWEST)/.installed  ## the suite on the newest JAX, on Python 3.13 (JAX for 3.11 ends at 0.10)
-	@$(NEWEST)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	@$(NEWEST)/bin/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 lint: $(STAMP)  ## ruff and pyright
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 
-format: $(STAMP)  ## mend what ruff can mend
+format: $(STAMP)  ## fix what ruff can fix
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
