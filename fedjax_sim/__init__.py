@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 HOMES = {
     "aggregators": "chain stage",
     "core.errors": "FedError",
-    "core.types": "Aggregator Algorithm Batch Law Learner Mean Member Message Objective Outcome "
+    "core.law": "Law",
+    "core.types": "Aggregator Algorithm Batch Learner Mean Member Message Objective Outcome "
     "Roster RoundState Sampler Server Upload Variables",
     "data": "Examples Federation Population by_client from_arrays from_partition local_work "
     "population",

@@ -23,10 +23,10 @@ from fedjax_sim.algorithms.fedyogi import fedyogi as fedyogi
 from fedjax_sim.algorithms.mime import mime as mime
 from fedjax_sim.algorithms.scaffold import scaffold as scaffold
 from fedjax_sim.core.errors import FedError as FedError
+from fedjax_sim.core.law import Law as Law
 from fedjax_sim.core.types import Aggregator as Aggregator
 from fedjax_sim.core.types import Algorithm as Algorithm
 from fedjax_sim.core.types import Batch as Batch
-from fedjax_sim.core.types import Law as Law
 from fedjax_sim.core.types import Learner as Learner
 from fedjax_sim.core.types import Mean as Mean
 from fedjax_sim.core.types import Member as Member

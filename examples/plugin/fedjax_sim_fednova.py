@@ -1,7 +1,8 @@
 """FedNova.
 
-Memory: none. Upload: ``(x - y) / tau`` and ``tau``, the number of local steps, weighted by examples.
-Server: ``x - tau_eff d``, with ``d`` the mean of ``(x - y) / tau`` and ``tau_eff`` the mean of ``tau``.
+Memory: none.
+Upload: ``(x - y) / tau`` and ``tau``, the number of local steps, weighted by examples.
+Server: ``x - tau_eff d``, with ``d`` the mean of ``(x - y) / tau`` and ``tau_eff`` that of ``tau``.
 Law: if all clients take the same number of steps it is FedAvg.
 Reference: Wang et al., "Tackling the Objective Inconsistency Problem in Heterogeneous Federated
 Optimization", 2020, Algorithm 1 and equation 8, with ``a_i`` of plain SGD.
@@ -18,8 +19,9 @@ import fedjax_sim as fs
 from fedjax_sim.aggregators import mean
 from fedjax_sim.clients.learner import Local, gradient_learner
 from fedjax_sim.core import tree
+from fedjax_sim.core.annotations import MAY_CHANGE_ON_RESUME
 from fedjax_sim.core.errors import positive
-from fedjax_sim.core.types import MAY_CHANGE_ON_RESUME, Key, Metrics, PyTree
+from fedjax_sim.core.types import Key, Metrics, PyTree
 from fedjax_sim.optimizers.corrections import local_optimizer
 from fedjax_sim.servers.optimizer import optimizer_server
 

@@ -17,8 +17,10 @@ import optax
 from fedjax_sim import clients
 from fedjax_sim.aggregators import mean
 from fedjax_sim.clients.learner import gradient_learner
+from fedjax_sim.core.annotations import MAY_CHANGE_ON_RESUME
 from fedjax_sim.core.errors import not_negative, positive
-from fedjax_sim.core.types import MAY_CHANGE_ON_RESUME, Aggregator, Algorithm, Law, Objective
+from fedjax_sim.core.law import Law
+from fedjax_sim.core.types import Aggregator, Algorithm, Objective
 from fedjax_sim.engine.federate import federate
 from fedjax_sim.optimizers.corrections import Optimizer, local_optimizer, proximal
 from fedjax_sim.servers.optimizer import optimizer_server

@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_sim.algorithms.fedavg import fedavg
-from fedjax_sim.core.types import MAY_CHANGE_ON_RESUME, Aggregator, Algorithm, Law, Objective
+from fedjax_sim.core.annotations import MAY_CHANGE_ON_RESUME
+from fedjax_sim.core.law import Law
+from fedjax_sim.core.types import Aggregator, Algorithm, Objective
 from fedjax_sim.optimizers.adaptive import adaptive
 from fedjax_sim.optimizers.corrections import Optimizer
 

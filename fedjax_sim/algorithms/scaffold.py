@@ -28,13 +28,13 @@ from fedjax_sim.clients.learner import (
     gradient_learner,
 )
 from fedjax_sim.core import tree
+from fedjax_sim.core.annotations import MAY_CHANGE_ON_RESUME
 from fedjax_sim.core.errors import positive, require
+from fedjax_sim.core.law import Law
 from fedjax_sim.core.types import (
-    MAY_CHANGE_ON_RESUME,
     Algorithm,
     Batch,
     Key,
-    Law,
     Learner,
     Member,
     Message,

@@ -181,7 +181,7 @@ def register(
       name: its name; by default that of the function or module. May be left out, as above.
       thing: a factory, a record, or a module that has a factory of the module's own name and, for
         an algorithm, ``LAW``.
-      law: how an algorithm proves itself, see :class:`fedjax_sim.core.types.Law`.
+      law: how an algorithm proves itself, see :class:`fedjax_sim.core.law.Law`.
       card: what ``describe`` shows; by default the module's docstring, or nothing for a function,
         whose docstring is shown anyway.
       **metadata: further facts, kept in ``Entry.metadata``.

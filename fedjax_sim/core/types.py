@@ -35,30 +35,6 @@ Key = jax.Array
 Array = jax.Array
 
 
-class MayChangeOnResume:
-    """Marks a setting that may have another value when a run is resumed.
-
-    Write it in the annotation of a factory's parameter. All other settings must keep the values
-    that the run began with.
-
-    Example:
-      >>> import typing
-      >>> from typing import Annotated
-      >>> from fedjax_sim.core.types import MAY_CHANGE_ON_RESUME, MayChangeOnResume
-      >>> def factory(lr: Annotated[float, MAY_CHANGE_ON_RESUME] = 0.1, steps: int = 1): ...
-      >>> hints = typing.get_type_hints(factory, include_extras=True)
-      >>> [name for name, hint in hints.items() if MAY_CHANGE_ON_RESUME in typing.get_args(hint)]
-      ['lr']
-    """
-
-    def __repr__(self) -> str:
-        return "MAY_CHANGE_ON_RESUME"
-
-
-MAY_CHANGE_ON_RESUME = MayChangeOnResume()
-"""The marker to write in ``Annotated[float, MAY_CHANGE_ON_RESUME]``."""
-
-
 # ------------------------------------------------------------------------------------------ records
 
 
@@ -422,34 +398,3 @@ class RoundState:
     algorithm: PyTree
     memory: PyTree
     sampler: PyTree
-
-
-class Law(NamedTuple):
-    """An identity that tests an algorithm: with some settings it equals another algorithm.
-
-    Attributes:
-      says: the law in words, for the table of algorithms.
-      when: settings of this algorithm.
-      equals: name of the algorithm that it then equals.
-      given: settings of that other algorithm.
-      local_work: local work of both, if the law needs particular work, such as
-        ``{"batch_size": None, "epochs": 1}``.
-      rounds: number of rounds for which the law holds.
-      tolerance: relative tolerance; 0 requires the same bits.
-      conserved: ``(algorithm state, memory [N, ...]) -> (a, b)``: two pytrees that are equal after
-        every round; None if there are none.
-
-    Example:
-      >>> import fedjax_sim as fs
-      >>> fs.Law("mu = 0 is FedAvg", when={"mu": 0.0}).equals
-      'fedavg'
-    """
-
-    says: str
-    when: dict[str, Any] = {}
-    equals: str = "fedavg"
-    given: dict[str, Any] = {}
-    local_work: dict[str, Any] = {}
-    rounds: int = 3
-    tolerance: float = 1e-5
-    conserved: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]] | None = None

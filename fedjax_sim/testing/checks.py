@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.core.errors import lookup
-from fedjax_sim.core.types import Law
+from fedjax_sim.core.law import Law
 from fedjax_sim.testing import laws, layouts, premise, runs, trips
 from fedjax_sim.testing.program import Factory
 

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from fedjax_sim.core.types import Law, RoundState, Variables
+from fedjax_sim.core.law import Law
+from fedjax_sim.core.types import RoundState, Variables
 from fedjax_sim.testing import problem
 from fedjax_sim.testing.failures import distance, expect, expect_close
 from fedjax_sim.testing.problem import as_arguments

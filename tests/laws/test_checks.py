@@ -14,7 +14,7 @@ from fedjax_sim.aggregators import mean
 from fedjax_sim.algorithms import REGISTRY
 from fedjax_sim.clients.learner import gradient_learner
 from fedjax_sim.core import tree
-from fedjax_sim.core.types import Law
+from fedjax_sim.core.law import Law
 from fedjax_sim.engine.federate import federate
 from fedjax_sim.optimizers.corrections import local_optimizer
 from fedjax_sim.servers.optimizer import optimizer_server

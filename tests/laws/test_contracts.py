@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from fedjax_sim.core import types
+from fedjax_sim.core import law, types
 
 CONTRACTS = {
     name: cls
-    for name, cls in vars(types).items()
-    if inspect.isclass(cls) and cls.__module__ == types.__name__ and cls.__annotations__
+    for module in (types, law)
+    for name, cls in vars(module).items()
+    if inspect.isclass(cls) and cls.__module__ == module.__name__ and cls.__annotations__
 }
 
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from fedjax_sim.core import registry
+from fedjax_sim.core.annotations import MAY_CHANGE_ON_RESUME
 from fedjax_sim.core.errors import require
-from fedjax_sim.core.types import MAY_CHANGE_ON_RESUME
 from fedjax_sim.experiments.config.fields import (
     NONE,
     Fields,

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from fedjax_sim.core.annotations import MAY_CHANGE_ON_RESUME
 from fedjax_sim.core.errors import fail
-from fedjax_sim.core.types import MAY_CHANGE_ON_RESUME
 from fedjax_sim.experiments.config.fields import Settings
 from fedjax_sim.experiments.config.load import tables
 from fedjax_sim.experiments.config.renamed import translated
