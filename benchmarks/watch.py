@@ -76,14 +76,14 @@ def numbers(clients: int) -> dict[str, Any]:
     from tempfile import TemporaryDirectory
 
     from benchmarks.growth import resident
-    from fedjax_sim.engine.host.rows import open_vault
+    from fedjax_sim.engine.host.rows import open_row_store
 
     ids = _spread_ids(clients)
     before = resident("RssAnon")
     begun = time.perf_counter()
     with (
         TemporaryDirectory() as folder,
-        open_vault(folder, np.zeros(ROW_BYTES, np.uint8), clients) as store,
+        open_row_store(folder, np.zeros(ROW_BYTES, np.uint8), clients) as store,
     ):
         open_s = time.perf_counter() - begun
         for first in range(0, len(ids), ROWS_PER_CALL):

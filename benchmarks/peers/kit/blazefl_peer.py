@@ -32,7 +32,7 @@ class Models:
         self.job = job
 
     def select_model(self, model_name: str) -> torch.nn.Module:  # noqa: ARG002
-        """A model of its own for whoever asks."""
+        """A new model."""
         return torch_data.classifier(self.job)
 
 
@@ -43,7 +43,11 @@ class Data:
         self.batches = torch_data.batches(job)
 
     def get_dataloader(
-        self, type_: str, cid: int, batch_size: int, generator: torch.Generator
+        self,
+        type_: str,  # noqa: ARG002
+        cid: int,
+        batch_size: int,  # noqa: ARG002
+        generator: torch.Generator,  # noqa: ARG002
     ) -> torch_data.Batches:
         """The client's batches, in the order of the data."""
         return self.batches[cid]
@@ -52,7 +56,8 @@ class Data:
 def setup(job: Job) -> tuple[Callable[[], None], Callable[[], Params]]:
     """The handler and the trainer, driven as BlazeFL's examples drive theirs."""
     clients = len(job.cohort)
-    models, data = Models(job), Data(job)
+    models = Models(job)
+    data = Data(job)
     torch.set_num_threads(1)
     handler = FedAvgBaseServerHandler(
         models, Name.ONE, data, FOREVER, clients, 1.0, "cpu", job.batch_size, job.seed
@@ -68,7 +73,7 @@ def setup(job: Job) -> tuple[Callable[[], None], Callable[[], Params]]:
         job.lr,
         job.seed,
     )
-    # Threads train clients side by side where torch computes, and lets go of Python, for most of a step.
+    # Threads help if torch computes, without holding the lock of Python, for most of a step.
     serial = torch_data.is_small(job)
     trainer = (
         FedAvgBaseClientTrainer(*settings)

@@ -1,4 +1,7 @@
-"""DrJAX: one vmap over the cohort, every client padded to the largest, sharded over two CPU devices; one jitted call per round."""
+"""DrJAX: one vmap over the cohort, sharded over two CPU devices; one jitted call per round.
+
+Every client is padded to the size of the largest.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,18 @@ DEVICES = 2
 
 
 def padded(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Batches of all clients ``[clients, steps, batch, ...]`` and their masks ``[clients, steps, batch]``."""
+    """Batches of all clients ``[clients, steps, batch, ...]`` and their masks, without ``...``."""
     clients = job.clients()
     steps = max(-(-size // job.batch_size) for size in job.sizes())
-    x, y = (
-        np.zeros((len(clients), steps * job.batch_size, *leaf.shape[1:]), leaf.dtype)
-        for leaf in clients[0]
-    )
-    mask = np.zeros(x.shape[:2], np.float32)
-    for i, (own_x, own_y) in enumerate(clients):
-        x[i, : len(own_x)], y[i, : len(own_y)], mask[i, : len(own_x)] = own_x, own_y, 1
+    rows = (len(clients), steps * job.batch_size)
+    first_x, first_y = clients[0]
+    x = np.zeros((*rows, *first_x.shape[1:]), first_x.dtype)
+    y = np.zeros((*rows, *first_y.shape[1:]), first_y.dtype)
+    mask = np.zeros(rows, np.float32)
+    for i, (client_x, client_y) in enumerate(clients):
+        x[i, : len(client_x)] = client_x
+        y[i, : len(client_y)] = client_y
+        mask[i, : len(client_x)] = 1
     return tuple(
         leaf.reshape(len(clients), steps, job.batch_size, *leaf.shape[2:]) for leaf in (x, y, mask)
     )
@@ -35,7 +40,8 @@ def padded(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def local_sgd(job: Job) -> Callable[..., tuple[dict, jax.Array]]:
     """One client's round: ``(params, x, y, mask) -> (params, examples)``."""
     run = apply(job)
-    # On a CPU, XLA runs a convolution inside a loop on one slow thread: such models are unrolled, for that is five times as fast.
+    # On a CPU, XLA runs a convolution inside a loop on one slow thread: such models are unrolled,
+    # which is five times as fast.
     unroll = any(kernel.ndim == 4 for kernel in job.init.values())
 
     def loss(params: dict, x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
@@ -43,9 +49,8 @@ def local_sgd(job: Job) -> Callable[..., tuple[dict, jax.Array]]:
 
     def client(params: dict, x: jax.Array, y: jax.Array, mask: jax.Array) -> tuple[dict, jax.Array]:
         def step(params: dict, batch: tuple) -> tuple[dict, None]:
-            return jax.tree.map(
-                lambda p, g: p - job.lr * g, params, jax.grad(loss)(params, *batch)
-            ), None
+            grad = jax.grad(loss)(params, *batch)
+            return jax.tree.map(lambda p, g: p - job.lr * g, params, grad), None
 
         return lax.scan(step, params, (x, y, mask), unroll=unroll)[0], mask.sum()
 
@@ -53,6 +58,7 @@ def local_sgd(job: Job) -> Callable[..., tuple[dict, jax.Array]]:
 
 
 def setup(job: Job) -> tuple[Callable[[], None], Callable[[], Params]]:
+    """The jitted round, and a function that returns its parameters."""
     client = local_sgd(job)
 
     @jax.jit
@@ -60,7 +66,9 @@ def setup(job: Job) -> tuple[Callable[[], None], Callable[[], Params]]:
     def average(params: dict, data: tuple) -> dict:
         trained, weights = drjax.map_fn(client, (drjax.broadcast(params), *data))
         return jax.tree.map(
-            lambda leaf: drjax.reduce_sum(leaf * spread(weights, leaf)) / drjax.reduce_sum(weights),
+            lambda leaf: (
+                drjax.reduce_sum(leaf * broadcast(weights, leaf)) / drjax.reduce_sum(weights)
+            ),
             trained,
         )
 
@@ -75,8 +83,8 @@ def setup(job: Job) -> tuple[Callable[[], None], Callable[[], Params]]:
     return round, lambda: {name: np.asarray(value) for name, value in held["params"].items()}
 
 
-def spread(weights: jax.Array, leaf: jax.Array) -> jax.Array:
-    """Weights ``[clients]`` against leaves ``[clients, ...]``."""
+def broadcast(weights: jax.Array, leaf: jax.Array) -> jax.Array:
+    """Weights ``[clients]`` in a shape that multiplies leaves ``[clients, ...]``."""
     return weights.reshape(-1, *(1,) * (leaf.ndim - 1))
 
 

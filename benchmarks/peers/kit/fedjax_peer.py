@@ -1,7 +1,7 @@
-"""FedJAX's federated averaging on its default backend: each client in turn, one jitted call per local step.
+"""FedJAX's federated averaging on its default backend: one jitted call per client and local step.
 
-Its other backend, pmap, does not run on today's JAX. With what it misses put back, on two CPU devices, it took twice (W1) to three times
-(W3) as long as this one.
+Its other backend, pmap, does not run on current JAX. With the missing functions added, on two CPU
+devices, it took twice (W1) to three times (W3) as long as this one.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from fedjax.algorithms import fed_avg
 from jax_models import apply, losses
 from protocol import Job, Params, serve
 
-jax.tree_map = jax.tree.map  # FedJAX calls it by this name, which JAX has dropped
+jax.tree_map = jax.tree.map  # FedJAX uses this name, which JAX has removed
 
 
 class Ordered(fedjax.ClientDataset):
     """A client's data in its own order.
 
-    ``shuffle_repeat_batch``, which the algorithm calls, fills the last batch of an epoch up with examples of the next one; here
-    that batch is padded and masked instead, by FedJAX's own ``padded_batch``, so that all contenders take the same steps.
+    ``shuffle_repeat_batch``, which the algorithm calls, fills the last batch of an epoch with
+    examples of the next one; here that batch is padded and masked instead, by FedJAX's own
+    ``padded_batch``, so that all contenders take the same steps.
     """
 
     def shuffle_repeat_batch(self, hparams: fedjax.ShuffleRepeatBatchHParams) -> Iterator:
@@ -31,6 +32,7 @@ class Ordered(fedjax.ClientDataset):
 
 
 def setup(job: Job) -> tuple[Callable[[], None], Callable[[], Params]]:
+    """FedJAX's round, and a function that returns its parameters."""
     run = apply(job)
     model = fedjax.Model(
         init=lambda rng: job.init,
@@ -40,8 +42,12 @@ def setup(job: Job) -> tuple[Callable[[], None], Callable[[], Params]]:
         eval_metrics={},
     )
     hparams = fedjax.ShuffleRepeatBatchHParams(batch_size=job.batch_size, num_epochs=job.epochs)
-    optimizers = fedjax.optimizers.sgd(job.lr), fedjax.optimizers.sgd(1.0)
-    algorithm = fed_avg.federated_averaging(fedjax.model_grad(model), *optimizers, hparams)
+    algorithm = fed_avg.federated_averaging(
+        fedjax.model_grad(model),
+        fedjax.optimizers.sgd(job.lr),
+        fedjax.optimizers.sgd(1.0),
+        hparams,
+    )
     keys = jax.random.split(jax.random.PRNGKey(job.seed), len(job.cohort))
     clients = [
         (b"%d" % i, Ordered({"x": x, "y": y}), keys[i]) for i, (x, y) in enumerate(job.clients())

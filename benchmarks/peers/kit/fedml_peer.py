@@ -1,7 +1,7 @@
 """FedML: ``FedAvgAPI`` of its single-process simulator, with its own trainer.
 
-Batches in lists are what FedML's own loader of MNIST gives it. It has no callbacks: the driver is heard where a round samples its
-clients and where it would test its model.
+FedML's own loader of MNIST returns batches in lists, too. FedML has no callbacks: the driver's
+words are read where a round samples its clients and where it would test its model.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ FOREVER = 10**6
 
 
 class Over(Exception):
-    """The driver wants no more rounds."""
+    """Raised when the driver requests no more rounds."""
 
 
 class Trainer(ModelTrainerCLS):
-    """FedML's trainer, which gives away its live tensors, but for the first time.
+    """FedML's trainer, which returns its own tensors, except for the first time a copy.
 
-    That first time is the global model before the first round: live, it would move with every client, and each client of the first
-    round would start where the one before it ended.
+    The first time is the global model before the first round: without the copy it would change with
+    every client, and each client of the first round would start where the one before it ended.
     """
 
-    given = False
+    copied = False
 
     def get_model_params(self) -> dict[str, torch.Tensor]:
         params = super().get_model_params()
-        if not self.given:
-            self.given = True
+        if not self.copied:
+            self.copied = True
             params = copy.deepcopy(params)
         return params
 
@@ -69,7 +69,8 @@ class Simulation(FedAvgAPI):
 
 def run(job: Job, gate: Gate) -> None:
     """The simulation, until the driver ends it."""
-    data, sizes = torch_data.batches(job), job.sizes()
+    data = torch_data.batches(job)
+    sizes = job.sizes()
     clients = range(len(data))
     args = argparse.Namespace(
         dataset=job.workload,
@@ -83,9 +84,8 @@ def run(job: Job, gate: Gate) -> None:
         batch_size=job.batch_size,
         using_mlops=False,
     )
-    mlops.pre_setup(
-        args
-    )  # tracking is off; fedml.init would ask FedML's own servers for their settings
+    # Tracking is off. fedml.init would request settings from FedML's own servers.
+    mlops.pre_setup(args)
     local = dict(zip(clients, data, strict=True))
     dataset = [
         sum(sizes),

@@ -1,7 +1,7 @@
-"""Flower: ``ServerApp`` and ``ClientApp`` in its Ray simulation, one client actor of one CPU per core.
+"""Flower: ``ServerApp`` and ``ClientApp`` in its Ray simulation, one client actor per core.
 
-One virtual node per client of the cohort, so that every round takes all nodes. Data and module stay in the actor between
-messages, where Flower's tutorials keep their data set.
+One virtual node per client of the cohort, so that every round takes all nodes. Data and module stay
+in the actor between messages, where Flower's tutorials keep their data set.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ def client_app(folder: str) -> ClientApp:
 
 
 def server_app(job: Job, gate: Gate, over: threading.Event) -> ServerApp:
-    """FedAvg over all nodes; its evaluation of the global model, which follows every round, is where the driver is heard."""
+    """FedAvg over all nodes.
+
+    The driver's words are read in its evaluation of the global model, which follows every round.
+    """
     app = ServerApp()
     module = torch_models.build(job)
     clients = len(job.cohort)
@@ -76,7 +79,7 @@ def server_app(job: Job, gate: Gate, over: threading.Event) -> ServerApp:
             gate.end(lambda: torch_models.from_state(module, state))
         if not gate.begin():
             over.set()
-            raise RuntimeError("the driver wants no more rounds")
+            raise RuntimeError("the driver requests no more rounds")
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
@@ -115,6 +118,6 @@ def run(job: Job, gate: Gate) -> None:
 
 
 if __name__ == "__main__":
-    import flower_peer  # under its own name, so that an actor imports it and keeps what it caches
+    import flower_peer  # by its own name, so that an actor imports it and keeps its caches
 
     serve_loop(flower_peer.run, "flwr", "ray", "torch")

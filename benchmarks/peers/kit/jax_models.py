@@ -1,7 +1,8 @@
-"""The models of the workloads as pure functions ``(params, x) -> logits`` of a flat dict of parameters, for peers built on JAX.
+"""The models of the workloads as pure functions ``(params, x) -> logits``, for peers built on JAX.
 
-Written as a user of such a peer would: plain ``jax.nn`` and ``lax``, automatic derivatives, a scanned LSTM. ``x`` is as the job has it:
-images ``[b, h, w, c]`` or vectors, and tokens ``[b, t]``.
+Parameters are a flat dict. Written as a user of such a peer would: plain ``jax.nn`` and ``lax``,
+automatic derivatives, a scanned LSTM. ``x`` is as in the job: images ``[b, h, w, c]`` or vectors,
+and tokens ``[b, t]``.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ def convolve(
 
 
 def pool(x: jax.Array) -> jax.Array:
-    """Max-pooling over 2x2 windows of an even image; as a maximum over an axis its gradient is the faster one on CPUs."""
+    """Max-pooling over 2x2 windows of an even image.
+
+    As a maximum over an axis, because that gradient is faster on CPUs.
+    """
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
 
@@ -81,7 +85,15 @@ def char_lstm(params: Tree, x: jax.Array) -> jax.Array:
 
 
 def lstm(drive: jax.Array, kernel: jax.Array) -> jax.Array:
-    """``(inputs' share of the gates [t, b, 4h], kernel [h, 4h]) -> [t, b, h]``; gates are in, forget, new, out."""
+    """One layer; gates are ordered in, forget, new, out.
+
+    Args:
+      drive: the inputs' share of the gates, ``[t, b, 4h]``.
+      kernel: recurrent, ``[h, 4h]``.
+
+    Returns:
+      Hidden states ``[t, b, h]``.
+    """
 
     def step(
         carry: tuple[jax.Array, jax.Array], drive: jax.Array

@@ -1,6 +1,7 @@
 """The models of the workloads in Keras 2, whose arrays have the layout of flax already.
 
-Layers carry flax's names, with ``.`` for ``/``. Keras orders an LSTM's gates as flax's zoo does and has one bias.
+Layers have flax's names, with ``.`` for ``/``. Keras orders an LSTM's gates as our model does and
+has one bias.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""p2pfl: nodes that gossip through its in-memory protocol, trained by Lightning in its pool of Ray actors.
+"""p2pfl: nodes that gossip through its in-memory protocol, trained by Lightning in Ray actors.
 
-There is no server and no sampling: every client of the cohort is a node, and a round is a learning of one round, started at the first
-node, at whose end every node holds the mean. Settings are those p2pfl itself takes for runs on one machine, but for the wait for
-neighbours when a learning starts: they know each other already.
+There is no server and no sampling: every client of the cohort is a node, and a round is a learning
+of one round, started at the first node, after which every node has the mean. Settings are those of
+p2pfl for runs on one machine, except for the wait for neighbours when a learning starts: all nodes
+are connected already.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import vision  # isort: skip  # noqa: F401  # before Lightning and p2pfl, which 
 import ray
 
 if __name__ == "__main__":
-    # p2pfl starts Ray when it is imported, unless there is one. The actors must find this folder, and make torchvision importable first.
+    # p2pfl starts Ray when it is imported, unless it runs. The actors must find this folder, and
+    # make torchvision importable first.
     kit = {
         "env_vars": {"PYTHONPATH": str(pathlib.Path(__file__).parent)},
         "worker_process_setup_hook": "vision.importable",
@@ -47,7 +49,9 @@ class Module(lightning.LightningModule):
 
     def __init__(self, net: torch.nn.Module, lr: float, unflatten: tuple[int, ...]) -> None:
         super().__init__()
-        self.net, self.lr, self.unflatten = net, lr, unflatten
+        self.net = net
+        self.lr = lr
+        self.unflatten = unflatten
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD."""
@@ -59,7 +63,7 @@ class Module(lightning.LightningModule):
         return torch_models.loss(self.net(x), batch["y"])
 
     def test_step(self, batch: dict[str, torch.Tensor], number: int) -> None:
-        """p2pfl evaluates in every round; the loss will do."""
+        """p2pfl evaluates in every round; the loss is sufficient."""
         self.log("test_loss", self.training_step(batch, number))
 
 
@@ -75,15 +79,15 @@ def nodes_of(job: Job) -> list[Node]:
             }
         )
         model = LightningModel(Module(torch_models.build(job), job.lr, tuple(x.shape[1:])))
-        given = P2PFLDataset(data.with_format("torch"), batch_size=job.batch_size)
-        node = Node(model, given, protocol=MemoryCommunicationProtocol(), addr=f"node-{number}")
+        dataset = P2PFLDataset(data.with_format("torch"), batch_size=job.batch_size)
+        node = Node(model, dataset, protocol=MemoryCommunicationProtocol(), addr=f"node-{number}")
         node.start()
         nodes.append(node)
     return nodes
 
 
 def setup(job: Job) -> tuple[Callable[[], None], Callable[[], Params]]:
-    """Nodes that all know each other."""
+    """Nodes that are all connected to each other."""
     set_standalone_settings()
     Settings.heartbeat.WAIT_CONVERGENCE = 0
     Settings.training.RAY_ACTOR_POOL_SIZE = torch_data.cores()
@@ -95,7 +99,7 @@ def setup(job: Job) -> tuple[Callable[[], None], Callable[[], Params]]:
 
     def round() -> None:
         for node in nodes:
-            node.learning_workflow = LearningWorkflow()  # the one it has is at its end
+            node.learning_workflow = LearningWorkflow()  # the last one has ended
         nodes[0].set_start_learning(rounds=1, epochs=job.epochs, trainset_size=len(nodes))
         while not all(node.learning_workflow.finished for node in nodes):
             time.sleep(0.01)
@@ -104,7 +108,7 @@ def setup(job: Job) -> tuple[Callable[[], None], Callable[[], Params]]:
 
 
 if __name__ == "__main__":
-    import p2pfl_peer  # under its own name, so that an actor can import what it is sent
+    import p2pfl_peer  # by its own name, so that an actor can import the objects sent to it
 
     serve(p2pfl_peer.setup, "p2pfl", "ray", "torch")
     os._exit(0)  # its threads would keep the process alive

@@ -1,6 +1,7 @@
-"""pfl-research: its simulated backend in two processes under torchrun, clients dealt out by size, each process one thread.
+"""pfl-research: its simulated backend in two processes of one thread under torchrun.
 
-Measured on two cores, on W1 and W3: two processes of one thread take half the time of one process of two threads, or less.
+Clients are distributed over the processes by size. Measured on two cores, on W1 and W3: two
+processes of one thread take half the time of one process of two threads, or less.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pfl.hyperparam import NNTrainHyperParams
 from pfl.internal.ops import pytorch_ops
 from pfl.metrics import Metrics, Weighted
 from pfl.model.pytorch import PyTorchModel
-from protocol import Gate, Job, job, serve_loop
+from protocol import Gate, Job, job_of_script, serve_loop
 
 
 class Module(torch.nn.Module):
@@ -39,13 +40,11 @@ class Module(torch.nn.Module):
         return torch_models.loss(self.net(x), y)
 
     def metrics(self, *_: torch.Tensor) -> dict:
-        return {
-            "nothing": Weighted(0, 1)
-        }  # pfl evaluates once, before the first round, and wants something
+        return {"nothing": Weighted(0, 1)}  # pfl evaluates once, and requires a metric
 
 
 class Rounds(TrainingProcessCallback):
-    """Lets the driver decide when the next round begins, and tells the other processes."""
+    """Lets the driver decide when the next round begins, and sends that to the other processes."""
 
     def __init__(self, gate: Gate | None) -> None:
         self.gate = gate
@@ -66,58 +65,61 @@ class Rounds(TrainingProcessCallback):
         return bool(pytorch_ops.distributed.all_reduce([stop])[0].item())
 
 
-def federation(one: Job) -> FederatedDataset:
-    """The fixed cohort, in every round, dealt greedily over the processes by size."""
+def federation(job: Job) -> FederatedDataset:
+    """The fixed cohort, in every round, assigned greedily to the processes by size."""
     users = {
         str(i): Dataset(tensors, user_id=str(i))
-        for i, tensors in enumerate(torch_models.tensors(one))
+        for i, tensors in enumerate(torch_models.tensors(job))
     }
-    turn = itertools.cycle(users)
+    order = itertools.cycle(users)
     return FederatedDataset(
-        users.__getitem__, lambda: next(turn), dict(zip(users, one.sizes(), strict=True))
+        users.__getitem__, lambda: next(order), dict(zip(users, job.sizes(), strict=True))
     )
 
 
-def algorithm(one: Job) -> tuple[FederatedNNAlgorithm, NNAlgorithmParams, WeightingStrategy]:
+def algorithm(job: Job) -> tuple[FederatedNNAlgorithm, NNAlgorithmParams, WeightingStrategy]:
     """The job's algorithm, its settings, and how it weights clients.
 
-    SCAFFOLD of pfl 0.6.0 renews ``c_i`` with ``(y - x) / (K lr)`` where the paper has ``(x - y) / (K lr)``, so that its second round
-    is another algorithm's. With that sign turned it ends in our model (measured: 1e-6 apart).
+    SCAFFOLD of pfl 0.6.0 updates ``c_i`` with ``(y - x) / (K lr)``, the paper with
+    ``(x - y) / (K lr)``, so that its second round is that of another algorithm. With the sign
+    reversed it ends in our model (measured: 1e-6 apart).
     """
     never = sys.maxsize
     settings = {
         "central_num_iterations": never,
         "evaluation_frequency": never,
-        "train_cohort_size": len(one.cohort),
+        "train_cohort_size": len(job.cohort),
         "val_cohort_size": 0,
     }
-    if one.algorithm == "fedavg":
+    if job.algorithm == "fedavg":
         return FederatedAveraging(), NNAlgorithmParams(**settings), WeightByDatapoints()
-    # Each process keeps the states of its own users in memory: the cohort is the same in every round, and dealt out alike.
-    own = {
-        "population": len(one.offsets) - 1,
+    # Each process keeps the states of its own users in memory: the cohort, and the users of each
+    # process, are the same in every round.
+    scaffold = {
+        "population": len(job.offsets) - 1,
         "use_gradient_as_control_variate": False,
         "user_state_storage": InMemoryUserStateStorage(),
     }
-    return SCAFFOLD(), SCAFFOLDParams(**settings, **own), WeightByUser()
+    return SCAFFOLD(), SCAFFOLDParams(**settings, **scaffold), WeightByUser()
 
 
-def run(one: Job, gate: Gate | None) -> None:
-    module = Module(torch_models.build(one))
+def run(job: Job, gate: Gate | None) -> None:
+    """The simulation, until the driver ends it; only the first process has a gate."""
+    module = Module(torch_models.build(job))
     model = PyTorchModel(module, torch.optim.SGD, torch.optim.SGD(module.parameters(), lr=1.0))
-    data = federation(one)
-    method, settings, weighting = algorithm(one)
+    data = federation(job)
+    method, settings, weighting = algorithm(job)
     method.run(
         settings,
         SimulatedBackend(data, data, [weighting]),
         model,
         NNTrainHyperParams(
-            local_num_epochs=one.epochs, local_learning_rate=one.lr, local_batch_size=one.batch_size
+            local_num_epochs=job.epochs, local_learning_rate=job.lr, local_batch_size=job.batch_size
         ),
         callbacks=[Rounds(gate)],
         send_metrics_to_platform=False,
     )
-    for sampler in multiprocess.active_children():  # the processes that deal the cohort out
+    for sampler in multiprocess.active_children():  # the processes that distribute the cohort
         sampler.terminate()
 
 
@@ -125,4 +127,4 @@ if __name__ == "__main__":
     if os.environ["RANK"] == "0":
         serve_loop(run, "pfl", "torch")
     else:
-        run(job(), None)
+        run(job_of_script(), None)

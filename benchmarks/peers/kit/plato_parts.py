@@ -1,6 +1,7 @@
-"""What Plato takes from its user: a model, a client's data, a loader of batches; in a module that its client processes can import.
+"""What a user of Plato writes: a model, a client's data, a loader of batches.
 
-They find the job by the environment variable ``PLATO_JOB``. One thread of torch each, for there are more of them than cores.
+Plato's client processes import this module. They find the job by the environment variable
+``PLATO_JOB``, and have one thread of torch each, because there are more of them than cores.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def job() -> Job:
 
 @functools.cache
 def batches() -> list[torch_data.Batches]:
-    """All clients' batches, made once per process."""
+    """All clients' batches, computed once per process."""
     return torch_data.batches(job())
 
 
@@ -67,17 +68,24 @@ class Trainer(basic.Trainer):
     """Plato's trainer over batches in the order of the data."""
 
     def get_train_loader(
-        self, batch_size: int, trainset: Examples, sampler: Any, **kwargs: Any
+        self,
+        batch_size: int,  # noqa: ARG002
+        trainset: Examples,
+        sampler: Any,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
     ) -> Examples:
         return trainset
 
     def get_loss_criterion(self) -> torch.nn.Module:
-        """Plato's default, made here: its own table of losses names one that its libraries have no more."""
+        """Plato's default, made here.
+
+        Its own table of losses names one that its libraries no longer have.
+        """
         return torch.nn.CrossEntropyLoss()
 
 
 class Client(simple.Client):
-    """Plato's client with the data of whichever client it plays. Plato counts clients from 1."""
+    """Plato's client with the data of the client that it simulates. Plato counts from 1."""
 
     def _load_data(self) -> None:
         self.datasource = Data(self.client_id - 1)

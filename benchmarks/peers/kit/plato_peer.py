@@ -1,6 +1,7 @@
-"""Plato: its FedAvg server and one process for each client of the cohort, which is how it simulates without further settings.
+"""Plato: its FedAvg server and one process for each client of the cohort.
 
-With ``max_concurrency`` it would run fewer at a time, but start a fresh Python for every client and round.
+This is how Plato simulates without further settings. With ``max_concurrency`` it would run fewer
+processes at a time, but start a new Python for every client and round.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 
 from protocol import Gate, Job, serve_loop  # isort: skip  # before the framework, which prints
 
-import vision  # noqa: F401  # here, for a client process imports this module before anything of Plato's
+import vision  # noqa: F401  # a client process imports this module before Plato's modules
 
 FOREVER = 10**6
 
@@ -62,7 +63,8 @@ def run(job: Job, gate: Gate) -> None:
     import plato_parts  # reads these arguments when it imports Plato
 
     server = plato_parts.Server(model=plato_parts.model, trainer=plato_parts.Trainer)
-    server.gate, server.leave = gate, leave
+    server.gate = gate
+    server.leave = leave
     server.run(plato_parts.Client(model=plato_parts.model, trainer=plato_parts.Trainer))
 
 

@@ -1,4 +1,4 @@
-"""How a contender speaks with the benchmark: JSON lines on its first stdout, one line of a word on its stdin.
+"""The protocol of a contender: words on its stdin, a line each, and JSON lines on its first stdout.
 
 | driver writes | contender answers |
 |---|---|
@@ -7,7 +7,8 @@
 | ``model`` | ``{"model": path of an npz with the global model in the flax layout}`` |
 | ``stop`` | nothing: it exits |
 
-Runs inside a peer's environment: numpy and the standard library alone. Import it before the framework, whose prints then go to the log.
+Runs inside a peer's environment: it needs only numpy and the standard library. Import it before the
+framework, whose prints then go to the log.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-# The driver reads the real stdout; whatever a framework prints, and so do its children, goes to stderr.
+# The driver reads the real stdout; prints of a framework and of its children go to stderr.
 _answers = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)
 
-# The driver's words come over a copy of the stdin, and the stdin itself is empty: a thread that waits in ``sys.stdin`` holds its lock,
-# and a process forked meanwhile would wait for that lock for ever.
+# The driver's words are read from a copy of the stdin, and the stdin itself is empty: a thread that
+# waits in ``sys.stdin`` holds its lock, and a process forked meanwhile would never get that lock.
 _words = os.fdopen(os.dup(0))
 _empty = os.open(os.devnull, os.O_RDONLY)
 os.dup2(_empty, 0)
@@ -44,7 +45,10 @@ Params = dict[str, np.ndarray]
 
 
 class Job(NamedTuple):
-    """A workload. Client ``i`` owns the rows ``offsets[i]:offsets[i + 1]`` of ``x`` and ``y``, which are memory-mapped."""
+    """A workload. Client ``i`` owns the rows ``offsets[i]:offsets[i + 1]`` of ``x`` and ``y``.
+
+    ``x`` and ``y`` are memory-mapped.
+    """
 
     folder: pathlib.Path
     workload: str
@@ -84,7 +88,7 @@ def read_job(folder: str | os.PathLike[str]) -> Job:
     return Job(folder=folder, init=init, **arrays, **settings)
 
 
-def job() -> Job:
+def job_of_script() -> Job:
     """The job whose folder is the script's first argument."""
     return read_job(sys.argv[1])
 
@@ -94,7 +98,7 @@ def versions(*packages: str) -> str:
     return ", ".join(f"{name} {metadata.version(name)}" for name in packages)
 
 
-# ------------------------------------------------------- contenders that are called, round by round
+# ----------------------------------------------------- contenders that are called, round by round
 
 
 def serve(
@@ -103,12 +107,13 @@ def serve(
     """Serves a contender that is called for every round.
 
     Args:
-      setup: ``job -> (round, model)``: ``round()`` moves the global model on by one round, and returns when the round's results
-        are there; ``model()`` gives the global model. What setup does is start-up, not part of any round.
+      setup: ``job -> (round, model)``: ``round()`` advances the global model by one round, and
+        returns when it is computed; ``model()`` returns the global model. The time of ``setup``
+        belongs to the start-up, not to a round.
       packages: distributions whose versions to report, the framework first.
     """
-    one = job()
-    run, model = setup(one)
+    job = job_of_script()
+    run, model = setup(job)
     _ready(packages)
     for word in _words:
         if word.strip() == "round":
@@ -116,27 +121,28 @@ def serve(
             run()
             _answer({"seconds": time.perf_counter() - start})
         elif word.strip() == "model":
-            _answer({"model": _save(one, model())})
+            _answer({"model": _save(job, model())})
         else:
             break
 
 
-# --------------------------------------------------------- contenders that own the loop over rounds
+# ------------------------------------------------------ contenders that own the loop over rounds
 
 
 class Gate:
-    """Where a framework that owns the loop over rounds waits for the driver's word, from whatever thread it runs in."""
+    """Where a framework that owns the loop over rounds waits for the driver, in any thread."""
 
-    def __init__(self, one: Job, packages: tuple[str, ...]) -> None:
-        self._job, self._packages = one, packages
+    def __init__(self, job: Job, packages: tuple[str, ...]) -> None:
+        self._job = job
+        self._packages = packages
         self._words: queue.Queue[str] = queue.Queue()
         self._first = True
         self._start = 0.0
-        self._model = one.init
+        self._model = job.init
         threading.Thread(target=self._listen, daemon=True).start()
 
     def begin(self) -> bool:
-        """Blocks until the driver asks for a round. False: there will be none, and the framework should come to its end."""
+        """Blocks until the driver requests a round; False if the framework should end instead."""
         if self._first:
             self._first = False
             _ready(self._packages)
@@ -146,7 +152,11 @@ class Gate:
         return word == "round"
 
     def end(self, model: Callable[[], Params]) -> None:
-        """The round is over. ``model`` gives the global model after it, and is called outside of the round's time."""
+        """Ends the round.
+
+        Args:
+          model: returns the global model; its time is not part of the round.
+        """
         seconds = time.perf_counter() - self._start
         self._model = model()
         _answer({"seconds": seconds})
@@ -161,19 +171,20 @@ def serve_loop(run: Callable[[Job, Gate], None], *packages: str) -> None:
     """Serves a framework that owns the loop over rounds.
 
     Args:
-      run: ``(job, gate) -> None`` runs the framework in the main thread. At the start of each round the framework's callback calls
-        ``gate.begin()``, at its end ``gate.end(model)``; the time between the two is the round's. When ``begin`` is False it ends.
+      run: ``(job, gate) -> None`` runs the framework in the main thread. At the start of each round
+        the framework's callback calls ``gate.begin()``, at its end ``gate.end(model)``; the time
+        between the two is the round's. If ``begin`` returns False, it ends.
       packages: distributions whose versions to report, the framework first.
     """
-    one = job()
+    job = job_of_script()
     code = 0
     try:
-        run(one, Gate(one, packages))
+        run(job, Gate(job, packages))
     except BaseException:
         traceback.print_exc()
         code = 1
     sys.stderr.flush()
-    os._exit(code)  # threads and actors that a framework leaves behind would keep the process alive
+    os._exit(code)  # remaining threads and actors of a framework would keep the process alive
 
 
 def _ready(packages: tuple[str, ...]) -> None:
@@ -187,7 +198,7 @@ def _answer(line: dict) -> None:
     _answers.flush()
 
 
-def _save(one: Job, model: Params) -> str:
-    path = one.folder / f"model-{os.getpid()}.npz"
+def _save(job: Job, model: Params) -> str:
+    path = job.folder / f"model-{os.getpid()}.npz"
     np.savez(path, **{name: np.asarray(value, np.float32) for name, value in model.items()})
     return str(path)

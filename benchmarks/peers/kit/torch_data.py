@@ -12,7 +12,10 @@ Batches = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def classifier(job: Job) -> torch.nn.Module:
-    """The job's model, its logits where ``nn.CrossEntropyLoss`` expects them: classes second, so that tokens are averaged as examples."""
+    """The job's model, its logits as ``nn.CrossEntropyLoss`` expects them: classes second.
+
+    Then tokens are averaged as examples.
+    """
     module = torch_models.build(job)
     if job.model == "char_lstm":
         module.register_forward_hook(_classes_second)
@@ -28,7 +31,7 @@ def batches(job: Job) -> list[Batches]:
 
 
 def is_small(job: Job) -> bool:
-    """Whether the model's products are so small that handing them out to threads takes longer than doing them."""
+    """Whether the model's products are so small that several threads are slower than one."""
     return job.model in ("logistic", "mlp")
 
 

@@ -5,9 +5,11 @@
 | dense | kernel ``[in, out]`` | weight ``[out, in]`` |
 | convolution | kernel ``[h, w, in, out]`` | weight ``[out, in, h, w]`` |
 | images | ``[n, h, w, c]``, flattened in this order | ``[n, c, h, w]``, flattened in this order |
-| LSTM | input kernel ``[in, 4H]`` and bias, recurrent ``[H, 4H]`` | ``weight_ih [4H, in]``, ``bias_ih``, ``weight_hh [4H, H]`` |
+| LSTM | ``input/kernel [in, 4H]``, ``input/bias [4H]`` | ``weight_ih [4H, in]``, ``bias_ih [4H]`` |
+| | ``recurrent [H, 4H]`` | ``weight_hh [4H, H]`` |
 
-Both order an LSTM's gates alike. torch's has a second bias; it is 0 and frozen, for two trained biases would move twice as fast as one.
+Both order an LSTM's gates alike. torch's has a second bias; it is 0 and frozen, because two trained
+biases would move twice as fast as one.
 """
 
 from __future__ import annotations
@@ -105,10 +107,13 @@ class Block(nn.Module):
 
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()
-        self.conv_0, self.norm_0 = same(before, width, 3, stride), norm(width)
-        self.conv_1, self.norm_1 = same(width, width, 3, 1), norm(width)
+        self.conv_0 = same(before, width, 3, stride)
+        self.norm_0 = norm(width)
+        self.conv_1 = same(width, width, 3, 1)
+        self.norm_1 = norm(width)
         if before != width or stride > 1:
-            self.shortcut, self.shortcut_norm = same(before, width, 1, stride), norm(width)
+            self.shortcut = same(before, width, 1, stride)
+            self.shortcut_norm = norm(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = F.relu(self.norm_0(self.conv_0(x)))
@@ -119,15 +124,15 @@ class Block(nn.Module):
 
 
 class Same(nn.Conv2d):
-    """A convolution padded as flax's "SAME": with stride 2 on an even image the odd pixel of padding is at the end."""
+    """A convolution padded as flax's "SAME".
+
+    With stride 2 on an even image the odd pixel of padding is at the end.
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        total = (
-            max(kernel - stride, 0)
-            if input.shape[-1] % stride == 0
-            else max(kernel - input.shape[-1] % stride, 0)
-        )
+        kernel = self.kernel_size[0]
+        stride = self.stride[0]
+        total = max(kernel - (input.shape[-1] % stride or stride), 0)
         if total % 2:
             return super().forward(F.pad(input, (total // 2, total - total // 2) * 2))
         return F.conv2d(input, self.weight, None, self.stride, total // 2)
@@ -144,7 +149,7 @@ def norm(width: int) -> nn.Module:
 
 
 class ResNet(nn.Module):
-    """ResNet-18 with group normalisation; its shape is read off the initial parameters."""
+    """ResNet-18 with group normalisation; its shape is that of the initial parameters."""
 
     def __init__(self, job: Job) -> None:
         super().__init__()
@@ -196,7 +201,12 @@ def flatten(module: nn.Module) -> Params:
 
 
 def from_state(module: nn.Module, state: dict) -> Params:
-    """Parameters in the layout of flax from a state dict (tensors or arrays by torch's names) of such a module."""
+    """Parameters in the layout of flax from a state dict.
+
+    Args:
+      module: the model.
+      state: tensors or arrays by torch's names.
+    """
     names = [
         flax_name(name, module)
         for name, tensor in module.named_parameters()
@@ -222,19 +232,18 @@ def flax_name(name: str, module: nn.Module) -> str:
     *path, kind = name.split(".")
     if path == ["lstm"]:
         kind, layer = kind.rsplit("_l", 1)
-        return (
-            f"lstm_{layer}/"
-            + {"weight_hh": "recurrent", "weight_ih": "input/kernel", "bias_ih": "input/bias"}[kind]
-        )
-    owner = module.get_submodule(".".join(path))
-    weight = (
-        "embedding"
-        if isinstance(owner, nn.Embedding)
-        else "scale"
-        if isinstance(owner, nn.GroupNorm)
-        else "kernel"
-    )
-    return "/".join((*path, weight if kind == "weight" else kind))
+        kinds = {"weight_hh": "recurrent", "weight_ih": "input/kernel", "bias_ih": "input/bias"}
+        return f"lstm_{layer}/{kinds[kind]}"
+    if kind == "weight":
+        kind = _kind_of_weight(module.get_submodule(".".join(path)))
+    return "/".join((*path, kind))
+
+
+def _kind_of_weight(module: nn.Module) -> str:
+    """flax's name of the parameter that torch calls ``weight``."""
+    if isinstance(module, nn.Embedding):
+        return "embedding"
+    return "scale" if isinstance(module, nn.GroupNorm) else "kernel"
 
 
 def _to_torch(module: nn.Module, name: str, value: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Importing this makes torchvision importable where a package index has only its CUDA build, beside a CPU build of torch.
+"""Importing this makes a CUDA build of torchvision importable beside a CPU build of torch.
 
-That build's compiled operators do not load, and its import then misses the declaration of two of them. Nothing that the benchmark
-runs uses torchvision; the frameworks import it for data sets and models of their own.
+For package indexes that have only the CUDA build: its compiled operators do not load, and its
+import then fails because two of them are not declared. The benchmark does not use torchvision; the
+frameworks import it for data sets and models of their own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import torch
 
 DECLARED: list[torch.library.Library] = []
-"""Kept, for a declaration lives as long as its library."""
+"""Kept, because a declaration exists as long as its library."""
 
 try:
     import torchvision
@@ -21,4 +22,4 @@ except RuntimeError:
 
 
 def importable() -> None:
-    """Something to call, for frameworks whose workers begin with a call: importing this module has done it."""
+    """Does nothing; for frameworks whose workers begin with a call, which imports this module."""
