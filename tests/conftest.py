@@ -133,8 +133,11 @@ def _known() -> dict[str, Any]:
 @cache
 def _share_models() -> None:
     """Makes what a file can say once for each content of the registries, not for each file."""
-    load = importlib.import_module("fedjax_sim.experiments.config.load")
-    original, made = load.run_model, {}
+    users = [
+        importlib.import_module(f"fedjax_sim.experiments.config.{name}")
+        for name in ("load", "reference")
+    ]
+    original, made = users[0].run_model, {}
 
     def run_model(known: Any) -> Any:
         named = [
@@ -145,4 +148,5 @@ def _share_models() -> None:
             made[key] = original(known), named  # which keeps the ids
         return made[key][0]
 
-    load.run_model = run_model
+    for user in users:
+        user.run_model = run_model
