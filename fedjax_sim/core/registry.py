@@ -233,7 +233,7 @@ def _entry(
         card = card if card is not None else inspect.getdoc(thing)
     else:
         factory = thing
-        name = name or getattr(thing, "__name__", "")
+        name = name or str(getattr(thing, "__name__", ""))
     require(
         name.isidentifier(),
         f"the name of a {kind.name} is an identifier",

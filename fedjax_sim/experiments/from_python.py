@@ -25,10 +25,9 @@ from fedjax_sim.experiments.run import (
     new_folder,
     open_checkpoints,
     reporting_nonfinite,
-    summarise,
     write_config,
-    write_summary,
 )
+from fedjax_sim.experiments.summary import summarise, write_summary
 from fedjax_sim.simulation import simulate as loop
 from fedjax_sim.simulation.loop import MEMORY
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from fedjax_sim.experiments.records import (
     missing_rows,
     open_writers,
 )
+from fedjax_sim.experiments.summary import summarise, write_summary
 from fedjax_sim.runtime.processes import is_main_process, run_on_main
 
 if TYPE_CHECKING:
@@ -220,16 +220,6 @@ def _close(store: Store) -> None:
         store.close()
 
 
-def write_summary(place: RunFolder, summary: Summary) -> Summary:
-    """Writes the summary, and returns it, with a note if the disk is full."""
-    if is_main_process():
-        try:
-            files.save(place.summary_path, json.dumps(summary, indent=2) + "\n")
-        except FedError as error:
-            return {**summary, "saved": False, "notes": [*summary["notes"], str(error)]}
-    return summary
-
-
 def _simulate(
     experiment: Experiment,
     writers: Iterable[Writer],
@@ -359,36 +349,6 @@ def evaluation(experiment: Experiment, clients: bool | None = None) -> Any:
         batch_size=settings.batch_size,
         clients=settings.clients if clients is None else clients,
     )
-
-
-def summarise(
-    experiment: Experiment, result: Result, earlier: float = 0.0, notes: tuple[str, ...] = ()
-) -> Summary:
-    """The run in numbers: what was run, how far, how well, how long, and the hash of its final
-    state.
-
-    Args:
-      experiment: what was run.
-      result: what ``simulate`` returned.
-      earlier: seconds before a resumption.
-      notes: besides those of the result.
-    """
-    from fedjax_sim.persistence.manifest import order, state_hash, versions
-
-    names = [name for name in result.history.names() if "/" in name]
-    return {
-        "task": variant_tag(experiment.config.run.task),
-        "algorithm": variant_tag(experiment.config.run.algorithm),
-        "seed": experiment.config.run.seed,
-        "rounds": int(result.state.round),
-        "metrics": {name: result.history.latest(name) for name in names},
-        "seconds": round(earlier + result.seconds, 3),
-        "stopped": result.stopped,
-        "state_hash": state_hash(experiment.program.logical(result.state)),
-        "versions": versions(),
-        "order": order(experiment.program.plan),
-        "notes": [*notes, *result.notes],
-    }
 
 
 def _require_unfinished(place: RunFolder, restored: Restored | None, rounds: int) -> None:
