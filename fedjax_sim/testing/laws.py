@@ -77,7 +77,8 @@ def check_law_can_fail(factory: Factory, law: Law, find: Find) -> None:
         gap = distance(models(factory, {}, law), models(other, law.given, law))
         where = "under the law's own work, default settings"
     else:
-        ours, theirs = (play(factory, noise=0.0), play(other, law.given, noise=0.0))
+        ours = play(factory, noise=0.0)
+        theirs = play(other, law.given, noise=0.0)
         free = Law(law.says)
         gap = distance(
             variables_of(factory, {}, ours, free), variables_of(other, law.given, theirs, free)
@@ -114,7 +115,8 @@ def check_conserved(factory: Factory, law: Law) -> None:
 
 def check_conserved_after(number: int, state: RoundState, conserved: Callable[..., Any]) -> None:
     """Checks one round of :func:`check_conserved`."""
-    one, two = (jax.tree.map(np.asarray, side) for side in conserved(state.algorithm, state.memory))
+    sides = conserved(state.algorithm, state.memory)
+    one, two = jax.tree.map(np.asarray, sides)
     check = f"check_conserved: both sides are equal after round {number}"
     look = "how absent clients, |S| and N enter the server's update"
     expect_close(one, two, CONSERVED, check, look=look)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ def engines() -> dict[str, Engine]:
     """Queues of one layout of shards and lanes on every backend that this machine has devices
     for."""
     several = [count for count in (2, 4) if count <= len(jax.devices())]
-    places = [
+    places: list[tuple[Any, int]] = [
         ("vmap", 1),
         *(("shard_map", count) for count in several),
         *(("pmap", count) for count in several),

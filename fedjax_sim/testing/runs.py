@@ -94,7 +94,12 @@ def check_empty_cohort(factory: Factory) -> None:
         look = "the server's update: guard it with roster.count > 0, as federate does"
         have, want = ((s.algorithm, s.memory, s.seed) for s in (state, before))
         expect_close(have, want, 0, check, look=look)
-        expect(state.round == before.round + ROUNDS, check, got=f"round {state.round}", look=look)
+        expect(
+            int(state.round) == int(before.round) + ROUNDS,
+            check,
+            got=f"round {state.round}",
+            look=look,
+        )
         expect(is_finite(outcome), check, got="metrics that are not finite", look=look)
         weights = [m.weight for m in outcome.metrics.values() if isinstance(m, Mean)]
         silent = outcome.metrics["cohort"] == 0 and not np.any(weights)
@@ -194,8 +199,8 @@ def same_run(have: History, want: History, check: str, look: str) -> None:
       CheckError: for the first difference.
     """
     expect_close(without_script(have), without_script(want), 0, check, look=look)
-    metrics = ([outcome.metrics for outcome in run.outcomes] for run in (have, want))
-    expect_close(*metrics, 1e-6, f"{check} (metrics)", look=look)
+    metrics = [[outcome.metrics for outcome in run.outcomes] for run in (have, want)]
+    expect_close(metrics[0], metrics[1], 1e-6, f"{check} (metrics)", look=look)
 
 
 def params(factory: Factory, states: Sequence[RoundState]) -> list[PyTree]:

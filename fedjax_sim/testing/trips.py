@@ -198,8 +198,9 @@ def evaluate(algorithm: Algorithm, start: Variables) -> tuple[Record, PyTree, Py
         record.reports_last.append(marker is trips.marker and marker is not None)
         return state, memory
 
-    rows = jax.ShapeDtypeStruct((C,), jnp.int32)
-    roster = Roster(rows, rows, rows, rows, jax.ShapeDtypeStruct((), jnp.int32))
+    rows: Any = jax.ShapeDtypeStruct((C,), jnp.int32)
+    count: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    roster = Roster(rows, rows, rows, rows, count)
     memory = jax.eval_shape(lambda s: tree.tile(algorithm.memory(s), N), start)
     before = jax.eval_shape(lambda s, m: (algorithm.init(s), m), start, memory)
     batch = Batch(PEOPLE.x[:BATCH], PEOPLE.y[:BATCH], jnp.ones(BATCH, bool))
