@@ -7,7 +7,7 @@ import pytest
 from vaults import BLANK, CLIENTS, LIKE, filled, holds, put, row, rows, some
 
 from fedjax_sim.core.errors import FedError
-from fedjax_sim.engine.host.rows import open_vault
+from fedjax_sim.engine.host.rows import open_row_store
 from fedjax_sim.engine.host.rows.slots import PAGE, SlotTable
 
 # ---------------------------------------------------------------------------------------- the model
@@ -21,7 +21,7 @@ class Twin:
 
     def __init__(self, folder, seed):
         self.folder, self.rng = folder, np.random.default_rng(seed)
-        self.vault = open_vault(folder, LIKE, CLIENTS)
+        self.vault = open_row_store(folder, LIKE, CLIENTS)
         self.model, self.writing, self.round = {}, {}, 0
         self.kept, self.latest, self.dropped = {}, {}, {}
 
@@ -62,7 +62,7 @@ class Twin:
 
     def open_again(self):
         self.vault.close()
-        self.vault = open_vault(self.folder, LIKE, CLIENTS)
+        self.vault = open_row_store(self.folder, LIKE, CLIENTS)
         self.model, self.writing, self.latest = {}, {}, {}
         self.restore()
 
@@ -95,7 +95,7 @@ def test_a_vault_is_a_dictionary_with_a_memory(tmp_path, seed):
 
 
 def test_rows_keep_their_bits_dtypes_and_shapes(tmp_path):
-    vault = open_vault(tmp_path, LIKE, CLIENTS)
+    vault = open_row_store(tmp_path, LIKE, CLIENTS)
     new = rows(np.random.default_rng(0), 3)
     vault.write([5, 0, 59], {**new, "c": jax.device_put(new["c"])})
     back = vault.read(np.array([59, 7, 5, 5]))
@@ -110,7 +110,7 @@ def test_rows_keep_their_bits_dtypes_and_shapes(tmp_path):
 
 def test_the_row_before_the_first_round_belongs_to_the_snapshot(tmp_path):
     saved, model = filled(tmp_path, (4,))[0]
-    vault = open_vault(tmp_path, jax.tree.map(np.zeros_like, LIKE), CLIENTS)
+    vault = open_row_store(tmp_path, jax.tree.map(np.zeros_like, LIKE), CLIENTS)
     vault.restore(saved)
     assert holds(vault, model)
     vault.close()
@@ -122,7 +122,7 @@ def test_a_hundred_million_clients_cost_what_takes_part(tmp_path):
             return int(file.read().split()[1]) * 4096
 
     before, rng = resident(), np.random.default_rng(0)
-    vault = open_vault(tmp_path, np.zeros(4, np.float32), 10**8)
+    vault = open_row_store(tmp_path, np.zeros(4, np.float32), 10**8)
     assert resident() - before < 10 * 2**20
     ids = rng.choice(10**8, 20_000, replace=False)
     ids[0] = 10**8 - 1
@@ -146,7 +146,7 @@ def test_neighbours_share_a_page_of_the_directory():
 
 def test_calls_of_several_threads_take_turns(tmp_path):
     """Every row repeats one number; a reader sees complete rows, never older than before."""
-    vault, stop, seen = open_vault(tmp_path, np.zeros(5000), 20), threading.Event(), []
+    vault, stop, seen = open_row_store(tmp_path, np.zeros(5000), 20), threading.Event(), []
 
     def look():
         last = np.zeros(20)
@@ -203,10 +203,10 @@ def misfits():
 def test_a_folder_with_other_rows_is_refused_with_the_leaf(tmp_path, like, words):
     saved = filled(tmp_path / "a")[-1][0]
     with pytest.raises(FedError) as caught:
-        open_vault(tmp_path / "a", like, CLIENTS)
+        open_row_store(tmp_path / "a", like, CLIENTS)
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert "\n" not in str(caught.value)
-    with_other_rows = open_vault(tmp_path / "b", like, CLIENTS)
+    with_other_rows = open_row_store(tmp_path / "b", like, CLIENTS)
     (tmp_path / "a" / saved["index"]).rename(tmp_path / "b" / saved["index"])
     with pytest.raises(FedError, match=words[0]):
         with_other_rows.restore(saved)
@@ -216,19 +216,19 @@ def test_a_folder_with_other_rows_is_refused_with_the_leaf(tmp_path, like, words
 def test_a_folder_that_cannot_be_ours_is_refused(tmp_path):
     saved = filled(tmp_path / "a")[-1][0]
     with pytest.raises(FedError, match=r"another population: got 60 clients in .*, 61 here"):
-        open_vault(tmp_path / "a", LIKE, CLIENTS + 1)
+        open_row_store(tmp_path / "a", LIKE, CLIENTS + 1)
     (tmp_path / "file").write_text("")
     with pytest.raises(FedError, match="cannot be used: got FileExistsError"):
-        open_vault(tmp_path / "file", LIKE, CLIENTS)
-    vault = open_vault(tmp_path / "a", LIKE, CLIENTS)
+        open_row_store(tmp_path / "file", LIKE, CLIENTS)
+    vault = open_row_store(tmp_path / "a", LIKE, CLIENTS)
     with pytest.raises(FedError, match="in use"):
-        open_vault(tmp_path / "a", LIKE, CLIENTS)
+        open_row_store(tmp_path / "a", LIKE, CLIENTS)
     vault.close()
     vault.close()
     for call in (lambda: vault.read([0]), vault.facts, lambda: vault.restore(saved)):
         with pytest.raises(FedError, match="is closed"):
             call()
-    open_vault(tmp_path / "a", LIKE, CLIENTS).close()
+    open_row_store(tmp_path / "a", LIKE, CLIENTS).close()
 
 
 @pytest.mark.parametrize(
@@ -238,12 +238,12 @@ def test_a_folder_that_cannot_be_ours_is_refused(tmp_path):
 )
 def test_rows_that_are_none_are_refused(tmp_path, like):
     with pytest.raises(FedError, match="a client's row"):
-        open_vault(tmp_path, like, CLIENTS)
+        open_row_store(tmp_path, like, CLIENTS)
 
 
 def test_mistakes_change_nothing(tmp_path):
     saved, model = filled(tmp_path)[-1]
-    vault, new = open_vault(tmp_path, LIKE, CLIENTS), rows(np.random.default_rng(5), 2)
+    vault, new = open_row_store(tmp_path, LIKE, CLIENTS), rows(np.random.default_rng(5), 2)
     vault.restore(saved)
     mistakes = {
         "twice at once": ([3, 3], new),

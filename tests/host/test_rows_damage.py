@@ -6,7 +6,7 @@ import pytest
 from vaults import CLIENTS, LIKE, ROWS, error_of, filled, holds, rows, usable
 
 from fedjax_sim.core.errors import FedError
-from fedjax_sim.engine.host.rows import open_vault
+from fedjax_sim.engine.host.rows import open_row_store
 
 # ------------------------------------------------------------------------------------------- damage
 
@@ -54,7 +54,7 @@ def test_damaged_rows_are_an_error_and_never_wrong(tmp_path, damage):
 def test_every_flipped_byte_of_a_row_is_found(tmp_path):
     saved, model = filled(tmp_path, [1])[0]
     whole = (tmp_path / ROWS).read_bytes()
-    vault = open_vault(tmp_path, LIKE, CLIENTS)
+    vault = open_row_store(tmp_path, LIKE, CLIENTS)
     vault.restore(saved)
     place = int(np.random.default_rng(0).integers(20))
     for byte in range(place * 80, (place + 1) * 80):
@@ -70,9 +70,9 @@ def test_every_flipped_byte_of_a_row_is_found(tmp_path):
     vault.close()
 
 
-def test_a_file_cut_short_under_an_open_vault_is_an_error(tmp_path):
+def test_a_file_cut_short_under_an_open_store_is_an_error(tmp_path):
     saved, model = filled(tmp_path, [1])[0]
-    vault = open_vault(tmp_path, LIKE, CLIENTS)
+    vault = open_row_store(tmp_path, LIKE, CLIENTS)
     vault.restore(saved)
     os.truncate(tmp_path / ROWS, 12 * 80 + 79)
     errors = [error_of(vault.read, [client]) for client in range(CLIENTS)]
@@ -91,7 +91,7 @@ def test_a_snapshot_that_comes_back_after_its_rows_were_given_away_is_never_wron
     """Even if intact later rows of the same clients lie in the slots of the earlier ones."""
     saved = filled(tmp_path)
     (tmp_path / saved[0][0]["index"]).rename(tmp_path / "away")
-    rng, vault = np.random.default_rng(1), open_vault(tmp_path, LIKE, CLIENTS)
+    rng, vault = np.random.default_rng(1), open_row_store(tmp_path, LIKE, CLIENTS)
     vault.restore(saved[1][0])
     for _ in range(9):
         vault.write(np.arange(40), rows(rng, 40))
@@ -104,7 +104,7 @@ def test_a_snapshot_that_comes_back_in_time_is_kept_from_then_on(tmp_path):
     saved = filled(tmp_path)
     (tmp_path / saved[0][0]["index"]).rename(tmp_path / "away")
     (tmp_path / "index.part").write_bytes(b"of a snapshot that was cut short")
-    rng, vault = np.random.default_rng(1), open_vault(tmp_path, LIKE, CLIENTS)
+    rng, vault = np.random.default_rng(1), open_row_store(tmp_path, LIKE, CLIENTS)
     assert not (tmp_path / "index.part").exists()
     (tmp_path / "away").rename(tmp_path / saved[0][0]["index"])
     vault.restore(saved[0][0])

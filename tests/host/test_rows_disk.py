@@ -11,7 +11,7 @@ from disks import file_limit
 from vaults import CLIENTS, LIKE, ROWS, error_of, filled, holds, put, rows, usable
 
 from fedjax_sim.core.errors import FedError
-from fedjax_sim.engine.host.rows import open_vault, row_file
+from fedjax_sim.engine.host.rows import open_row_store, row_file
 
 # -------------------------------------------------------------------------- disks that fill or fail
 
@@ -20,7 +20,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
     """Earlier rows stay, also those after the last snapshot; with room the same write succeeds."""
     rng, model = np.random.default_rng(0), {}
     first, later = rows(rng, 10), rows(rng, 15)
-    vault = open_vault(tmp_path, LIKE, CLIENTS)
+    vault = open_row_store(tmp_path, LIKE, CLIENTS)
     with file_limit(11 * 80 - 1):  # room for what is needed, and none to spare
         vault.write(np.arange(10), first)
         put(model, np.arange(10), first)
@@ -47,7 +47,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
 
 
 def test_no_space_left_is_found_before_anything_is_written(tmp_path, monkeypatch):
-    vault = open_vault(tmp_path, LIKE, CLIENTS)
+    vault = open_row_store(tmp_path, LIKE, CLIENTS)
 
     def full(number, offset, length):
         os.truncate(number, offset + length // 2)  # as much as there was
@@ -74,7 +74,7 @@ def test_where_space_cannot_be_promised_files_grow_all_the_same(tmp_path, monkey
 
 def test_a_write_that_fails_midway_changes_nothing(tmp_path, monkeypatch):
     saved, model = filled(tmp_path)[-1]
-    vault, store = open_vault(tmp_path, LIKE, CLIENTS), row_file.store
+    vault, store = open_row_store(tmp_path, LIKE, CLIENTS), row_file.store
     vault.restore(saved)
 
     def failing(file, slots, records):
@@ -95,7 +95,7 @@ def test_a_write_that_fails_midway_changes_nothing(tmp_path, monkeypatch):
 def test_after_a_failed_flush_only_a_restoration_helps(tmp_path, monkeypatch):
     """Linux forgets which pages it could not write: the next flush would succeed without them."""
     saved, model = filled(tmp_path)[-1]
-    vault, flush = open_vault(tmp_path, LIKE, CLIENTS), os.fsync
+    vault, flush = open_row_store(tmp_path, LIKE, CLIENTS), os.fsync
     vault.write([1], rows(np.random.default_rng(0), 1))
 
     def failing(number):
@@ -126,7 +126,7 @@ def test_a_snapshot_needs_nothing_that_was_not_flushed(tmp_path, monkeypatch):
         durable[path] = os.listdir(path) if Path(path).is_dir() else Path(path).read_bytes()
 
     monkeypatch.setattr(os, "fsync", noting)
-    rng, model, vault = np.random.default_rng(0), {}, open_vault(folder, LIKE, CLIENTS)
+    rng, model, vault = np.random.default_rng(0), {}, open_row_store(folder, LIKE, CLIENTS)
     for round_ in range(1, 6):
         ids = rng.permutation(CLIENTS)[:20]
         vault.write(ids, new := rows(rng, 20))
@@ -149,7 +149,7 @@ def test_a_snapshot_needs_nothing_that_was_not_flushed(tmp_path, monkeypatch):
 def test_a_process_may_end_before_and_after_every_step(tmp_path, monkeypatch, step, after):
     """The steps: flush rows, flush index, rename it, flush the folder; then remove two files."""
     kept = filled(tmp_path)
-    rng, steps, vault = np.random.default_rng(1), [], open_vault(tmp_path, LIKE, CLIENTS)
+    rng, steps, vault = np.random.default_rng(1), [], open_row_store(tmp_path, LIKE, CLIENTS)
     vault.restore(kept[-1][0])
 
     def fatal(action, *arguments, **more):

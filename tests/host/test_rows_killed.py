@@ -37,9 +37,9 @@ def state(round_: int) -> dict[int, int]:
 
 def live(folder: Path, saved: list, pipe: int) -> None:
     """Writes rounds and snapshots without end, and reports each snapshot to the parent process."""
-    from fedjax_sim.engine.host.rows import open_vault
+    from fedjax_sim.engine.host.rows import open_row_store
 
-    vault, round_ = open_vault(folder, LIKE, CLIENTS), saved[-1]["round"] if saved else 0
+    vault, round_ = open_row_store(folder, LIKE, CLIENTS), saved[-1]["round"] if saved else 0
     if saved:
         vault.restore(saved[-1])
     os.write(pipe, b"\n")
@@ -53,9 +53,9 @@ def live(folder: Path, saved: list, pipe: int) -> None:
 
 def check(folder: Path, saved: dict) -> None:
     """Checks that a snapshot holds the rows it held when it was saved."""
-    from fedjax_sim.engine.host.rows import open_vault
+    from fedjax_sim.engine.host.rows import open_row_store
 
-    vault = open_vault(folder, LIKE, CLIENTS)
+    vault = open_row_store(folder, LIKE, CLIENTS)
     vault.restore(saved)
     back, model = vault.read(np.arange(CLIENTS)), state(saved["round"])
     for client in range(CLIENTS):

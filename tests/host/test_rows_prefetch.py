@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedjax_sim.core.errors import FedError
-from fedjax_sim.engine.host.rows import open_pipeline, open_vault
+from fedjax_sim.engine.host.rows import open_pipeline, open_row_store
 
 CLIENTS = 40
 LIKE = {"a": np.zeros(3), "b": np.int32(0)}
@@ -29,7 +29,7 @@ def cohorts(seed, rounds=30):
 
 
 def in_order(folder, plan):
-    vault, taken = open_vault(folder, LIKE, CLIENTS), []
+    vault, taken = open_row_store(folder, LIKE, CLIENTS), []
     for round_, ids in enumerate(plan):
         rows = vault.read(ids)
         taken.append({name: leaf.copy() for name, leaf in rows.items()})
@@ -41,7 +41,7 @@ def in_order(folder, plan):
 
 def behind(folder, plan, rng, early):
     """``early``: the next cohort is known before the running round's rows are back."""
-    vault = open_vault(folder, LIKE, CLIENTS)
+    vault = open_row_store(folder, LIKE, CLIENTS)
     line, taken = open_pipeline(vault, CLIENTS), []
     plan = [*plan, np.arange(CLIENTS)]
     line.prefetch(plan[0])
@@ -71,7 +71,7 @@ def test_behind_rounds_is_the_same_as_in_order(tmp_path, seed, early):
 
 @pytest.fixture
 def vault(tmp_path):
-    vault = open_vault(tmp_path, LIKE, CLIENTS)
+    vault = open_row_store(tmp_path, LIKE, CLIENTS)
     yield vault
     vault.close()
 
@@ -245,4 +245,4 @@ def test_wait_finishes_every_write_and_close_raises_the_last_error(vault):
     line.deliver([5, 5], rows(2))
     with pytest.raises(FedError, match="twice at once"):
         line.close()
-    assert not any(thread.name.startswith("fedjax_sim-vault") for thread in threading.enumerate())
+    assert not any(thread.name.startswith("fedjax_sim-rows") for thread in threading.enumerate())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedjax_sim.core.errors import FedError
-from fedjax_sim.engine.host.rows import open_vault
+from fedjax_sim.engine.host.rows import open_row_store
 
 ROWS = "clients.rows"
 
@@ -63,7 +63,7 @@ def some(rng, most: int = 12) -> np.ndarray:
 def filled(folder: Path, rounds=(1, 2, 3), seed: int = 0):
     """A closed vault's folder: what describes its snapshots, and what they hold."""
     rng, model, saved = np.random.default_rng(seed), {}, []
-    vault = open_vault(folder, LIKE, CLIENTS)
+    vault = open_row_store(folder, LIKE, CLIENTS)
     for round_ in rounds:
         ids = rng.permutation(CLIENTS)[:20]
         new = rows(rng, 20)
@@ -85,7 +85,7 @@ def error_of(call, *arguments) -> str | None:
 
 def usable(folder, saved, model) -> bool:
     """Returns True if a snapshot is restored and every row read; otherwise checks the errors."""
-    vault, errors = open_vault(folder, LIKE, CLIENTS), 0
+    vault, errors = open_row_store(folder, LIKE, CLIENTS), 0
     refused = error_of(vault.restore, saved)
     for client in () if refused else range(CLIENTS):
         if error := error_of(vault.read, [client]):

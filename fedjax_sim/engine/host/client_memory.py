@@ -28,7 +28,7 @@ from fedjax_sim.engine.host.rows import (
     RowPrefetcher,
     RowStore,
     open_pipeline,
-    open_vault,
+    open_row_store,
 )
 from fedjax_sim.engine.nonfinite import NonFinitePolicy
 from fedjax_sim.engine.plan import Plan
@@ -109,7 +109,7 @@ class HostMemory:
             folder = Path(tempfile.mkdtemp(prefix="fedjax_sim-memory-"))
             self._resources.callback(shutil.rmtree, folder, ignore_errors=True)
         has_leaves = bool(jax.tree.leaves(row))
-        self._rows = open_vault(folder, row, self.clients) if has_leaves else NoRows(row)
+        self._rows = open_row_store(folder, row, self.clients) if has_leaves else NoRows(row)
         self._resources.callback(self._rows.close)
         self._restart(0)
 

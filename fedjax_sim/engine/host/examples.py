@@ -112,7 +112,7 @@ class CohortLoader:
         # On a device of this process alone: every process samples, all with the same result.
         self._facts = jax.device_put(facts, plan.local_devices[0])
         self._sample_jitted = jax.jit(sample)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="supply")
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="fedjax_sim-examples")
         self._pending: _Pending | None = None
         self._taken = (0, 0)  # seed and round of the cohort taken last
         # Two sets, one for the round that runs and one for the next.

@@ -7,6 +7,6 @@ leaves every snapshot intact.
 """
 
 from fedjax_sim.engine.host.rows.prefetch import RowPrefetcher, open_pipeline
-from fedjax_sim.engine.host.rows.store import Description, RowStore, open_vault
+from fedjax_sim.engine.host.rows.store import Description, RowStore, open_row_store
 
-__all__ = ["Description", "RowPrefetcher", "RowStore", "open_pipeline", "open_vault"]
+__all__ = ["Description", "RowPrefetcher", "RowStore", "open_pipeline", "open_row_store"]

@@ -49,8 +49,11 @@ def open_pipeline(store: Rows, clients: int) -> RowPrefetcher:
 
     >>> import tempfile
     >>> import numpy as np
-    >>> from fedjax_sim.engine.host.rows import open_vault
-    >>> with tempfile.TemporaryDirectory() as folder, open_vault(folder, np.zeros(1), 10) as store:
+    >>> from fedjax_sim.engine.host.rows import open_row_store
+    >>> with (
+    ...     tempfile.TemporaryDirectory() as folder,
+    ...     open_row_store(folder, np.zeros(1), 10) as store,
+    ... ):
     ...     with open_pipeline(store, 10) as prefetcher:
     ...         prefetcher.prefetch([1, 2])
     ...         rows = prefetcher.take()
@@ -77,7 +80,7 @@ class RowPrefetcher:
     def __init__(self, store: Rows, clients: int) -> None:
         self.store = store
         self.clients = clients
-        self._worker = ThreadPoolExecutor(1, "fedjax_sim-vault")
+        self._worker = ThreadPoolExecutor(1, "fedjax_sim-rows")
         self._tasks: deque[Future] = deque()  # whose errors have not been raised yet
         # Those of the tasks that make the next cohort's rows: the first reads them, the others
         # replace the rows that a round has delivered since.

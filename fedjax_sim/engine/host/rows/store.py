@@ -39,7 +39,7 @@ BLOCK = 2**24
 """Bytes of rows that are copied at a time on their way to the file."""
 
 
-def open_vault(folder: str | Path, like: PyTree, clients: int) -> RowStore:
+def open_row_store(folder: str | Path, like: PyTree, clients: int) -> RowStore:
     """Opens the row store in a folder, in its state before the first round.
 
     Args:
@@ -55,7 +55,10 @@ def open_vault(folder: str | Path, like: PyTree, clients: int) -> RowStore:
 
     >>> import tempfile
     >>> import numpy as np
-    >>> with tempfile.TemporaryDirectory() as folder, open_vault(folder, np.zeros(2), 100) as store:
+    >>> with (
+    ...     tempfile.TemporaryDirectory() as folder,
+    ...     open_row_store(folder, np.zeros(2), 100) as store,
+    ... ):
     ...     store.write([3, 7], np.array([[1.0, 2.0], [3.0, 4.0]]))
     ...     description = store.snapshot(round=1)
     ...     store.write([3], np.array([[9.0, 9.0]]))
@@ -80,7 +83,7 @@ def open_vault(folder: str | Path, like: PyTree, clients: int) -> RowStore:
 
 
 class RowStore:
-    """Client memory on the host, opened by :func:`open_vault`.
+    """Client memory on the host, opened by :func:`open_row_store`.
 
     Methods may be called from any thread; one lock serialises them. An id of N or more is an absent
     client: it reads the row of a client before its first round, and writes nothing.
