@@ -38,7 +38,7 @@ from fedjax_sim.testing.problem import BATCH, PEOPLE, C, N
 from fedjax_sim.testing.program import Factory, make
 
 
-class Leg(NamedTuple):
+class TripSignature(NamedTuple):
     """One trip of a round.
 
     Attributes:
@@ -64,7 +64,7 @@ class Signature(NamedTuple):
     """
 
     memory: bool
-    trips: tuple[Leg, ...]
+    trips: tuple[TripSignature, ...]
     personal: bool
 
 
@@ -72,13 +72,13 @@ class Record(NamedTuple):
     """What an abstract round showed.
 
     Attributes:
-      legs: its trips.
+      trips: the signature of each trip.
       stale_roster: numbers of the trips that did not get the roster that the trip before gave back.
       reports_last: whether the outcome is the one of the last trip.
       loose_local: numbers of the trips whose local state changes shape or dtype in a step.
     """
 
-    legs: list[Leg]
+    trips: list[TripSignature]
     stale_roster: list[int]
     reports_last: list[bool]
     loose_local: list[int]
@@ -94,7 +94,7 @@ def signature(factory: Factory) -> Signature:
     algorithm = make(factory)
     record, _, _ = evaluate(algorithm, problem.weights())
     memory = jax.eval_shape(algorithm.memory, problem.weights())
-    return Signature(bool(jax.tree.leaves(memory)), tuple(record.legs), is_personal(algorithm))
+    return Signature(bool(jax.tree.leaves(memory)), tuple(record.trips), is_personal(algorithm))
 
 
 def is_personal(algorithm: Algorithm) -> bool:
@@ -125,7 +125,7 @@ def check_trips(factory: Factory) -> None:
     """
     record, _, _ = evaluate(make(factory), problem.weights())
     expect(
-        bool(record.legs), "check_trips: a round makes a trip", got="none", look="call trip(...)"
+        bool(record.trips), "check_trips: a round makes a trip", got="none", look="call trip(...)"
     )
     expect(
         not record.stale_roster,
@@ -237,14 +237,14 @@ class AbstractTrips:
         epochs: int | None = None,
     ) -> Trip:
         """One trip, for shapes; arguments as for :class:`fedjax_sim.engine.Trips`."""
-        number = len(self.record.legs) + 1
+        number = len(self.record.trips) + 1
         if roster.dropped is not self.marker:
             self.record.stale_roster.append(number)
         member = jax.tree.map(lambda leaf: leaf[0], roster.members)
         message = broadcast(member)
         extra = bool(jax.tree.leaves(message.extra))
         kept = bool(jax.tree.leaves(state))
-        self.record.legs.append(Leg(aggregator.reduce or "none", epochs, extra, kept))
+        self.record.trips.append(TripSignature(aggregator.reduce or "none", epochs, extra, kept))
         row = jax.tree.map(lambda leaf: leaf[0], memory)
         local = learner.start(key, message, row)
         after, metrics = learner.step(key, message, row, local, self.batch)

@@ -59,7 +59,8 @@ class Checkpoint(Settings):
     )
     keep: int = Field(default=3, ge=1, description="how many of the newest checkpoints stay")
     keep_every: optional(Count) = Field(  # type: ignore[valid-type]
-        default=None, description="besides these, checkpoints of each so many rounds stay"
+        default=None,
+        description="besides these, checkpoints whose round is a multiple of this number stay",
     )
 
 
