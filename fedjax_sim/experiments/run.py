@@ -325,7 +325,8 @@ def restore(experiment: Experiment, store: Store) -> Restored:
 
     def restore_memory(metadata: dict[str, Any]) -> None:
         # Clients without memory have a description only if the host was to keep even that.
-        host_memory.restore(metadata.get(MEMORY, {"round": metadata["round"]}))  # type: ignore[union-attr]
+        description = metadata.get(MEMORY, {"round": metadata["round"]})
+        host_memory.restore(description)  # type: ignore[union-attr]
 
     restored = store.restore(like, along=restore_memory if host_memory else None)
     moved = changed(restored.metadata.get("order"), order(program.plan))

@@ -247,7 +247,8 @@ def crc(array: np.ndarray) -> int:
 
 def data(array: np.ndarray) -> memoryview:
     """Returns an array's bytes in row-major order."""
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return memoryview(flat.view(np.uint8))  # type: ignore[arg-type]
 
 
 def _seal(described: Manifest, metadata: Any) -> int:

@@ -14,7 +14,7 @@ os.environ.update(
     FLWR_TELEMETRY_ENABLED="0", RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0"
 )
 
-from protocol import Gate, Job, read_job, serve_loop  # isort: skip  # before the framework, which prints
+from protocol import Gate, Job, read_job, serve_loop  # isort: skip  # first: the framework prints
 
 import torch
 import torch_models

@@ -57,7 +57,11 @@ class Module(lightning.LightningModule):
         """SGD."""
         return torch.optim.SGD(self.net.parameters(), lr=self.lr)
 
-    def training_step(self, batch: dict[str, torch.Tensor], number: int) -> torch.Tensor:  # noqa: ARG002
+    def training_step(
+        self,
+        batch: dict[str, torch.Tensor],
+        number: int,  # noqa: ARG002
+    ) -> torch.Tensor:
         """The loss of one batch."""
         x = batch["x"].reshape(-1, *self.unflatten)
         return torch_models.loss(self.net(x), batch["y"])
