@@ -19,7 +19,6 @@ from fedjax_sim.data import (
     split,
 )
 from fedjax_sim.data.sources import base, generated, prepare
-from fedjax_sim.data.sources.options import convert_options, read_pairs
 
 
 def arrays(path, n=300, clients=12, test=0):
@@ -237,7 +236,7 @@ def test_settings_and_source_are_on_the_card(tmp_path):
     )
 
 
-# --------------------------------------------------------------------------------------------------------------- generated
+# ---------------------------------------------------------------------------------------- generated
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
@@ -267,7 +266,7 @@ def test_generated_sizes_and_labels_may_be_skewed(tmp_path, small_blocks):
     assert min(np.bincount(data.y, minlength=10)) > 0
 
 
-# ------------------------------------------------------------------------------------------------------------------ errors
+# ------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(
@@ -353,53 +352,6 @@ def test_nothing_is_read_where_the_folder_is_there(tmp_path, monkeypatch):
 def test_options_of_generated(tmp_path, options):
     with pytest.raises(FedError, match=f"{next(iter(options))}|one number"):
         prepare("generated", tmp_path / "out", options=options)
-
-
-def test_words_are_read_as_values():
-    words = ["a=1", "b=0.5", "c=true", "d=[1, 2]", "e=text", "f=1,2", "g=2020-01-01", "h=x=y", "i="]
-    wanted = {
-        "a": 1,
-        "b": 0.5,
-        "c": True,
-        "d": [1, 2],
-        "e": "text",
-        "f": "1,2",
-        "g": "2020-01-01",
-        "h": "x=y",
-        "i": "",
-    }
-    assert read_pairs(words) == wanted
-    for bad in ("alpha", "=3"):
-        with pytest.raises(FedError, match="an option is key=value"):
-            read_pairs([bad])
-
-
-def test_values_fit_the_hints():
-    def function(
-        path,
-        *,
-        a: int = 1,
-        b: float = 1.0,
-        c: str = "",
-        d: tuple[int, ...] = (),
-        e: bool | None = None,
-        f: float | None = None,
-    ):
-        """Nothing."""
-
-    good = {"a": 3, "b": 2, "c": 7, "d": "1,2", "e": True, "f": 1}
-    assert convert_options(function, good, "it") == {
-        "a": 3,
-        "b": 2.0,
-        "c": "7",
-        "d": (1, 2),
-        "e": True,
-        "f": 1.0,
-    }
-    assert convert_options(function, {"d": 5}, "it") == {"d": (5,)}
-    for name, bad in {"a": True, "b": "x", "c": [1], "d": "1.5", "e": 1, "f": False}.items():
-        with pytest.raises(FedError, match=f"{name} of it must be"):
-            convert_options(function, {name: bad}, "it")
 
 
 def test_a_block_is_a_federation(tmp_path):
