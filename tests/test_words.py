@@ -123,7 +123,7 @@ def retired_names_of(path: Path) -> set[str]:
     """The names that a file may not define."""
     place = path.relative_to(PACKAGE).as_posix()
     here = [names for folder, names in RETIRED_IN.items() if place.startswith(folder)]
-    return RETIRED.union(*(names.split() for names in here))
+    return set(RETIRED).union(*(names.split() for names in here))
 
 
 def mentioned(text: str) -> set[str]:

@@ -1,4 +1,7 @@
-"""The notebook is written in quickstart.py; quickstart.ipynb is made of it by ``jupytext --to ipynb notebooks/quickstart.py``."""
+"""The notebook's source is quickstart.py.
+
+``jupytext --to ipynb notebooks/quickstart.py`` writes quickstart.ipynb.
+"""
 
 import json
 import os
@@ -52,7 +55,7 @@ def test_five_cells_of_code_and_a_badge():
 
 
 def test_the_installation_keeps_the_jax_that_is_there(monkeypatch: pytest.MonkeyPatch):
-    """The first cell on a machine without the package, up to its import, with pip written down instead of run."""
+    """The first cell, up to the import, without the package; pip is recorded instead of run."""
     import importlib.metadata
     import importlib.util
 
@@ -78,7 +81,7 @@ def test_the_installation_keeps_the_jax_that_is_there(monkeypatch: pytest.Monkey
 
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path):
-    """In a process of its own: warnings of Jupyter are no failures of ours, and its kernel has its own JAX."""
+    """In another process: Jupyter's warnings do not count, and its kernel has its own JAX."""
     done = tmp_path / "done.ipynb"
     env = {
         **os.environ,

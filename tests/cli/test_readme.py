@@ -142,7 +142,7 @@ def fedexp(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 
 
 def test_the_new_algorithm_obeys_its_law_and_extrapolates(fedexp: ModuleType):
-    """Two rounds on quadratics: equal to FedAvg under the law's settings, with longer steps otherwise."""
+    """Two rounds on quadratics: FedAvg under the law's settings, longer steps otherwise."""
     task = fs.tasks.quadratic(clients=6)
     engine = fs.Engine(devices=1, lanes=2)
 
