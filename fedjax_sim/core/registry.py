@@ -240,8 +240,10 @@ def _entry(
         got=repr(name),
         fix="use letters, digits and underscores",
     )
-    if kind.is_factory:
-        factory = recorded(kind.name, name, kind.adapt(factory) if kind.adapt else factory)
+    if kind.adapt:
+        factory = kind.adapt(factory)
+    if kind.is_factory and not kind.deferred:
+        factory = recorded(kind.name, name, factory)
     plugin = _PLUGIN[-1] if _PLUGIN else None
     facts = MappingProxyType(dict(metadata))
     return Entry(kind.name, name, factory, card or "", law, facts, plugin)

@@ -95,11 +95,11 @@ def _program(config: Config, parts: Parts) -> Any:
             parts.guard,
         )
     except FedError as error:
-        key = _key_in_any_table(config.run, error)
+        key = key_in_any_table(config.run, error)
         raise ConfigErrors(line(config.document, key, str(error))) from error
 
 
-def _key_in_any_table(run: Settings, error: FedError) -> str:
+def key_in_any_table(run: Settings, error: FedError) -> str:
     """The dotted key of an error that may be about any table.
 
     Its setting is ``table.setting`` or ``entry.setting``.
@@ -107,6 +107,7 @@ def _key_in_any_table(run: Settings, error: FedError) -> str:
     owner, _, name = (error.setting or "").rpartition(".")
     for section in type(run).model_fields:
         settings = getattr(run, section)
-        if isinstance(settings, Settings) and owner in (section, tag_of(type(settings))[1]):
+        owners = {section, *tag_of(type(settings))} if isinstance(settings, Settings) else set()
+        if owner and owner in owners:
             return f"{section}.{name}" if name in type(settings).model_fields else section
     return "algorithm"

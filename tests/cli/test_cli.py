@@ -85,6 +85,7 @@ def test_the_module_is_the_command():
             "2 problems; nothing was run.",
         ),
         (["check", "{small}", "sampler.cohort=99"], "sampler.cohort"),
+        (["list", "cats"], "unknown kind: got 'cats'; choose one of: aggregators"),
         (
             ["run", "{small}", "--out", "{folder}/x", "model.name=char_lstm"],
             "command line: model: a sequence model takes",
@@ -122,7 +123,6 @@ def test_what_the_user_can_mend_is_said_in_words(
     [
         ["run"],
         ["dance"],
-        ["list", "cats"],
         ["check", "{small}", "--fast"],
         ["describe", "mlp", "a=b"],
     ],

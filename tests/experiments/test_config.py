@@ -180,7 +180,7 @@ BAD = {
         ', { kind = "mean" }',
         "",
         "algorithm.aggregator",
-        "put one of mean",
+        "put mean, unweighted_mean, scaled_sum or median last",
     ),
     "unknown partition": (
         "clients = 12",
@@ -282,12 +282,12 @@ BUILT = {
     "other clients than the partition makes": (
         ["task.partition={kind='sized', sizes=[3, 4]}"],
         "task.clients",
-        "say 2",
+        "set clients to 2",
     ),
     "partition by what is not there": (
         ["task.partition=natural"],
         "task.partition",
-        "choose one by labels, such as iid",
+        "choose a partition by labels, such as iid",
     ),
     "model for other data": (["model.name=char_lstm"], "model", "encode the text"),
     "model of the task for other data": (

@@ -8,10 +8,14 @@ from configurations import GOOD
 
 from fedjax_sim.core import errors
 from fedjax_sim.experiments import build
-from fedjax_sim.experiments.build import blame_any
+from fedjax_sim.experiments.build import key_in_any_table
 from fedjax_sim.experiments.config import ConfigErrors, entries_by_kind, load_config
-from fedjax_sim.experiments.config.construct import blame
-from fedjax_sim.experiments.config.preflight import evaluated, of_round, reported
+from fedjax_sim.experiments.config.construct import key_of
+from fedjax_sim.experiments.config.preflight import (
+    evaluation_metrics,
+    reported_metrics,
+    round_metrics,
+)
 from fedjax_sim.models import Model
 
 
@@ -46,25 +50,29 @@ def test_descriptions_are_no_settings():
     assert caught.value.setting is None
 
 
-def test_the_setting_that_an_error_blames_goes_before_its_words():
+def test_the_setting_of_an_error_decides_and_its_words_do_not():
     error = errors.FedError("partition by alpha fails: got x; y", "task.alpha")
-    assert blame("task", ["partition", "alpha"], error) == "task.alpha"
-    assert blame("task", ["partition", "clients"], error) == "task.partition"
-    assert blame("task", [], error) == "task"
+    assert key_of("task", ["partition", "alpha"], error) == "task.alpha"
+    assert key_of("task", ["partition", "clients"], error) == "task"
+    assert key_of("task", [], error) == "task"
     assert (
-        blame("task", ["partition"], error, {"alpha": "partition.alpha"}) == "task.partition.alpha"
+        key_of("task", ["partition"], error, {"alpha": "partition.alpha"}) == "task.partition.alpha"
     )
 
 
 def test_a_complaint_about_the_whole_finds_its_table(good: Path):
     run = load_config(good).run
     assert (
-        blame_any(run, errors.FedError("uniform.cohort is odd: got 1; do", "engine.shards"))
+        key_in_any_table(run, errors.FedError("uniform.cohort is odd: got 1; do", "engine.shards"))
         == "engine.shards"
     )
-    assert blame_any(run, errors.FedError("uniform.cohort is odd: got 1; do")) == "sampler.cohort"
-    assert blame_any(run, errors.FedError("odd: got 1; do", "uniform.cohort")) == "sampler.cohort"
-    assert blame_any(run, errors.FedError("odd: got 1; do")) == "algorithm"
+    words = errors.FedError("uniform.cohort is odd: got 1; do")  # words alone decide nothing
+    assert key_in_any_table(run, words) == "algorithm"
+    assert (
+        key_in_any_table(run, errors.FedError("odd: got 1; do", "uniform.cohort"))
+        == "sampler.cohort"
+    )
+    assert key_in_any_table(run, errors.FedError("odd: got 1; do")) == "algorithm"
 
 
 def test_an_override_is_blamed_for_a_partition_that_cannot_be(good: Path):
@@ -91,7 +99,9 @@ def foreign(classes: int, wide: bool = False) -> Model:
 
 
 def test_what_another_library_says_is_told_in_words_and_kept_as_the_cause(good: Path):
-    known = entries_by_kind() | {"model": {"foreign": foreign, "mlp": entries_by_kind()["model"]["mlp"]}}
+    known = entries_by_kind() | {
+        "model": {"foreign": foreign, "mlp": entries_by_kind()["model"]["mlp"]}
+    }
     with pytest.raises(ConfigErrors) as caught:
         build(load_config(good, ["model.name=foreign"], known))
     (line,) = caught.value.problems
@@ -99,14 +109,16 @@ def test_what_another_library_says_is_told_in_words_and_kept_as_the_cause(good: 
         "command line: model: the model does not fit the task's data: got TypeError: "
     )
     assert isinstance(caught.value.__cause__, TypeError)
-    assert build(load_config(good, ["model={name='foreign', wide=true}"], known)).task.name == "digits"
+    assert (
+        build(load_config(good, ["model={name='foreign', wide=true}"], known)).task.name == "digits"
+    )
 
 
 def test_a_loss_is_one_number(good: Path):
     made = build(load_config(good))
     each = made.task.objective._replace(loss=lambda v, k, b, t: (jnp.zeros(b.mask.shape), ((), {})))
     with pytest.raises(errors.FedError, match=r"a loss is one number: got shape \(7,\)"):
-        reported(made.task._replace(objective=each), True)
+        reported_metrics(made.task._replace(objective=each), True)
 
 
 def test_a_build_knows_every_name_that_a_run_reports(good: Path):
@@ -117,7 +129,11 @@ def test_a_build_knows_every_name_that_a_run_reports(good: Path):
     result = simulate(
         made.program, starting_variables(made), rounds=1, evaluate=evaluation(made), progress=False
     )
-    assert set(result.history.names()) == {"seconds", *of_round(made), *evaluated(made)}
+    assert set(result.history.names()) == {
+        "seconds",
+        *round_metrics(made),
+        *evaluation_metrics(made),
+    }
 
 
 @pytest.mark.parametrize(
@@ -141,4 +157,7 @@ def test_whatever_is_reported_can_end_a_run(good: Path, metric: str):
 
 def test_numbers_of_an_algorithm_can_end_its_run(good: Path):
     stop = "stop={metric='personal_loss', at_most=0.5}"
-    assert build(load_config(good, [stop, "algorithm={name='ditto'}"])).config.run.stop.at_least is None
+    assert (
+        build(load_config(good, [stop, "algorithm={name='ditto'}"])).config.run.stop.at_least
+        is None
+    )

@@ -277,7 +277,7 @@ def test_seeds_and_bytes_may_be_larger(good: Path):
             "the clients' matrices must fit in memory",
         ),
         (
-            "local={epochs=2147483647, batch_size=1}",
+            "local_work={epochs=2147483647, batch_size=1}",
             "local_work.epochs",
             "a client's steps in a round are counted with 32 bits",
         ),
@@ -295,7 +295,9 @@ def test_a_part_that_needs_more_memory_than_there_is_is_told(good: Path):
     def hungry(*, size: int = 3):
         raise MemoryError("Unable to allocate 16.0 GiB")
 
-    known = entries_by_kind() | {"task": {"hungry": hungry, "digits": entries_by_kind()["task"]["digits"]}}
+    known = entries_by_kind() | {
+        "task": {"hungry": hungry, "digits": entries_by_kind()["task"]["digits"]}
+    }
     config = load_config(good, ["task={name='hungry'}"], known)
     with pytest.raises(
         errors.FedError,

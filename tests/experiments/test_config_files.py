@@ -114,7 +114,7 @@ def test_every_registered_setting_can_be_said_or_is_wired():
     known = entries_by_kind()
     properties = schema()["$defs"]
     for kind in ("algorithm", "task", "sampler", "aggregator", "optimizer", "partition"):
-        for name, entry in getattr(known, f"{kind}s").items():
+        for name, entry in known[kind].items():
             names = set(settings_of(getattr(entry, "factory", entry)))
             unsaid = names - set(properties[f"{kind}_{name}"]["properties"])
             assert unsaid == names & of_partitions if kind == "partition" else unsaid <= wired, (

@@ -22,7 +22,7 @@ from vaults import CLIENTS, LIKE, rows
 from fedjax_sim.cli import main
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.core.files import DEPTH, parse_json
-from fedjax_sim.engine.host.rows import open_vault
+from fedjax_sim.engine.host.rows import open_row_store
 from fedjax_sim.persistence import manifest
 from fedjax_sim.persistence.checkpoint import open_store, state_hash
 from fedjax_sim.simulation.history import from_jsonl
@@ -251,7 +251,7 @@ def test_records_of_checkpoints(start: int, count: int, checkpoints: Path, tmp_p
 
 @EVERY
 def test_snapshots_of_client_memory(start: int, count: int, tmp_path: Path):
-    vault, seen = open_vault(tmp_path / "vault", LIKE, CLIENTS), set()
+    vault, seen = open_row_store(tmp_path / "vault", LIKE, CLIENTS), set()
     vault.write(np.arange(7), rows(np.random.default_rng(0), 7))
     description = vault.snapshot(1)
     vault.close()
@@ -282,7 +282,7 @@ def test_snapshots_of_client_memory(start: int, count: int, tmp_path: Path):
 
 
 def restored(folder: Path, description: Any) -> None:
-    vault = open_vault(folder, LIKE, CLIENTS)
+    vault = open_row_store(folder, LIKE, CLIENTS)
     try:
         vault.restore(description)
         vault.read(np.arange(CLIENTS + 3))

@@ -126,10 +126,10 @@ def stop_problem(experiment: Experiment) -> str | None:
     if stop is None:
         return None
     training = reported_metrics(experiment.task, True)
-    known = {"seconds", *training, *_evaluation_metrics(experiment)}
+    known = {"seconds", *training, *evaluation_metrics(experiment)}
     if stop.metric in known:
         return None
-    known |= set(_round_metrics(experiment))
+    known |= set(round_metrics(experiment))
     if stop.metric in known:
         return None
     return sentence(
@@ -139,7 +139,7 @@ def stop_problem(experiment: Experiment) -> str | None:
     )
 
 
-def _evaluation_metrics(experiment: Experiment) -> Iterator[str]:
+def evaluation_metrics(experiment: Experiment) -> Iterator[str]:
     """Names of all numbers that an evaluation of this experiment gives."""
     from fedjax_sim.simulation.evaluate_clients import client_statistics
 
@@ -152,7 +152,7 @@ def _evaluation_metrics(experiment: Experiment) -> Iterator[str]:
             yield from client_statistics(name, Mean(one, one))  # type: ignore[arg-type]
 
 
-def _round_metrics(experiment: Experiment) -> list[str]:
+def round_metrics(experiment: Experiment) -> list[str]:
     """Names of all numbers that a whole round reports, those of algorithm and aggregator too."""
     from fedjax_sim.data.population import outline
     from fedjax_sim.engine.round import initial_state, make_spmd
