@@ -1,4 +1,5 @@
-"""Everything in the repository that is made from the code: ``make generated`` writes it, and a test checks that it is current.
+"""Everything in the repository that is made from the code: ``make generated`` writes it, and a test
+checks that it is current.
 
 ``python docs/generate.py`` writes all files; ``generated()`` returns their texts.
 """
@@ -47,7 +48,7 @@ def _own(entries: Mapping[str, Entry]) -> dict[str, Entry]:
     return {name: entry for name, entry in entries.items() if entry.plugin is None}
 
 
-# ------------------------------------------------------------------------------------------------------------ the stub
+# ----------------------------------------------------------------------------------------- the stub
 
 
 def stub(algorithms: Mapping[str, Entry]) -> str:
@@ -69,7 +70,7 @@ def _packages() -> list[str]:
     return [name for name, home in fedjax_sim.MODULES.items() if name == home]
 
 
-# ---------------------------------------------------------------------------------------------------- tables of the README
+# ----------------------------------------------------------------------------- tables of the README
 
 
 def with_tables(text: str, entries: Mapping[str, Mapping[str, Entry]]) -> str:

@@ -1,4 +1,7 @@
-"""What benchmarks compare computes the same thing, and says what it promises to say. Never how long it took."""
+"""What benchmarks compare computes the same thing, and says what it promises to say.
+
+Never how long it took.
+"""
 
 from __future__ import annotations
 

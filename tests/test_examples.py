@@ -1,4 +1,4 @@
-"""The examples in docstrings: every ``>>>`` of the package is run, and what it prints is compared."""
+"""The examples in docstrings: every ``>>>`` is run, and what it prints is compared."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def small(tmp_path: Path) -> str:
     return str(path)
 
 
-# ------------------------------------------------------------------------------------------------------------------- help
+# --------------------------------------------------------------------------------------------- help
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,8 @@ def test_every_verb_has_help(words: list[str], capsys: pytest.CaptureFixture[str
 
 
 def test_help_imports_nothing_slow():
-    code = "import sys\nfrom fedjax_sim.cli import main\ntry: main(['run', '--help'])\nexcept SystemExit: print(sorted(sys.modules))"
+    code = "import sys\nfrom fedjax_sim.cli import main\n"
+    code += "try: main(['run', '--help'])\nexcept SystemExit: print(sorted(sys.modules))"
     loaded = python(code).rpartition("[")[2]
     for slow in ("jax", "numpy", "flax", "optax", "pydantic", "rich"):
         assert f"'{slow}'" not in loaded
@@ -72,7 +73,7 @@ def test_the_module_is_the_command():
     assert done.stdout.startswith("usage: fedjax-sim")
 
 
-# ------------------------------------------------------------------------------------------------------------------ errors
+# ------------------------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_wrong_words_are_refused(words, small: str):
         main([word.format(small=small) for word in words])
 
 
-# ----------------------------------------------------------------------------------------------------------------- looking
+# ------------------------------------------------------------------------------------------ looking
 
 
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]):
@@ -234,7 +235,7 @@ def test_versions(capsys: pytest.CaptureFixture[str]):
     assert f"jax                {jax.__version__}" in capsys.readouterr().out
 
 
-# ----------------------------------------------------------------------------------------------------------------- devices
+# ------------------------------------------------------------------------------------------ devices
 
 CORES = """
 import jax

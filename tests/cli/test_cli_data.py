@@ -191,7 +191,7 @@ def test_text_is_described_without_labels(tmp_path, capsys):
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["sizes.png"]
 
 
-# ------------------------------------------------------------------------------------------------------------------ spread
+# ------------------------------------------------------------------------------------------- spread
 
 
 def some(clients=50, classes=7, seed=0):

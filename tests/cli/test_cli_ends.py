@@ -59,7 +59,7 @@ def rounds(run: Path) -> list[int]:
     return list(from_jsonl(run / "metrics.jsonl").rows)
 
 
-# ------------------------------------------------------------------------------------------------------------ going on
+# ----------------------------------------------------------------------------------------- going on
 
 
 def test_a_run_killed_before_its_first_checkpoint_is_begun_again(run: Path, done: Path):
@@ -124,7 +124,7 @@ def test_rows_that_are_missing_are_told_of_and_the_table_follows_the_record(run:
     ]
 
 
-# ----------------------------------------------------------------------------------------------------------- conditions
+# --------------------------------------------------------------------------------------- conditions
 
 
 def test_what_the_bits_depend_on_is_in_the_folder(run: Path):
@@ -158,7 +158,8 @@ def test_other_devices_are_nothing_to_tell_and_other_lanes_are(
         )
         == 0
     )
-    words = "lanes auto -> 1; shards 4 in a fixed order on any devices -> 2 in a fixed order on any devices"
+    words = "lanes auto -> 1; shards 4 in a fixed order on any devices -> "
+    words += "2 in a fixed order on any devices"
     assert f"saved under other conditions ({words})" in capsys.readouterr().out
 
 
@@ -176,7 +177,7 @@ def test_evaluate_tells_it_too(
     assert "-> another one): results may differ in the last bits" in capsys.readouterr().out
 
 
-# ------------------------------------------------------------------------------------------------------------- endings
+# ------------------------------------------------------------------------------------------ endings
 
 
 def test_a_run_that_could_not_save_its_end_says_so_with_its_status(
@@ -267,7 +268,9 @@ def before(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 def test_the_second_signal_is_heard_though_python_is_busy(before: Any):
-    """The first is a wish; the second reaches another thread, whatever the main one does, and is not counted twice."""
+    """The first is a wish; the second reaches another thread, whatever the main one does, and is
+    not counted twice.
+    """
     told: list[int] = []
     with second_signal(told.append), graceful_stop(lambda text: None) as asked:
         os.kill(os.getpid(), signal.SIGTERM)

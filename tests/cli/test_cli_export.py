@@ -90,7 +90,8 @@ def test_an_exported_program_predicts_what_the_model_does(
 
 ALONE = """
 import sys, fedjax_sim, numpy as np
-print(fedjax_sim.export.load_program({path!r})(np.zeros((3, 8, 8, 1), np.float32)).shape, sorted(sys.modules))
+predict = fedjax_sim.export.load_program({path!r})
+print(predict(np.zeros((3, 8, 8, 1), np.float32)).shape, sorted(sys.modules))
 """
 
 
@@ -231,8 +232,8 @@ def test_a_task_without_a_model_has_weights_alone(tmp_path: Path, capsys):
     capsys.readouterr()
     assert main(["export", str(tmp_path / "run"), "--format", "stablehlo"]) == 2
     assert (
-        "the task 'quadratic' has parameters, but no model that predicts: got --format stablehlo; export"
-        in capsys.readouterr().err
+        "the task 'quadratic' has parameters, but no model that predicts: got --format stablehlo; "
+        "export" in capsys.readouterr().err
     )
     assert main(["export", str(tmp_path / "run")]) == 0
 

@@ -13,7 +13,9 @@ from fedjax_sim.cli import main
 pytestmark = pytest.mark.xdist_group("kept folders")
 
 KEPT = Path(__file__).parents[1] / "support" / "kept"
-"""Runs of four rounds, written by version 0.1 before keys were renamed: one has client memory on the host, one an aggregator."""
+"""Runs of four rounds, written by version 0.1 before keys were renamed: one has client memory on
+the host, one an aggregator.
+"""
 
 LOSSES = {
     "scaffold": [0.12814061781939337, 0.6094168708437965],

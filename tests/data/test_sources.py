@@ -1,4 +1,4 @@
-"""Every reader gives the clients that are in the file, and a path's format is told by what it is."""
+"""Every reader gives the clients of the file; the format of a path follows from its content."""
 
 import json
 
@@ -20,7 +20,9 @@ ORDER = {"fedjax": tuple(SIZES), "leaf": tuple(SIZES)}
 
 
 def made(name, root):
-    """A source of that format with the clients of ``source_files``, its reader's options, and whether it has test examples."""
+    """A source of that format with the clients of ``source_files``, its reader's options, and
+    whether it has test examples.
+    """
     if name == "leaf":
         return files.leaf(root / "leaf"), {}
     if name == "fedjax":
@@ -260,7 +262,7 @@ def test_tfds_without_clients(tmp_path):
     assert sorted(data.train.x[:, 0]) == list(range(20))
 
 
-# --------------------------------------------------------------------------------------------------------------- real data
+# ---------------------------------------------------------------------------------------- real data
 
 
 def test_real_mnist_by_writer(tmp_path):

@@ -13,7 +13,7 @@ from source_files import refused
 from fedjax_sim.data.sources import prepare
 from fedjax_sim.data.sources.protos import DecodeError, example
 
-# -------------------------------------------------------------------------------------------------------------- any format
+# --------------------------------------------------------------------------------------- any format
 
 
 def test_a_source_that_is_not_there(tmp_path):
@@ -53,7 +53,8 @@ def test_no_format_takes_what_it_is_not(tmp_path, form, what):
     [
         (
             {"colum": "a"},
-            "unknown option of the format csv: got 'colum'; choose one of: client, features, label, test",
+            "unknown option of the format csv: got 'colum'; "
+            "choose one of: client, features, label, test",
         ),
         ({"labl": "a", "label": "b"}, "did you mean 'label'"),
         ({}, "the format csv needs the option label: got no options; add label="),
@@ -73,7 +74,7 @@ def test_a_format_without_options(tmp_path):
     refused(tmp_path, first, "the format prepared has no options: got x", options={"x": 1})
 
 
-# -------------------------------------------------------------------------------------------------------------------- LEAF
+# --------------------------------------------------------------------------------------------- LEAF
 
 
 GOOD = {
@@ -158,7 +159,7 @@ def test_a_shape_that_does_not_fit(tmp_path):
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------ SQLite
+# ------------------------------------------------------------------------------------------- SQLite
 
 
 @pytest.mark.parametrize("form", ["fedjax", "tff_sqlite"])
@@ -242,7 +243,7 @@ def test_no_cut_off_proto_is_anything_else_than_damaged(cut):
         example(b"\xff" * cut)
 
 
-# ------------------------------------------------------------------------------------------------------------------- HDF5
+# --------------------------------------------------------------------------------------------- HDF5
 
 
 def test_h5_that_is_cut_off_or_something_else(tmp_path):

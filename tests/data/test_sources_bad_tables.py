@@ -1,4 +1,6 @@
-"""Archives, tables and images that are wrong are refused in one sentence, and nothing is left behind."""
+"""Archives, tables and images that are wrong are refused in one sentence, and nothing is left
+behind.
+"""
 
 import os
 import pickle
@@ -8,7 +10,7 @@ import pytest
 import source_files as files
 from source_files import refused
 
-# -------------------------------------------------------------------------------------------------------------------- npz
+# ---------------------------------------------------------------------------------------------- npz
 
 
 class Evil:
@@ -114,7 +116,7 @@ def test_arrays_that_make_no_data_set(tmp_path, arrays, words, options):
     refused(tmp_path, tmp_path / "a.npz", words, options=options)
 
 
-# -------------------------------------------------------------------------------------------------------------------- csv
+# ---------------------------------------------------------------------------------------------- csv
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_tables(tmp_path, text, words, options):
     refused(tmp_path, tmp_path / "t.csv", words, options=options, partition="iid", clients=1)
 
 
-# ------------------------------------------------------------------------------------------------------------------ images
+# ------------------------------------------------------------------------------------------- images
 
 
 def test_images_at_several_depths(tmp_path):

@@ -90,7 +90,8 @@ def test_the_seed_decides(name):
 def test_absent_data_names_the_command(name, file, tmp_path):
     with pytest.raises(
         FedError,
-        match=rf"got nothing in .*nothing; make one with `fedjax-sim data prepare {file} --out .*nothing`$",
+        match=rf"got nothing in .*nothing; make one with "
+        rf"`fedjax-sim data prepare {file} --out .*nothing`$",
     ):
         REGISTRY[name](source=str(tmp_path / "nothing"))
 
@@ -99,14 +100,16 @@ def test_absent_data_names_the_command(name, file, tmp_path):
 def test_absent_data_of_tfds_name_its_command(name, tmp_path):
     with pytest.raises(
         FedError,
-        match=rf"prepare it once, .*tfds.builder\('{name}.*file_format='array_record'\).download_and_prepare",
+        match=rf"prepare it once, .*tfds.builder\('{name}.*file_format='array_record'\)"
+        r".download_and_prepare",
     ) as caught:
         REGISTRY[name](data_dir=str(tmp_path))
     assert caught.value.setting == "source"
 
 
 def test_the_package_imports_no_data_library():
-    code = "import sys, fedjax_sim.tasks; sys.exit(sum(name in sys.modules for name in ('sklearn', 'tensorflow_datasets')))"
+    code = "import sys, fedjax_sim.tasks\nslow = {'sklearn', 'tensorflow_datasets'}\n"
+    code += "sys.exit(len(slow & sys.modules.keys()))"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 

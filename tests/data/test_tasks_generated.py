@@ -17,7 +17,7 @@ from fedjax_sim.tasks.quadratic import (
 )
 from fedjax_sim.tasks.synthetic import generate
 
-# -------------------------------------------------------------------------------------------------------------- synthetic
+# ---------------------------------------------------------------------------------------- synthetic
 
 
 def test_synthetic_has_the_papers_shape():
@@ -58,7 +58,7 @@ def test_bad_synthetic_settings_are_refused(settings):
         REGISTRY["synthetic"](**settings)
 
 
-# -------------------------------------------------------------------------------------------------------------- quadratic
+# ---------------------------------------------------------------------------------------- quadratic
 
 
 def average(data, lr, steps, rounds):

@@ -33,7 +33,7 @@ def writers(request, tmp_path_factory):
     return str(form(data, home / "mnist", name="mnist"))
 
 
-# ------------------------------------------------------------------------------------------------------------------- mnist
+# -------------------------------------------------------------------------------------------- mnist
 
 
 def test_mnist_is_by_writer(writers):
@@ -81,7 +81,7 @@ def test_mnist_of_tfds_does_not_say_who_wrote(tmp_path):
     assert (data.train.clients, len(data.global_test)) == (4, 5)
 
 
-# -------------------------------------------------------------------------------------------------------------- shakespeare
+# -------------------------------------------------------------------------------------- shakespeare
 
 
 @pytest.fixture(params=["prepared", "tfds"])
@@ -123,7 +123,7 @@ def test_min_windows_counts_windows():
         cut(["r"], [text], 4, 3)
 
 
-# ------------------------------------------------------------------------------------------------------------------ others
+# ------------------------------------------------------------------------------------------- others
 
 
 def test_the_number_of_classes_is_that_of_the_data(settings):
@@ -177,7 +177,7 @@ def test_channels_are_standardised_on_the_way_into_the_model():
     np.testing.assert_allclose(mine, theirs, rtol=1e-5)
 
 
-# --------------------------------------------------------------------------------------------------------------- real data
+# ---------------------------------------------------------------------------------------- real data
 
 
 def ready(name: str, home: Path, **more) -> str:

@@ -1,4 +1,6 @@
-"""Rounds that do not fit: fewer lanes, the same numbers, and a sentence where nothing is left to give up."""
+"""Rounds that do not fit: fewer lanes, the same numbers, and a sentence where nothing is left to
+give up.
+"""
 
 from types import SimpleNamespace
 
@@ -32,7 +34,10 @@ def needs(lanes):
 
 
 def refusing(times, consuming=False):
-    """A program that takes ``10 - halvings`` bytes and, so many times, ends for want of memory. It tells the lanes it was built with."""
+    """A program that takes ``10 - halvings`` bytes and, so many times, ends for want of memory.
+
+    It tells the lanes it was built with.
+    """
     left = [times]
 
     def build(plan, rounds):

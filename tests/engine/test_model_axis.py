@@ -1,4 +1,6 @@
-"""One client's model over several devices: each holds its part, the numbers are those of one device, and there is room for more."""
+"""One client's model over several devices: each holds its part, the numbers are those of one
+device, and there is room for more.
+"""
 
 from functools import cache
 
@@ -36,7 +38,10 @@ WORDS, PLACES, WIDTH, LAYERS = 64, 6, 64, 2
 
 
 class Block(nn.Module):
-    """Attention with one head, then two dense layers. What is made of one product and cut in three is cut across the devices."""
+    """Attention with one head, then two dense layers.
+
+    What is made of one product and cut in three is cut across the devices.
+    """
 
     @nn.compact
     def __call__(self, x):
@@ -107,7 +112,7 @@ def held(leaf):
     return nbytes
 
 
-# ------------------------------------------------------------------------------------------------------- the transformer
+# ---------------------------------------------------------------------------------- the transformer
 
 
 @pytest.mark.parametrize("model", [2, 4])
@@ -216,7 +221,7 @@ def test_what_is_too_large_for_a_device_fits_into_a_quarter_of_it_on_each_of_fou
     close(spread.logical(spread.run(spread.init(first()))[0]), played(PLAIN, 1)[1])
 
 
-# ------------------------------------------------------------------------------------------------------------- any model
+# ---------------------------------------------------------------------------------------- any model
 
 
 def halves(path, shape):
@@ -253,7 +258,7 @@ def expected():
     return after(people(KEEPER, shards=4, **ALONE))
 
 
-def test_fixed_shards_give_the_same_bits_on_any_number_of_groups_and_with_examples_and_memory_on_the_host():
+def test_fixed_shards_give_the_same_bits_on_any_replicas_and_on_the_host():
     states = [
         after(people(KEEPER, shards=4, **more))
         for more in (PAIR, PAIRS, PAIRS | {"client_memory": "host"})
@@ -284,7 +289,7 @@ def test_evaluation_sees_the_whole_model():
     assert numbers[1] == pytest.approx(numbers[0], rel=1e-5)
 
 
-# --------------------------------------------------------------------------------------------------------------- the rule
+# ----------------------------------------------------------------------------------------- the rule
 
 
 def test_by_default_the_largest_dimension_that_can_be_split_is():

@@ -226,7 +226,8 @@ def test_rounds_of_one_call_end_there_too_and_the_culprit_is_found(place):
 def test_nothing_is_copied_for_the_sake_of_a_round_that_may_be_refused():
     wide = PEOPLE._replace(x=np.tile(PEOPLE.x, (1, 100)), offsets=np.arange(len(PEOPLE.y) + 1))
     start = START._replace(
-        params={"w": jnp.zeros((400, 3)), "b": jnp.zeros(3)}, state={"seen": jnp.zeros(400)}
+        params={"w": jnp.zeros((400, 3)), "b": jnp.zeros(3)},
+        state={**START.state, "seen": jnp.zeros(400)},
     )
     for devices in (1, 2):
         engine, sampler = Engine(devices=devices, lanes=1), samplers.uniform(2)

@@ -26,7 +26,7 @@ def good(tmp_path: Path) -> Path:
     return path
 
 
-# ------------------------------------------------------------------------------------------------------------------- blame
+# -------------------------------------------------------------------------------------------- blame
 
 
 @pytest.mark.parametrize("check", [errors.positive, errors.not_negative, errors.fraction])
@@ -83,7 +83,7 @@ def test_an_override_is_blamed_for_a_partition_that_cannot_be(good: Path):
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------- proof
+# -------------------------------------------------------------------------------------------- proof
 
 
 def foreign(classes: int, wide: bool = False) -> Model:

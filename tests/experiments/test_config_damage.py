@@ -1,4 +1,6 @@
-"""Files that are no configurations, and words that are no overrides: each is told in sentences, and none is obeyed."""
+"""Files that are no configurations, and words that are no overrides: each is told in sentences, and
+none is obeyed.
+"""
 
 import os
 import random
@@ -39,7 +41,7 @@ def check(path: Path, *overrides: str) -> bool:
     return accepted
 
 
-# ---------------------------------------------------------------------------------------------------------------- damaged files
+# ------------------------------------------------------------------------------------ damaged files
 
 
 def test_a_file_may_end_anywhere(path: Path):
@@ -128,7 +130,7 @@ def test_what_is_no_file_is_told(kind: str, path: Path):
     assert not judge(command("check", str(place)))
 
 
-# ------------------------------------------------------------------------------------------------------------------- overrides
+# ---------------------------------------------------------------------------------------- overrides
 
 KEYS = [
     *sorted(SCHEMA["properties"]),
@@ -199,7 +201,7 @@ def test_keys_that_name_no_place(word: str, path: Path):
     assert not check(path, word)
 
 
-# -------------------------------------------------------------------------------------------------- what the fuzzing has found
+# ----------------------------------------------------------------------- what the fuzzing has found
 
 
 @pytest.fixture
@@ -301,7 +303,8 @@ def test_a_part_that_needs_more_memory_than_there_is_is_told(good: Path):
     config = load_config(good, ["task={name='hungry'}"], known)
     with pytest.raises(
         errors.FedError,
-        match=r"task: this is larger than the machine can hold: got Unable to allocate 16.0 GiB; lower",
+        match=r"task: this is larger than the machine can hold: "
+        r"got Unable to allocate 16.0 GiB; lower",
     ):
         build(config)
 

@@ -31,7 +31,7 @@ def good(tmp_path: Path) -> Path:
     return path
 
 
-# ------------------------------------------------------------------------------------------------- what files turn into
+# ----------------------------------------------------------------------------- what files turn into
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
@@ -108,7 +108,7 @@ def test_a_setting_that_hides_the_tag_is_refused(good: Path):
 
 
 def test_every_registered_setting_can_be_said_or_is_wired():
-    """A new kind of annotation would silently be no setting; this list says which ones are meant."""
+    """A new kind of annotation would silently be no setting; this lists those that are meant."""
     wired = {"objective", "sampler", "server_optimizer"}
     of_partitions = {"labels", "ids", "values", "clients", "seed"}
     known = entries_by_kind()
@@ -135,7 +135,7 @@ def test_wrappers_apply_to_every_sampler(good: Path):
         assert wrapped.cohort(12) == plain.cohort(12)
 
 
-# ----------------------------------------------------------------------------------------------------------------- schema
+# ------------------------------------------------------------------------------------------- schema
 
 
 def test_the_schema_tells_variants_apart_and_refuses_other_keys():
@@ -183,7 +183,7 @@ def test_descriptions_come_from_docstrings():
     }
 
 
-# ------------------------------------------------------------------------------------------------------------- optimizers
+# --------------------------------------------------------------------------------------- optimizers
 
 
 @pytest.mark.parametrize("name", optimizers.REGISTRY)

@@ -1,4 +1,5 @@
-"""Configurations by the thousand, each checked as the command line does: it is valid, or told in sentences; no traceback, no end of
+"""Configurations by the thousand, each checked as the command line does: it is valid, or told in
+sentences; no traceback, no end of
 patience, and nothing written."""
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from fedjax_sim.experiments.config.model import run_model
 
 @pytest.fixture(scope="module", autouse=True)
 def one_model() -> Iterator[None]:
-    """What a file can say is made once and not for each file, which would be a third of the time."""
+    """The model of a file is made once and not for each file, a third of the time."""
     made = run_model(entries_by_kind())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules[load_config.__module__], "run_model", lambda known: made)
@@ -87,7 +88,8 @@ def run_two_rounds(count: int, start: int, folder: Path) -> collections.Counter[
             last = Outcome(2, done.out, done.errors.splitlines()[-1])
             assert not judge(last)
             assert re.search(
-                r"does not fit into a device's memory|was rejected, because its result was not finite",
+                r"does not fit into a device's memory|"
+                r"was rejected, because its result was not finite",
                 last.errors,
             ), done
             tally["stopped"] += 1
@@ -111,7 +113,7 @@ def test_much_that_is_valid_runs(start: int, tmp_path: Path):
     assert run_two_rounds(25, start, tmp_path)["ran"] >= 5
 
 
-# --------------------------------------------------------------------------------------------------------- the fuzzing itself
+# ------------------------------------------------------------------------------- the fuzzing itself
 
 
 def test_the_files_that_are_damaged_are_valid(tmp_path: Path):

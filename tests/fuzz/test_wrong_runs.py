@@ -1,4 +1,6 @@
-"""Runs that somebody has put rubbish into, or a trap: a command says a sentence or goes on, and writes nowhere else."""
+"""Runs that somebody has put rubbish into, or a trap: a command says a sentence or goes on, and
+writes nowhere else.
+"""
 
 import json
 import os
@@ -61,7 +63,9 @@ def rubbish(path: Path, kind: str) -> None:
 
 
 def afterwards(verb: str, place: str, kind: str, things: Path, root: Path) -> None:
-    """Whatever lies where, there is no traceback; and where a command refuses, all that was there stays as it was."""
+    """Whatever lies where, there is no traceback; and where a command refuses, all that was there
+    stays as it was.
+    """
     run = root / place.partition("/")[0]
     shutil.copytree(things / run.name, run)
     rubbish(root / place, kind)
@@ -121,8 +125,8 @@ def test_what_is_no_checkpoint_is_not_taken_for_one(verb: str, things: Path, tmp
     done = command(*(word.format(run=tmp_path / "run") for word in AFTERWARDS[verb]))
     assert done.status == 0, done
     assert (
-        "the checkpoint of round 9 is damaged (it is that of round 1, under another name) and was passed over"
-        in done.out
+        "the checkpoint of round 9 is damaged (it is that of round 1, under another name) "
+        "and was passed over" in done.out
     )
     assert "round 3" not in done.out + done.errors
 
@@ -154,7 +158,7 @@ def test_a_record_that_was_made_up_is_no_traceback(things: Path, tmp_path: Path)
             assert not judge(command(*(word.format(run=run) for word in words)))
 
 
-# ----------------------------------------------------------------------------------------------------------- where things are written
+# ------------------------------------------------------------------------- where things are written
 
 
 def test_nothing_is_written_but_the_run_s_own_folder(

@@ -1,4 +1,6 @@
-"""Commands that are given the wrong thing: a file for a folder, a run for data. Each is told in sentences, with exit status 2 and nothing
+"""Commands that are given the wrong thing: a file for a folder, a run for data.
+
+Each is told in sentences, with exit status 2 and nothing
 changed; or there was nothing wrong with it."""
 
 import shutil
@@ -46,7 +48,12 @@ VERBS = {
     "describe a name": ["describe", "{thing}"],
 }
 RIGHT = {
-    ("run", "small.toml"), ("check", "small.toml"), ("evaluate", "run"), ("export", "run"), ("describe", "data"), ("prepare", "data"),
+    ("run", "small.toml"),
+    ("check", "small.toml"),
+    ("evaluate", "run"),
+    ("export", "run"),
+    ("describe", "data"),
+    ("prepare", "data"),
     ("task", "data"), ("run on it", "empty"),
 }  # fmt: skip
 ALIKE = ("mnist", "shakespeare", "data_dir")

@@ -1,4 +1,6 @@
-"""Files of ours that say anything, well-formed and with checksums that are right: whoever made them up is told, and believed in nothing."""
+"""Files of ours that say anything, well-formed and with checksums that are right: whoever made them
+up is told, and believed in nothing.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,7 @@ def wrong(right: Tree) -> SearchStrategy[Tree]:
     return mutated([right]).map(lambda made: json.loads(text(made)))
 
 
-# -------------------------------------------------------------------------------------------------------------------- data
+# --------------------------------------------------------------------------------------------- data
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,7 @@ def test_objects_in_data_are_not_brought_to_life(prepared: Path, tmp_path: Path)
     assert not (tmp_path / "trap").exists()
 
 
-# -------------------------------------------------------------------------------------------------------------------- runs
+# --------------------------------------------------------------------------------------------- runs
 
 ROWS = {
     "rows": [
@@ -211,7 +213,7 @@ def test_a_refused_round_lies_beside_its_file(state: Any, tmp_path: Path):
         read(path)
 
 
-# ------------------------------------------------------------------------------------------------------------- checkpoints
+# -------------------------------------------------------------------------------------- checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +225,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @EVERY
 def test_records_of_checkpoints(start: int, count: int, checkpoints: Path, tmp_path: Path):
-    """Whatever is believed of a record, the values are those that were saved, or nothing is restored."""
+    """Whatever is believed of a record, the values are those that were saved, or nothing is
+    restored.
+    """
     folder, seen = Path(shutil.copytree(checkpoints, tmp_path / "run")), set()
     (path,) = (
         path
@@ -290,7 +294,7 @@ def restored(folder: Path, description: Any) -> None:
         vault.close()
 
 
-# ------------------------------------------------------------------------------------------------------------------ nesting
+# ------------------------------------------------------------------------------------------ nesting
 
 
 def test_what_is_nested_too_deep_is_told_before_anybody_gets_lost_in_it():

@@ -1,4 +1,7 @@
-"""Properties for any ragged cohort. Shapes are fixed and sizes are data, so that every example runs the same compiled programs."""
+"""Properties for any ragged cohort.
+
+Shapes are fixed and sizes are data, so that every example runs the same compiled programs.
+"""
 
 from functools import partial
 
@@ -66,7 +69,7 @@ def test_the_queue_is_the_padded_engine_for_any_clients_and_cohorts(table, cohor
     ]
 
 
-# ------------------------------------------------------------------------------------------------------------ dealing
+# ------------------------------------------------------------------------------------------ dealing
 
 SHARDS = 3
 dealt = jax.jit(lambda roster: by_shard(roster, assign_to_shards(roster, SHARDS)))

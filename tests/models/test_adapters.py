@@ -55,7 +55,7 @@ def labelled():
     return x, np.random.default_rng(1).integers(0, CLASSES, (LANES, STEPS, BATCH)).astype(np.int32)
 
 
-# --------------------------------------------------------------------------------------------------------------- adapters
+# ----------------------------------------------------------------------------------------- adapters
 
 
 class LinenNet(nn.Module):

@@ -1,4 +1,6 @@
-"""The LSTM layer: its derivative, written by hand, is that of a plain scan, wherever and however often it is taken."""
+"""The LSTM layer: its derivative, written by hand, is that of a plain scan, wherever and however
+often it is taken.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +87,10 @@ def test_value_and_gradient_are_those_of_the_plain_scan(dtype, steps):
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_lanes_are_as_one_at_a_time(dtype, shared):
-    """With kernels of their own or one for all. The plain scan is not vmapped: jaxlib 0.10.2 gets that wrong in float64 on a CPU."""
+    """With kernels of their own or one for all.
+
+    The plain scan is not vmapped: jaxlib 0.10.2 gets that wrong in float64 on a CPU.
+    """
     drive, recurrent = example(dtype, lanes=(3,))
     together = jax.jit(jax.vmap(slope(lstm), in_axes=(0, None if shared else 0)))(
         drive, recurrent[0] if shared else recurrent
@@ -117,7 +122,9 @@ def test_second_derivatives_are_those_of_the_plain_scan(dtype):
 
 
 def test_the_gradient_passes_through_training(dtype):
-    """Two steps of SGD and the loss after them, differentiated by the parameters before and the step size."""
+    """Two steps of SGD and the loss after them, differentiated by the parameters before and the
+    step size.
+    """
     drive, start = example(dtype)
 
     def trained(layer, recurrent, lr):

@@ -1,4 +1,6 @@
-"""Configurations by the thousand: drawn from the schema, or valid ones with something done to them; and what a command makes of one."""
+"""Configurations by the thousand: drawn from the schema, or valid ones with something done to them;
+and what a command makes of one.
+"""
 
 from __future__ import annotations
 
@@ -26,20 +28,22 @@ from fedjax_sim.cli import main
 
 SCHEMA = json.loads((CONFIGS / "fedjax_sim.schema.json").read_text())
 SECONDS, SPARE = 180.0, 8 * 2**30
-"""What a case may take, also on a machine that does much else, and how much more memory than there is already."""
+"""What a case may take, also on a machine that does much else, and how much more memory than there
+is already.
+"""
 
 Tree = dict[str, Any]
 
 
 def some(choices: Sequence[Any], count: int) -> list[Any]:
-    """Some of the choices, other ones after every commit; with ``FEDJAX_SIM_FUZZ=all`` all of them."""
+    """Some of the choices, others after every commit; all with ``FEDJAX_SIM_FUZZ=all``."""
     if os.environ.get("FEDJAX_SIM_FUZZ") == "all":
         return list(choices)
     names = rotated([str(choice) for choice in choices], count)
     return [choice for choice in choices if str(choice) in names]
 
 
-# ------------------------------------------------------------------------------------------------------------------- outcome
+# ------------------------------------------------------------------------------------------ outcome
 
 
 class Late(BaseException):
@@ -72,7 +76,10 @@ def command(*words: str) -> Outcome:
 
 
 def judge(done: Outcome) -> bool:
-    """Whether it was accepted. What was not must be told line by line, in three parts, on standard error alone."""
+    """Whether it was accepted.
+
+    What was not must be told line by line, in three parts, on standard error alone.
+    """
     assert done.status in (0, 2), done
     if done.status == 0:
         return True
@@ -112,7 +119,7 @@ def _bounded() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-# -------------------------------------------------------------------------------------------------------------------- values
+# ------------------------------------------------------------------------------------------- values
 
 WORDS = [
     "",
@@ -206,11 +213,13 @@ def deep(draw: st.DrawFn) -> Any:
     return value
 
 
-# --------------------------------------------------------------------------------------------------------------- from the schema
+# ---------------------------------------------------------------------------------- from the schema
 
 
 def of_schema(node: Tree, odd: bool) -> st.SearchStrategy[Any]:
-    """What a node of the schema allows; ``odd`` with numbers that the schema allows and nobody would write."""
+    """What a node of the schema allows; ``odd`` with numbers that the schema allows and nobody
+    would write.
+    """
     if "$ref" in node:
         return of_schema(SCHEMA["$defs"][node["$ref"].rpartition("/")[2]], odd)
     if "const" in node:
@@ -263,7 +272,7 @@ def drawn(draw: st.DrawFn, odd: bool = False) -> Tree:
     return made
 
 
-# -------------------------------------------------------------------------------------------------------------------- mutations
+# ---------------------------------------------------------------------------------------- mutations
 
 BASES = [
     tomllib.loads((CONFIGS / f"{name}.toml").read_text())
@@ -374,7 +383,9 @@ def each(
     do: Callable[[Tree], None],
     phases: Sequence[Phase] = PHASES,
 ) -> None:
-    """Calls ``do`` on so many examples, the same ones whenever the strategy is; the first that fails is made smaller and shown."""
+    """Calls ``do`` on so many examples, the same ones whenever the strategy is; the first that
+    fails is made smaller and shown.
+    """
     common = settings(
         max_examples=count,
         deadline=None,

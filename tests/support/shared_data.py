@@ -1,4 +1,6 @@
-"""The folder of real data that some tests read; it is no part of the repository, and they skip where it is absent."""
+"""The folder of real data that some tests read; it is no part of the repository, and they skip
+where it is absent.
+"""
 
 import os
 from pathlib import Path

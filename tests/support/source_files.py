@@ -57,7 +57,8 @@ def fedjax(path: Path, part: str = "train") -> Path:
 
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute(
-            "CREATE TABLE federated_data (client_id BLOB NOT NULL PRIMARY KEY, data BLOB NOT NULL, num_examples INTEGER NOT NULL)"
+            "CREATE TABLE federated_data (client_id BLOB NOT NULL PRIMARY KEY, "
+            "data BLOB NOT NULL, num_examples INTEGER NOT NULL)"
         )
         for name in {"train": SIZES, "test": TEST}[part]:
             x, y = client(name, part)
@@ -158,7 +159,9 @@ def images(
 
 
 def refused(tmp_path, source, words, **given):
-    """The sentence; the folder that was asked for is not there, and nothing else is that was not before."""
+    """The sentence; the folder that was asked for is not there, and nothing else is that was not
+    before.
+    """
     before = {path: path.stat().st_size for path in tmp_path.rglob("*")}
     with pytest.raises(FedError, match=words) as caught:
         prepare(source, tmp_path / "out", **given)
@@ -169,7 +172,7 @@ def refused(tmp_path, source, words, **given):
     assert {path: path.stat().st_size for path in tmp_path.rglob("*")} == before
 
 
-# ----------------------------------------------------------------------------------------------------------------- protos
+# ------------------------------------------------------------------------------------------- protos
 
 
 def varint(value: int) -> bytes:

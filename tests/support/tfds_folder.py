@@ -14,7 +14,7 @@ def write(
     name: str = "tiny",
     file_format: str = "array_record",
 ) -> Path:
-    """``features`` is TFDS's own, or a function from the module ``tfds.features`` to a dictionary."""
+    """``features`` is TFDS's own, or a function from ``tfds.features`` to a dictionary."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
@@ -62,7 +62,7 @@ def tensors(f):
 
 
 def ordinary(home: Path, file_format: str = "array_record") -> Path:
-    """One record per example, written by a builder of TFDS's own as an ordinary data set would be."""
+    """One record per example, written by a builder of TFDS as an ordinary data set is."""
     import tensorflow_datasets as tfds
 
     class Ordinary(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -15,7 +15,9 @@ kind = "full"
 
 
 def make(root: Path) -> Path:
-    """A configuration, a run of it, one whose client memory is on the host, prepared data, a model, and what is none of these."""
+    """A configuration, a run of it, one whose client memory is on the host, prepared data, a model,
+    and what is none of these.
+    """
     (root / "small.toml").write_text(SMALL)
     assert main(["run", str(root / "small.toml"), "--out", str(root / "run")]) == 0
     assert (
