@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,7 +80,15 @@ def _remember(function: Any, call: Call) -> None:
 
 def _is_other(known: Call, call: Call) -> bool:
     alive = all(ref() is not None for ref in known.functions)
-    return alive and (known.functions, known.arrays) != (call.functions, call.arrays)
+    same = _same(known.functions, call.functions) and _same(known.arrays, call.arrays)
+    return alive and not same
+
+
+def _same(refs: Sequence[weakref.ref[Any]], others: Sequence[weakref.ref[Any]]) -> bool:
+    """Whether both refer to the very same things; arrays cannot be compared with ``==``."""
+    return len(refs) == len(others) and all(
+        ref() is other() for ref, other in zip(refs, others, strict=True)
+    )
 
 
 def call_of(thing: Any) -> Call | None:

@@ -28,6 +28,7 @@ from fedjax_sim.experiments.run import (
     write_config,
 )
 from fedjax_sim.experiments.summary import summarise, write_summary
+from fedjax_sim.runtime.processes import is_main_process
 from fedjax_sim.simulation import simulate as loop
 from fedjax_sim.simulation.loop import MEMORY
 
@@ -99,7 +100,8 @@ def _simulate_into(
     rest = (arguments.engine, arguments.guard, program)
     experiment = Experiment(config, None, *parts, *rest)  # type: ignore[arg-type]
     place = RunFolder(new_folder(config, out))
-    write_config(experiment, place)
+    if is_main_process():
+        write_config(experiment, place)
     with open_checkpoints(experiment, place.path) as store:
         metadata = checkpoint_metadata(experiment)
         first = _save_first_state(program, variables, options.get("seed", 0), store, metadata)
@@ -109,7 +111,7 @@ def _simulate_into(
                 None,
                 rounds=rounds,
                 store=store,
-                writers=open_writers(place, None, None),
+                writers=open_writers(place, None, None) if is_main_process() else (),
                 metadata=metadata,
                 resume=first,
                 **{name: value for name, value in options.items() if name != "seed"},
@@ -164,7 +166,7 @@ def configuration(program: Program, rounds: int, **options: Any) -> Config:
         "engine": _fields(arguments.engine, "engine"),
         "guard": _guard(arguments.guard, options),
         "evaluation": {"every": options.get("evaluate_every", 10)},
-        "checkpoint": {"every": options.get("checkpoint_every") or rounds},
+        "checkpoint": {"every": options.get("checkpoint_every", 50) or rounds},
     }
     document = Document(ORIGIN, tables, tables, ())
     return resolve(document, entries_by_kind())
@@ -278,7 +280,7 @@ def _value(value: Any, key: str) -> Any:
     call = call_of(value)
     if call is not None:
         return _made(call, key)
-    if isinstance(value, functools.partial):
+    if isinstance(value, functools.partial) and not value.args:
         return {"kind": _registered_name(value.func, key), **_settings(value.keywords, key)}
     if inspect.isfunction(value):
         return {"kind": _registered_name(value, key)}

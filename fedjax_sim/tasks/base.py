@@ -118,7 +118,7 @@ def partitioned(
       examples: training examples, leaves ``[n, ...]``.
       global_test: the global test set, leaves ``[m, ...]``.
       partition: assigns the examples to clients.
-      clients: N.
+      clients: number of clients, N.
       test_fraction: share of each client's examples for its own test set.
       seed: seed of the partition and of the split.
     """

@@ -36,7 +36,7 @@ def cifar10(
       data_dir: folder in which TFDS keeps its data; by default ``$TFDS_DATA_DIR``, else
         ``~/tensorflow_datasets``.
       partition: assigns images to clients: a name, or a function with its options bound.
-      clients: N.
+      clients: number of clients, N.
       test_fraction: share of each client's training images for its own test set.
       seed: seed of the partition and of the split.
       model: name of a model.
@@ -98,7 +98,7 @@ def cifar100(
       partition: assigns images to clients: a name, or a function with its options bound. The
         partition of Reddi et al. (500 clients with 100 images each) also uses the 20 groups of
         labels, and is not available.
-      clients: N.
+      clients: number of clients, N.
       test_fraction: share of each client's training images for its own test set.
       seed: seed of the partition and of the split.
       model: name of a model.

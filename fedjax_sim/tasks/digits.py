@@ -24,7 +24,7 @@ def digits(
     [0, 1], ``y`` int32 in 0..9.
 
     Args:
-      clients: N.
+      clients: number of clients, N.
       partition: assigns digits to clients: a name of :mod:`fedjax_sim.data.partition`, or a
         function with its options bound, such as ``functools.partial(dirichlet, alpha=0.3)``.
       test_fraction: share of each client's examples for its own test set.

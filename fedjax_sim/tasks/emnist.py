@@ -31,7 +31,7 @@ def emnist(
       data_dir: folder in which TFDS keeps its data; by default ``$TFDS_DATA_DIR``, else
         ``~/tensorflow_datasets``.
       partition: assigns images to clients: a name, or a function with its options bound.
-      clients: N.
+      clients: number of clients, N.
       test_fraction: share of each client's training images for its own test set.
       seed: seed of the partition and of the split.
       model: name of a model.

@@ -28,7 +28,7 @@ def har(
       source: folder that `fedjax-sim data prepare uci_har.npz` wrote.
       partition: assigns windows to clients: a name, or a function with its options bound; by
         default each person is a client.
-      clients: N, for a partition that does not determine it.
+      clients: number of clients, N, for a partition that does not determine it.
       test_fraction: share of each client's windows for its own test set. Windows overlap by half,
         so these are easier to classify than those of other people.
       seed: seed of the partition and of the split.

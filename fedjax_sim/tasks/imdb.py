@@ -29,7 +29,7 @@ def imdb(
       data_dir: folder in which TFDS keeps its data; by default ``$TFDS_DATA_DIR``, else
         ``~/tensorflow_datasets``.
       partition: assigns reviews to clients: a name, or a function with its options bound.
-      clients: N.
+      clients: number of clients, N.
       length: number of words kept of each review.
       test_fraction: share of each client's training reviews for its own test set.
       seed: seed of the partition and of the split.

@@ -44,7 +44,7 @@ def load(
       prepare: source file of `fedjax-sim data prepare` that the error about a missing folder
         suggests; if it is empty, the error suggests the command of TFDS.
       partition: assigns examples to clients; by default the clients are those of the data.
-      clients: N, for a partition that does not determine it.
+      clients: number of clients, N, for a partition that does not determine it.
       test_fraction: share of each client's training examples for its own test set, if the data have
         none.
       seed: seed of the partition and of the split.
@@ -98,7 +98,7 @@ def repartitioned(
       data: the federation as it was prepared.
       partition: ``natural`` keeps the clients of ``data`` and gives them test sets if they have
         none; any other partition assigns all training and test examples to new clients.
-      clients: N; with ``natural``, ``None`` or the number of clients of ``data``.
+      clients: number of clients, N; with ``natural``, ``None`` or the number of clients of ``data``.
       test_fraction: share of each client's examples for its own test set.
       seed: seed of the partition and of the split.
     """

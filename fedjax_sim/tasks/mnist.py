@@ -25,7 +25,7 @@ def mnist(
       source: folder that `fedjax-sim data prepare mnist.npz` wrote, or a prepared TFDS folder.
       partition: assigns images to clients: a name, or a function with its options bound; by default
         each writer is a client (539 writers of QMNIST), which needs data that record the writers.
-      clients: N, for a partition that does not determine it.
+      clients: number of clients, N, for a partition that does not determine it.
       test_fraction: share of each client's training images for its own test set.
       seed: seed of the partition and of the split.
       model: name of a model.

@@ -27,7 +27,7 @@ def prepared(
         prepared TFDS folder or name.
       partition: assigns examples to clients: a name, or a function with its options bound; by
         default the clients are those of the data.
-      clients: N, for a partition that does not determine it.
+      clients: number of clients, N, for a partition that does not determine it.
       test_fraction: share of each client's examples for its own test set, if the data have none;
         with 0, examples stay on disk until they are used.
       seed: seed of the partition and of the split.

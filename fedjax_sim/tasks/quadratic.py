@@ -33,8 +33,8 @@ def quadratic(
     parameters ``{"x": [d]}`` start at 0.
 
     Args:
-      clients: N.
-      dimension: d.
+      clients: number of clients, N.
+      dimension: number of parameters, d.
       condition: condition number of each A_i, whose eigenvalues are log-uniform in
         [1 / condition, 1]; gradient descent is stable for lr < 2.
       curvature: ``"own"`` gives each client its own A_i; ``"shared"`` gives all clients one A, with

@@ -26,7 +26,7 @@ def deal(
       partition: a name of :data:`fedjax_sim.data.PARTITIONS` or a function. It gets the ids if its
         first parameter is called ``ids``, otherwise the labels.
       labels: ``[n]``.
-      clients: N; ``None`` for a partition that determines N itself.
+      clients: number of clients, N; ``None`` for a partition that determines N itself.
       seed: of the partition.
       ids: ``[n]``, the owner of each example; ``None`` if the data set has no owners.
 

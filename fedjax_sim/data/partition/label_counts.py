@@ -39,7 +39,7 @@ def pathological(
 
     Args:
       labels: ``[n]``, any dtype that sorts, C distinct ones.
-      clients: N.
+      clients: number of clients, N.
       classes_per_client: k.
       mode: which classes client i gets. ``"deterministic"``: i, i + 1, ..., i + k - 1 modulo C.
         ``"first-deterministic"``: i modulo C and k - 1 random other classes. ``"random"``: k random
@@ -101,7 +101,7 @@ def distribution(
 
     Args:
       labels: ``[n]``, any dtype that sorts, C distinct ones.
-      clients: N, a multiple of C.
+      clients: number of clients, N, a multiple of C.
       shares: ``[C, k * N / C]``, the shares of a class for its holders in the order of the clients.
       classes_per_client: k.
       least: examples of a class that each of its holders gets first; the shares divide the
@@ -168,7 +168,7 @@ def power_law(
 
     Args:
       labels: ``[n]``, any dtype that sorts, C distinct ones.
-      clients: N, a multiple of C; 1,000 in the paper.
+      clients: number of clients, N, a multiple of C; 1,000 in the paper.
       classes_per_client: k.
       least: examples of a class that each of its holders gets first; the shares divide the
         remaining examples of the class.
@@ -266,7 +266,7 @@ def _by_shares(
     Args:
       rng: source of all draws.
       rows: the rows of each class.
-      clients: N.
+      clients: number of clients, N.
       shares: ``float64[C, holders]``.
       per_client: k, classes of each client.
       least: examples of a class that each of its holders gets first; ``None`` if the shares are

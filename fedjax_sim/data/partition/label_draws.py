@@ -42,7 +42,7 @@ def inner_dirichlet(
 
     Args:
       labels: ``[n]``, any dtype that sorts.
-      clients: N; may be left out where sizes are given.
+      clients: number of clients, N; may be left out where sizes are given.
       alpha: concentration, one number for all classes or ``[classes]``.
       sizes: examples of each client, ``[N]``; remaining rows are left out. Without it, all examples
         in sizes that differ by at most one; then the last draws have few classes left.
@@ -91,7 +91,7 @@ def hsu_dirichlet(
 
     Args:
       labels: ``[n]``, any dtype that sorts.
-      clients: N.
+      clients: number of clients, N.
       alpha: total concentration; the published values run from 0 (here a tiny number) to 1000.
       size: examples of each client; n / N rounded down by default.
       seed: of all draws.

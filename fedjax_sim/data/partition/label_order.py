@@ -34,7 +34,7 @@ def shards(
 
     Args:
       labels: ``[n]``, any dtype that sorts.
-      clients: N.
+      clients: number of clients, N.
       per_client: shards that each client gets; ``None`` assigns all shards of ``shard_size`` rows,
         one more to the first clients where their number is no multiple of N.
       shard_size: rows in a shard. Without it the N * per_client shards hold every row and differ by
@@ -95,7 +95,7 @@ def similarity(
 
     Args:
       labels: ``[n]``, any dtype that sorts.
-      clients: N.
+      clients: number of clients, N.
       share: s, from 0 (shards only) to 1 (iid).
       per_client: shards of sorted examples that each client gets.
       seed: of all draws.

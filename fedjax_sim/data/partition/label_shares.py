@@ -51,7 +51,7 @@ def dirichlet(
 
     Args:
       labels: ``[n]``, any dtype that sorts.
-      clients: N.
+      clients: number of clients, N.
       alpha: concentration, one number for all clients or ``[N]``. Small is skewed: at 0.1 most
         clients hold two or three classes.
       min_size: the fewest examples a client may have.

@@ -86,7 +86,7 @@ def check_clients(n: int, clients: Any, min_size: int = 1) -> int:
 
     Args:
       n: number of examples in the data set.
-      clients: N.
+      clients: number of clients, N.
       min_size: examples that each client needs; the data set needs at least one in any case.
 
     Returns:

@@ -33,7 +33,7 @@ def iid(labels: Any, clients: int, *, seed: int = 0, shuffle: bool = True) -> Pa
 
     Args:
       labels: ``[n]``; only its length matters.
-      clients: N.
+      clients: number of clients, N.
       seed: of the permutation.
       shuffle: permute; without it, N contiguous blocks in the order of the data.
 
@@ -64,7 +64,7 @@ def sized(
 
     Args:
       labels: ``[n]``; only its length matters.
-      clients: N, the number of sizes; may be left out.
+      clients: number of clients, N, the number of sizes; may be left out.
       sizes: examples of each client, ``[N]``.
       seed: of the permutation.
       shuffle: permute; without it, contiguous blocks in the order of the data.
@@ -96,7 +96,7 @@ def growing(
 
     Args:
       labels: ``[n]``; only its length matters.
-      clients: N.
+      clients: number of clients, N.
       growth: sizes in proportion to i, i squared or e to the i, rounded down; the last client also
         gets the rows lost in rounding.
       seed: of the permutation.
@@ -145,7 +145,7 @@ def quantity_dirichlet(
 
     Args:
       labels: ``[n]``; only its length matters.
-      clients: N.
+      clients: number of clients, N.
       alpha: concentration, one number for all clients or ``[N]``; smaller is more unequal.
       least: examples that each client gets first; the proportions divide the remaining examples.
         With many clients the smallest proportion is almost 0.
@@ -197,7 +197,7 @@ def checked_sizes(n: int, clients: int | None, sizes: tuple[int, ...] | None) ->
 
     Args:
       n: number of examples.
-      clients: N; ``None`` if sizes are given.
+      clients: number of clients, N; ``None`` if sizes are given.
       sizes: examples of each client; ``None`` divides all examples evenly.
 
     Raises:

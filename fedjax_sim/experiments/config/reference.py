@@ -4,6 +4,8 @@ the model that checks them.
 
 from __future__ import annotations
 
+import re
+import typing
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fedjax_sim.core import registry
-from fedjax_sim.experiments.config.fields import tag_of
+from fedjax_sim.experiments.config.fields import NONE, tag_of
 from fedjax_sim.experiments.config.messages import describe, members, show, tables
 from fedjax_sim.experiments.config.model import Entries, entries_by_kind, run_model
 
@@ -92,17 +94,29 @@ def reference_text(entries: Entries | None = None) -> str:
 
 def _section(name: str, field: FieldInfo) -> Section:
     variants = tables(field.annotation)
-    meaning = field.description or (variants[0].__doc__ or "").strip()
+    meaning = field.description or variants[0].__doc__ or ""
     if len(variants) == 1 and tag_of(variants[0]) == ("", ""):
         return Section(name, meaning, _keys(variants[0].model_fields), {})
     key = tag_of(variants[0])[0]
-    shared = set.intersection(*(set(variant.model_fields) for variant in variants)) - {key}
-    common = {
-        each: variants[0].model_fields[each] for each in variants[0].model_fields if each in shared
-    }
-    choice = Key(key, "the name of an entry", "required", field.description or "")
-    own = {tag_of(variant)[1]: _own_keys(variant, {*shared, key}) for variant in variants}
+    choice = Key(key, "the name of an entry", "required", meaning)
+    common = _common_fields(variants, key)
+    own = {tag_of(variant)[1]: _own_keys(variant, {*common, key}) for variant in variants}
     return Section(name, meaning, (choice, *_keys(common)), own)
+
+
+def _common_fields(variants: list[type[BaseModel]], key: str) -> dict[str, FieldInfo]:
+    """Fields that all variants have with the same type, default and meaning."""
+    first, *others = (variant.model_fields for variant in variants)
+    return {
+        name: field
+        for name, field in first.items()
+        if name != key and all(name in other and _same(field, other[name]) for other in others)
+    }
+
+
+def _same(field: FieldInfo, other: FieldInfo) -> bool:
+    facts = (field.annotation, field.default, field.description)
+    return facts == (other.annotation, other.default, other.description)
 
 
 def _own_keys(variant: type[BaseModel], without: set[str]) -> tuple[Key, ...]:
@@ -112,7 +126,7 @@ def _own_keys(variant: type[BaseModel], without: set[str]) -> tuple[Key, ...]:
 
 def _keys(fields: dict[str, FieldInfo]) -> tuple[Key, ...]:
     return tuple(
-        Key(name, _type(field.annotation), _default(field), field.description or "")
+        Key(name, _type(field.annotation), _default(field), _plain(field.description or ""))
         for name, field in fields.items()
     )
 
@@ -121,19 +135,34 @@ def _type(hint: Any) -> str:
     """A type in words; of a table, what kind of entry it chooses."""
     chosen = {getattr(variant, "kind_name", "") or "settings" for variant in tables(hint)}
     words = [describe(member) for member in members(hint) if not tables(member)]
-    return " or ".join([*dict.fromkeys(words), *(f"a table of {name}" for name in sorted(chosen))])
+    words += [f"a table of {name}" for name in sorted(chosen)]
+    if type(None) in typing.get_args(hint):
+        words.append(f"'{NONE}'")
+    return " or ".join(dict.fromkeys(words))
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    return show(field.get_default(call_default_factory=False), '"')
+    default = field.get_default(call_default_factory=False)
+    return NONE if default is None else show(default, '"')
+
+
+def _plain(text: str) -> str:
+    """A docstring's text for Markdown: no roles, single backticks, no full stop at the end."""
+    without_roles = re.sub(r":\w+:(?=`)", "", text)
+    return without_roles.replace("``", "`").strip().rstrip(".")
+
+
+def _sentence(text: str) -> str:
+    plain = _plain(" ".join(text.split()))
+    return f"{plain[:1].upper()}{plain[1:]}."
 
 
 def _section_lines(section: Section) -> Iterator[str]:
     yield f"## `[{section.name}]`" if section.name else "## Top of the file"
     yield ""
-    yield f"{section.meaning[:1].upper()}{section.meaning[1:]}."
+    yield _sentence(section.meaning)
     yield ""
     yield from _table_lines(section.keys)
     for name, keys in section.entries.items():
@@ -153,13 +182,13 @@ def _part_lines(entries: Entries) -> Iterator[str]:
             continue
         yield f"## {kind.plural.capitalize()}"
         yield ""
-        yield f"{kind.meaning[:1].upper()}{kind.meaning[1:]}. Written as a table with `{kind.key}`."
+        yield f"{_sentence(kind.meaning)} Written as a table with `{kind.key}`."
         yield ""
         for name, entry in entries[kind.name].items():
             made = variant(kind, name, entry, parts, {})
             yield f"### {kind.name} `{name}`"
             yield ""
-            yield (made.__doc__ or "").replace("``", "`")
+            yield _sentence(made.__doc__ or "")
             yield ""
             yield from _table_lines(_own_keys(made, {kind.key}))
 
@@ -172,6 +201,6 @@ def _table_lines(keys: tuple[Key, ...]) -> Iterator[str]:
     yield "| key | type | default | meaning |"
     yield "| --- | --- | --- | --- |"
     for key in keys:
-        cells = (f"`{key.name}`", key.type, f"`{key.default}`", key.meaning.replace("``", "`"))
+        cells = (f"`{key.name}`", key.type, f"`{key.default}`", key.meaning)
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
     yield ""
