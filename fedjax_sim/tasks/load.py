@@ -98,7 +98,8 @@ def repartitioned(
       data: the federation as it was prepared.
       partition: ``natural`` keeps the clients of ``data`` and gives them test sets if they have
         none; any other partition assigns all training and test examples to new clients.
-      clients: number of clients, N; with ``natural``, ``None`` or the number of clients of ``data``.
+      clients: number of clients, N; with ``natural``, ``None`` or the number of clients of
+        ``data``.
       test_fraction: share of each client's examples for its own test set.
       seed: seed of the partition and of the split.
     """

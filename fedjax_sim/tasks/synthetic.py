@@ -38,8 +38,8 @@ def synthetic(
         because each client draws its own weights.
       beta: standard deviation between the input distributions of clients.
       iid: one true model and one input distribution for all clients; alpha and beta have no effect.
-      clients: number of clients, N, 30 in the paper. Sizes are log-normal and very unequal: from about 50 to thousands
-        of examples.
+      clients: number of clients, N, 30 in the paper. Sizes are log-normal and very unequal: from
+        about 50 to thousands of examples.
       test_fraction: share of each client's examples for its own test set.
       seed: seed of the data and of the split. The paper's generator had no seed, so its data cannot
         be reproduced.

@@ -30,7 +30,8 @@ def natural(ids: Any, clients: int | None = None, *, seed: int = 0) -> Parts:
 
     Args:
       ids: ``[n]``, the owner of each example (a writer, a user, a device); any dtype that sorts.
-      clients: number of clients, N, the number of distinct ids; may be left out. :func:`grouped` makes fewer clients.
+      clients: number of clients, N, the number of distinct ids; may be left out. :func:`grouped`
+        makes fewer clients.
       seed: not used; all partitions have this parameter.
 
     Returns:
@@ -66,7 +67,8 @@ def grouped(
 
     Args:
       ids: ``[n]``, the owner of each example (a writer, a user, a device); any dtype that sorts.
-      clients: number of clients, N, to divide the ids evenly; with ``group_size``, the number of groups or ``None``.
+      clients: number of clients, N, to divide the ids evenly; with ``group_size``, the number of
+        groups or ``None``.
       group_size: ids of each client.
       rest: what to do with ids that do not fill a group of ``group_size``: they make a smaller
         group (``"smaller"``), make other groups bigger (``"bigger"``), are left out (``"drop"``),
