@@ -61,7 +61,8 @@ def recorded(kind: str, name: str, factory: Callable[..., Any]) -> Callable[...,
     def make(*args: Any, **settings: Any) -> Any:
         thing = factory(*args, **settings)
         functions = list(functions_of(thing))
-        if functions:
+        unchanged = any(thing is given for given in (*args, *settings.values()))
+        if functions and not unchanged:
             arguments = dict(signature.bind(*args, **settings).arguments)
             arrays = tuple(map(weakref.ref, arrays_of(thing)))
             call = Call(kind, name, arguments, tuple(map(weakref.ref, functions)), arrays)

@@ -223,6 +223,19 @@ def loading(plugin: str) -> Iterator[None]:
         _PLUGIN.pop()
 
 
+def assign(plugin: str) -> None:
+    """Makes entries whose factories a module defines, and that belong to none, a plug-in's.
+
+    Args:
+      plugin: the dotted name of the module or package.
+    """
+    for known in _ENTRIES.values():
+        for name, entry in known.items():
+            module = str(_identity(entry)[0])
+            if entry.plugin is None and f"{module}.".startswith(f"{plugin}."):
+                known[name] = entry._replace(plugin=plugin)
+
+
 def _entry(
     kind: Kind, name: str | None, thing: Any, law: Any, card: str | None, metadata: dict[str, Any]
 ) -> Entry:

@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from fedjax_sim.core import files, registry
-from fedjax_sim.core.errors import FedError, fail, sentence
+from fedjax_sim.core.errors import FedError, fail, require, sentence
 from fedjax_sim.experiments.rooms import load_rooms
 
 GROUP = "fedjax_sim"
@@ -160,6 +160,7 @@ def _load(plugin: Plugin, path: Path | None = None) -> None:
     try:
         with registry.loading(plugin.name):
             _import(plugin.name, path)
+        registry.assign(plugin.name)  # what it registered if a program had imported it before
     except FedError:
         raise
     except Exception as error:
@@ -172,6 +173,14 @@ def _load(plugin: Plugin, path: Path | None = None) -> None:
 def _import(name: str, path: Path | None) -> ModuleType:
     if path is None:
         return importlib.import_module(name)
+    if name in sys.modules:
+        file = getattr(sys.modules[name], "__file__", None)
+        require(
+            file is not None and Path(file).resolve() == path.resolve(),
+            "a plug-in's file has the name of another module",
+            got=path,
+            fix="rename the file",
+        )
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         fail("a plug-in is a Python module", got=path, fix="give the path of a .py file")

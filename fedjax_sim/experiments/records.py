@@ -154,8 +154,8 @@ def missing_rows(rows: History | None, step: int | None) -> tuple[str, ...]:
     missing = sorted(set(range(1, (step or 0) + 1)) - set(rows.rows if rows else ()))
     if not missing:
         return ()
-    first = f"the first of them that of round {missing[0]}"
-    return (f"{ROWS} lacks the rows of {len(missing)} rounds before the checkpoint, {first}",)
+    count = f"{len(missing)} round{'s' if len(missing) > 1 else ''}"
+    return (f"{ROWS} lacks rows before the checkpoint: {count}, the first is {missing[0]}",)
 
 
 def open_writers(folder: RunFolder, after: int | None, rows: History | None) -> list[Writer]:

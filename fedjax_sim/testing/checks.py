@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 from fedjax_sim.algorithms import REGISTRY
@@ -57,9 +58,18 @@ def registered(name: str) -> Factory:
 
 
 def law_of(factory: Factory) -> Law | None:
-    """The law of a registered factory, or ``None``."""
-    found = (entry.law for entry in REGISTRY.values() if entry.factory is factory)
+    """The law of a registered factory, or ``None``.
+
+    Args:
+      factory: what the registry holds, or the function that was registered.
+    """
+    found = (entry.law for entry in REGISTRY.values() if _is_made_of(entry.factory, factory))
     return next(found, None)
+
+
+def _is_made_of(registered: Factory, factory: Factory) -> bool:
+    """Whether the registry wraps this factory, or holds it itself."""
+    return inspect.unwrap(registered, stop=lambda made: made is factory) is factory
 
 
 def own_factories() -> list[Factory]:

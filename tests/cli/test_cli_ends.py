@@ -112,7 +112,7 @@ def test_rows_that_are_missing_are_told_of_and_the_table_follows_the_record(run:
     (run / "metrics.csv").write_text("round,loss\n1,7.0\n")
     assert main(["resume", str(run), "--rounds", "5"]) == 0
     assert summary(run)["notes"] == [
-        "metrics.jsonl lacks the rows of 1 rounds before the checkpoint, the first of them that of round 2"
+        "metrics.jsonl lacks rows before the checkpoint: 1 round, the first is 2"
     ]
     assert rounds(run) == [1, 3, 4, 5]
     assert [line.split(",")[0] for line in (run / "metrics.csv").read_text().splitlines()] == [
