@@ -83,9 +83,10 @@ def __getattr__(name: str) -> Any:
     elif name.startswith("_"):
         found = None
     else:
-        found = _submodule(name) or _algorithm(name)
+        found = _submodule(name)
     if found is None:
-        _missing(name)
+        # Not kept: a notebook's cell that runs again registers its algorithm again.
+        return _algorithm(name) or _missing(name)
     globals()[name] = found
     return found
 
@@ -110,5 +111,5 @@ def _submodule(name: str) -> ModuleType | None:
 
 
 def _algorithm(name: str) -> Any:
-    entry = __getattr__("algorithms").REGISTRY.get(name)
+    entry = None if name.startswith("_") else __getattr__("algorithms").REGISTRY.get(name)
     return entry and entry.factory

@@ -58,6 +58,9 @@ def experiment(
       args: the parsed command line: ``plugin``, and for some verbs the options of several
         processes.
       stored: whether the file is in a run's folder, where an earlier version may have written it.
+
+    Raises:
+      FedError: if the configuration is not valid, or a plug-in that a stored run used is missing.
     """
     document = read(path, overrides, stored)
     processes = getattr(args, "processes", None) or 1
@@ -65,7 +68,9 @@ def experiment(
     enable_compilation_cache()
     if _is_distributed(args):
         join(args.coordinator, args.processes, args.process_id)
-    load_plugins(args.plugin)
+    load_plugins(args.plugin)  # last: a plug-in may use JAX when it is imported
+    if stored:
+        require_plugins(Path(path).parent)
     return build(resolve(document, entries_by_kind()))
 
 
@@ -78,8 +83,6 @@ def experiment_of_run(
       FedError: if there is no run, or a plug-in that it used is missing.
     """
     path = RunFolder(folder).require_run().config_path
-    load_plugins(args.plugin)
-    require_plugins(folder)
     return experiment(path, overrides, args, stored=True)
 
 
