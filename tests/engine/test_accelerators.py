@@ -94,7 +94,7 @@ def round_of(workload, lanes):
         workload.federated(),
         workload.sampler,
         workload.data,
-        workload.work,
+        workload.local_work,
         Engine(lanes=lanes, devices=1),
     )
     state, outcome = program.run(program.init(workload.init()))
@@ -106,7 +106,7 @@ def convolutions(workload, lanes):
         workload.federated(),
         workload.sampler,
         workload.data,
-        workload.work,
+        workload.local_work,
         Engine(lanes=lanes, devices=1),
     )
     state = program.init(workload.init())

@@ -288,7 +288,7 @@ def test_a_model_that_overflows_is_nobodys_fault():
     )
     with pytest.raises(
         NonFinite,
-        match=r"though no client did: got a reduction or a server's step .*; lower the server's",
+        match=r"although the result of every client was: got a reduction or a server update .*; lower the",
     ):
         simulate(made, START, rounds=3, progress=False)
 
