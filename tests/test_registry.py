@@ -5,15 +5,18 @@ from __future__ import annotations
 import inspect
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 import fedjax_sim as fs
 from fedjax_sim.core import registry
+from fedjax_sim.core.calls import calls_with, recorded
 from fedjax_sim.core.errors import FedError
 from fedjax_sim.experiments.config import entries_by_kind, load_config, schema
 from fedjax_sim.experiments.config.reference import reference_text
+from fedjax_sim.testing.checks import law_of
 
 CONFIG = """
 rounds = 2
@@ -150,3 +153,32 @@ def test_every_kind_says_what_it_is_and_every_entry_has_a_line():
 def test_every_algorithm_of_the_package_has_a_law():
     own = [each for each in entries_by_kind()["algorithm"].values() if each.plugin is None]
     assert all(isinstance(entry.law, fs.Law) for entry in own)
+
+
+def test_an_algorithm_that_is_registered_again_replaces_its_public_name():
+    def again(objective: fs.Objective, *, lr: float = 0.1) -> fs.Algorithm:
+        return fs.fedavg(objective, lr=lr)
+
+    first = fs.register("algorithm", "again", again)
+    assert fs.again is first  # type: ignore[attr-defined]
+    second = fs.register("algorithm", "again", again)
+    assert fs.again is second is not first  # type: ignore[attr-defined]
+
+
+def test_calls_that_return_the_same_functions_differ_by_their_arrays():
+    class Thing(NamedTuple):
+        function: Any
+        data: Any
+
+    make = recorded("task", "thing", lambda seed: Thing(halved, np.arange(3) + seed))
+    things = [make(1), make(2)]
+    calls = [call for call in calls_with(halved) if call.kind == "task"]
+    assert [call.arguments for call in calls] == [{"seed": 2}, {"seed": 1}]
+    assert calls[1].holds(things[0].data)
+    assert not calls[1].holds(things[1].data)
+
+
+def test_a_module_s_law_is_found_by_its_own_factory():
+    from fedjax_sim.algorithms import scaffold
+
+    assert law_of(scaffold.scaffold) is law_of(fs.scaffold) is scaffold.LAW

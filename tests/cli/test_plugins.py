@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -59,7 +60,8 @@ def restored(monkeypatch: pytest.MonkeyPatch):
     kept = {kind: dict(entries) for kind, entries in registry._ENTRIES.items()}
     monkeypatch.setattr(registry, "_ENTRIES", kept)
     monkeypatch.setattr(plugins, "_LOADED", dict(plugins._LOADED))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    yield
+    sys.modules.pop("tiny_plugin", None)
 
 
 @pytest.fixture
@@ -167,3 +169,19 @@ def test_the_environment_names_modules(plugin: Path, monkeypatch: pytest.MonkeyP
     assert "tiny_plugin" in plugins.load_plugins()
     entry = entries_by_kind()["sampler"]["tiny_sampler"]
     assert entry.plugin == "tiny_plugin"
+
+
+def test_a_module_that_was_imported_before_is_recorded(plugin: Path, monkeypatch):
+    monkeypatch.syspath_prepend(plugin.parent)
+    importlib.import_module("tiny_plugin")
+    assert entries_by_kind()["sampler"]["tiny_sampler"].plugin is None
+    plugins.load_plugins(["tiny_plugin"])
+    assert entries_by_kind()["sampler"]["tiny_sampler"].plugin == "tiny_plugin"
+
+
+def test_a_file_with_the_name_of_another_module_is_refused(tmp_path: Path):
+    path = tmp_path / "json.py"
+    path.write_text(TINY)
+    with pytest.raises(plugins.FedError, match="has the name of another module"):
+        plugins.load_plugins([str(path)])
+    assert sys.modules["json"] is json
