@@ -69,7 +69,7 @@ def load_plugins(names: Iterable[str] = ()) -> dict[str, Plugin]:
         _load(Plugin(point.module, distribution, version))
     named = [name.strip() for name in os.environ.get(VARIABLE, "").split(",")]
     for name in [*filter(None, named), *names]:
-        _load(_described(name), Path(name) if name.endswith(".py") else None)
+        _load_named(name)
     return dict(_LOADED)
 
 
@@ -142,6 +142,21 @@ def _recorded(folder: Path) -> list[dict[str, Any]]:
     return facts  # type: ignore[return-value]
 
 
+def _load_named(name: str) -> None:
+    path = Path(name) if name.endswith(".py") else None
+    module = path.stem if path else name
+    if path and module in sys.modules:
+        file = getattr(sys.modules[module], "__file__", None)
+        require(
+            file is not None and Path(file).resolve() == path.resolve(),
+            "a plug-in's file has the name of another module",
+            got=path,
+            fix="rename the file, or leave it out if you mean that module",
+        )
+    if module not in _LOADED:  # describing it takes long
+        _load(_described(name), path)
+
+
 def _described(name: str) -> Plugin:
     """What is known of a plug-in before it is imported."""
     if name.endswith(".py"):
@@ -173,14 +188,6 @@ def _load(plugin: Plugin, path: Path | None = None) -> None:
 def _import(name: str, path: Path | None) -> ModuleType:
     if path is None:
         return importlib.import_module(name)
-    if name in sys.modules:
-        file = getattr(sys.modules[name], "__file__", None)
-        require(
-            file is not None and Path(file).resolve() == path.resolve(),
-            "a plug-in's file has the name of another module",
-            got=path,
-            fix="rename the file",
-        )
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         fail("a plug-in is a Python module", got=path, fix="give the path of a .py file")
