@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import types
+import weakref
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,3 +184,13 @@ def test_a_module_s_law_is_found_by_its_own_factory():
     from fedjax_sim.algorithms import scaffold
 
     assert law_of(scaffold.scaffold) is law_of(fs.scaffold) is scaffold.LAW
+
+
+def test_a_call_is_forgotten_with_what_it_made():
+    def made() -> weakref.ref[Any]:
+        sampler = fs.samplers.dropout(fs.samplers.uniform(2), 0.5)
+        return weakref.ref(sampler.cohort)
+
+    cohort = made()
+    gc.collect()
+    assert cohort() is None

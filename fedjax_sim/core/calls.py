@@ -39,7 +39,7 @@ class Call(NamedTuple):
 
 
 _CALLS: weakref.WeakKeyDictionary[Any, list[Call]] = weakref.WeakKeyDictionary()
-"""Every function of a thing that was made, to the calls that returned it."""
+"""Every function that a call made, to the calls that returned it."""
 
 
 def recorded(kind: str, name: str, factory: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,16 +61,25 @@ def recorded(kind: str, name: str, factory: Callable[..., Any]) -> Callable[...,
     def make(*args: Any, **settings: Any) -> Any:
         thing = factory(*args, **settings)
         functions = list(functions_of(thing))
-        unchanged = any(thing is given for given in (*args, *settings.values()))
-        if functions and not unchanged:
+        given = (*args, *settings.values())
+        if functions and not any(thing is value for value in given):
             arguments = dict(signature.bind(*args, **settings).arguments)
             arrays = tuple(map(weakref.ref, arrays_of(thing)))
             call = Call(kind, name, arguments, tuple(map(weakref.ref, functions)), arrays)
-            for function in functions:
+            for function in _new(functions, given):
                 _remember(function, call)
         return thing
 
     return make
+
+
+def _new(functions: list[Any], given: tuple[Any, ...]) -> list[Any]:
+    """The functions that the arguments lack; all, if they have all of them.
+
+    A call holds its arguments. Were it kept for a function of theirs, neither would ever be freed.
+    """
+    known = {id(function) for value in given for function in functions_of(value)}
+    return [function for function in functions if id(function) not in known] or functions
 
 
 def _remember(function: Any, call: Call) -> None:
@@ -99,9 +108,8 @@ def call_of(thing: Any) -> Call | None:
       thing: a function, or a NamedTuple of functions.
     """
     functions = list(functions_of(thing))
-    if not functions:
-        return None
-    return next((call for call in calls_with(functions[0]) if _made(call, functions)), None)
+    calls = (call for function in functions for call in calls_with(function))
+    return next((call for call in calls if _made(call, functions)), None)
 
 
 def calls_with(function: Any) -> list[Call]:
