@@ -148,8 +148,8 @@ def configuration(program: Program, rounds: int, **options: Any) -> Config:
     Args:
       program: from :func:`fedjax_sim.make_round`.
       rounds: of the run.
-      **options: of :func:`simulate`; ``seed``, ``evaluate_every`` and ``checkpoint_every`` are
-        used.
+      **options: of :func:`simulate`; ``seed``, ``evaluate_every``, ``checkpoint_every``,
+        ``rounds_per_call``, ``patience`` and ``target`` are used.
 
     Raises:
       FedError: if a part did not come from a registered factory, or an argument of it cannot be
@@ -158,16 +158,21 @@ def configuration(program: Program, rounds: int, **options: Any) -> Config:
     arguments = _arguments(program)
     tables: dict[str, Any] = {
         "seed": int(options.get("seed", 0)),
-        "rounds": rounds,
+        "rounds": _value(rounds, "rounds"),
         "task": _task(arguments),
         "algorithm": _entry(arguments.algorithm, "algorithm", "algorithm"),
         "sampler": _sampler(arguments.sampler),
         "local_work": _fields(arguments.local_work, "local_work"),
-        "engine": _fields(arguments.engine, "engine"),
+        "engine": _engine(arguments, options),
         "guard": _guard(arguments.guard, options),
-        "evaluation": {"every": options.get("evaluate_every", 10)},
-        "checkpoint": {"every": options.get("checkpoint_every", 50) or rounds},
+        "evaluation": _settings({"every": options.get("evaluate_every", 10)}, "evaluation"),
+        "checkpoint": _settings(
+            {"every": options.get("checkpoint_every", 50) or rounds}, "checkpoint"
+        ),
     }
+    if options.get("target"):
+        metric, least = options["target"]
+        tables["stop"] = {"metric": metric, "at_least": float(least)}
     document = Document(ORIGIN, tables, tables, ())
     return resolve(document, entries_by_kind())
 
@@ -257,6 +262,11 @@ def _fields(thing: Any, key: str) -> dict[str, Any]:
     fields = thing._asdict().items()
     changed = {name: value for name, value in fields if defaults.get(name, _MISSING) != value}
     return _settings(changed, key)
+
+
+def _engine(arguments: ProgramArguments, options: dict[str, Any]) -> dict[str, Any]:
+    per_call = {"rounds_per_call": options.get("rounds_per_call", 1)}
+    return {**_fields(arguments.engine, "engine"), **_settings(per_call, "engine")}
 
 
 def _guard(policy: NonFinitePolicy, options: dict[str, Any]) -> dict[str, Any]:

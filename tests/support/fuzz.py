@@ -1,6 +1,5 @@
-"""Configurations by the thousand: drawn from the schema, or valid ones with something done to them;
-and what a command makes of one.
-"""
+"""Random configurations, drawn from the schema or made of valid ones by changes, and the outcome of
+a command on one of them."""
 
 from __future__ import annotations
 
@@ -28,9 +27,8 @@ from fedjax_sim.cli import main
 
 SCHEMA = json.loads((CONFIGS / "fedjax_sim.schema.json").read_text())
 SECONDS, SPARE = 180.0, 8 * 2**30
-"""What a case may take, also on a machine that does much else, and how much more memory than there
-is already.
-"""
+"""The longest time of a case, also on a busy machine, and the bytes of memory that it may use beyond
+those that are used already."""
 
 Tree = dict[str, Any]
 
@@ -47,7 +45,7 @@ def some(choices: Sequence[Any], count: int) -> list[Any]:
 
 
 class Late(BaseException):
-    """A case took too long. Nobody catches this."""
+    """A case took too long. No handler catches this."""
 
 
 class Outcome(NamedTuple):
