@@ -87,7 +87,7 @@ def with_tables(text: str, entries: Mapping[str, Mapping[str, Entry]]) -> str:
 def algorithm_table(entries: Mapping[str, Entry]) -> str:
     """One line per algorithm: name, law, reference."""
     rows = [(f"`{name}`", entry.law.says, reference(entry)) for name, entry in entries.items()]
-    return markdown(("name", "law that its tests hold it to", "reference"), rows)
+    return markdown(("name", "law that its tests check", "reference"), rows)
 
 
 def summary_table(kind: registry.Kind, entries: Mapping[str, Entry]) -> str:

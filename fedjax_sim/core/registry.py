@@ -67,7 +67,7 @@ class Entry(NamedTuple):
       name: its own name.
       factory: what makes it; the record itself for kinds that are not called.
       card: the text that ``fedjax-sim describe`` shows before the settings.
-      law: how an algorithm proves itself; ``None`` for other kinds.
+      law: the identity that tests an algorithm; ``None`` for other kinds.
       metadata: further facts, by name.
       plugin: the plug-in that registered it; ``None`` for this package and for a user's own script.
     """
@@ -181,7 +181,7 @@ def register(
       name: its name; by default that of the function or module. May be left out, as above.
       thing: a factory, a record, or a module that has a factory of the module's own name and, for
         an algorithm, ``LAW``.
-      law: how an algorithm proves itself, see :class:`fedjax_sim.core.law.Law`.
+      law: the identity that tests an algorithm, see :class:`fedjax_sim.core.law.Law`.
       card: what ``describe`` shows; by default the module's docstring, or nothing for a function,
         whose docstring is shown anyway.
       **metadata: further facts, kept in ``Entry.metadata``.

@@ -53,7 +53,7 @@ def register(
         ``"partition"``, ``"optimizer"``; ``fedjax-sim list`` shows all kinds.
       name: its name; by default that of the function or module. May be left out, as above.
       thing: a factory, a record, or a module.
-      law: how an algorithm proves itself, see :class:`fedjax_sim.Law`.
+      law: the identity that tests an algorithm, see :class:`fedjax_sim.Law`.
       card: what ``fedjax-sim describe`` shows before the docstring.
       **metadata: further facts, kept in ``Entry.metadata``.
 

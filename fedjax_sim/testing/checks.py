@@ -90,7 +90,7 @@ def check_algorithm(
 
     Args:
       factory: ``(objective, *, settings) -> algorithm``, every setting with a default.
-      law: how the algorithm proves itself; by default the law it is registered with. Without any,
+      law: the identity that tests it; by default the law that it is registered with. Without any,
         the checks of laws are left out.
       layouts_too: whether the result is also compared over engines, backends and devices, which
         compiles several programs; by default only if no registered algorithm asks the same of the

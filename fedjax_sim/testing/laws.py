@@ -56,7 +56,7 @@ def check_law(factory: Factory, law: Law, find: Find) -> None:
 
 
 def check_law_can_fail(factory: Factory, law: Law, find: Find) -> None:
-    """Checks that a law is not blind: without its restriction, the two algorithms differ.
+    """Checks that a law can fail: without its restriction, the two algorithms differ.
 
     A law restricts settings, or, where its settings are the defaults, the local work, the number
     of rounds or what is compared. Under the law's own work the algorithm at its default settings
@@ -87,7 +87,7 @@ def check_law_can_fail(factory: Factory, law: Law, find: Find) -> None:
         where = "without the law's work, in all rounds and in client memory, default settings"
     expect(
         gap > max(SEEN, 10 * law.tolerance),
-        "check_law_can_fail: the law is blind unless the algorithms differ where it does not hold",
+        "check_law_can_fail: the algorithms differ where the law does not hold",
         got=f"a relative difference of {gap:.1e} {where}",
         look="a law under whose work the algorithm's own settings change the result",
     )

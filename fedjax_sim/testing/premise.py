@@ -4,7 +4,7 @@ The theorem: lanes, shards, backends and devices do not change an algorithm's re
 does the place of examples and client memory. The engine proves it for every algorithm whose own
 functions are pure functions of one client, the message and the given key. What could break that is
 visible in the program: a collective, a device's number, a call of the host, or a random number
-  that is not drawn from the given key.
+that is not drawn from the given key.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def check_no_collectives(factory: Factory) -> None:
     Raises:
       CheckError: if it has.
     """
-    check = "check_no_collectives: an algorithm must not talk to devices"
+    check = "check_no_collectives: an algorithm neither communicates with devices nor reads their number"
     look = "the collective or axis index; the engine reduces uploads, as the aggregator asks"
     try:
         program = traced_usually(factory)

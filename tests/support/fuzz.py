@@ -27,8 +27,8 @@ from fedjax_sim.cli import main
 
 SCHEMA = json.loads((CONFIGS / "fedjax_sim.schema.json").read_text())
 SECONDS, SPARE = 180.0, 8 * 2**30
-"""The longest time of a case, also on a busy machine, and the bytes of memory that it may use beyond
-those that are used already."""
+"""The longest time of a case, also on a busy machine, and the bytes that it may use beyond those
+that are used already."""
 
 Tree = dict[str, Any]
 
