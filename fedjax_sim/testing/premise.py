@@ -76,7 +76,7 @@ def check_no_collectives(factory: Factory) -> None:
     Raises:
       CheckError: if it has.
     """
-    check = "check_no_collectives: an algorithm neither communicates with devices nor reads their number"
+    check = "check_no_collectives: an algorithm must not communicate between devices"
     look = "the collective or axis index; the engine reduces uploads, as the aggregator asks"
     try:
         program = traced_usually(factory)
