@@ -27,7 +27,8 @@ PROGRAMS = Path(
 )
 AROUND = ("cli", "data", "experiments", "fuzz", "host", "models")
 AROUND += ("engine/test_replay.py", "engine/test_rewrite.py", "engine/test_model_axis.py")
-AROUND += ("engine/test_memory_limit.py", "test_benchmarks.py")
+AROUND += ("engine/test_memory_limit.py", "engine/test_nonfinite.py", "engine/test_dtypes.py")
+AROUND += ("laws/test_clients.py", "test_benchmarks.py")
 """Folders and files of tests that compile quickly."""
 CONFIGURED = ("cli", "experiments", "fuzz", "engine/test_replay.py")
 """Folders and files of tests that read configurations."""
