@@ -165,7 +165,7 @@ class GradientSum(NamedTuple):
 
 
 def empty_sum(params: PyTree) -> GradientSum:
-    """Returns the sum of no gradients.
+    """Returns an empty sum: zeros.
 
     >>> import jax.numpy as jnp
     >>> from fedjax_sim.clients.learner import empty_sum

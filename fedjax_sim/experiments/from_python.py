@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from fedjax_sim.experiments.experiment import Experiment
 from fedjax_sim.experiments.records import RunFolder, open_writers
 from fedjax_sim.experiments.run import (
     checkpoint_metadata,
+    close_quietly,
     new_folder,
     open_checkpoints,
     reporting_nonfinite,
@@ -56,7 +58,8 @@ def simulate(
       out: a folder to write, the same that ``fedjax-sim run`` writes; ``fedjax-sim resume``,
         ``evaluate`` and ``export`` accept it. The program's parts must then come from registered
         factories (``fs.tasks.digits``, ``fs.fedavg``, ``fs.samplers.uniform``, ...), so that its
-        configuration can be written.
+        configuration can be written. What ``evaluate`` does cannot be written: a resumed run
+        evaluates as a configuration without a table ``[evaluation]`` does.
       **options: see :func:`fedjax_sim.simulation.simulate.simulate`: ``seed``, ``evaluate``,
         ``evaluate_every``, ``checkpoint_every``, ``callbacks``, ``progress``, ``console`` and,
         without ``out``, ``store``, ``writers``, ``resume``, ``history``, ``metadata``.
@@ -102,7 +105,9 @@ def _simulate_into(
     place = RunFolder(new_folder(config, out))
     if is_main_process():
         write_config(experiment, place)
-    with open_checkpoints(experiment, place.path) as store:
+    with contextlib.ExitStack() as stack:
+        store = open_checkpoints(experiment, place.path)
+        stack.callback(close_quietly, store)
         metadata = checkpoint_metadata(experiment)
         first = _save_first_state(program, variables, options.get("seed", 0), store, metadata)
         with reporting_nonfinite(experiment, place.path):

@@ -77,8 +77,8 @@ def used_plugins(entries: Iterable[registry.Entry]) -> list[dict[str, Any]]:
     """What a run's folder records of the plug-ins that registered these entries."""
     record: dict[str, dict[str, Any]] = {}
     for entry in entries:
-        if entry.plugin is not None:
-            plugin = _LOADED[entry.plugin]
+        plugin = _LOADED.get(entry.plugin or "")
+        if plugin is not None:
             facts = record.setdefault(plugin.name, {**plugin._asdict(), "registers": []})
             facts["registers"].append(f"{entry.kind} {entry.name}")
     return list(record.values())
@@ -193,5 +193,9 @@ def _import(name: str, path: Path | None) -> ModuleType:
         fail("a plug-in is a Python module", got=path, fix="give the path of a .py file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module

@@ -152,7 +152,7 @@ def run_experiment(
     place = RunFolder(folder)
     with contextlib.ExitStack() as stack:
         store = open_checkpoints(experiment, place.path)
-        stack.callback(_close, store)
+        stack.callback(close_quietly, store)
         notes = _notes_of_changes(experiment, place, store) if resume else ()
         restored = _restored(experiment, place, store) if resume else None
         _require_unfinished(place, restored, experiment.config.run.rounds)
@@ -193,8 +193,8 @@ def _open(
 ) -> list[Writer]:
     """Writes the configuration and opens the writers of rows.
 
-    The configuration is the first file of a new run, which can be resumed as soon as that file is
-    there. It is the last one that a resumed run writes, when nothing refuses any more.
+    A new run writes its configuration before its rows, and can be resumed as soon as that file is
+    there. A resumed run writes it last, after all checks have passed.
     """
     if not resume:
         write_config(experiment, place)
@@ -206,11 +206,15 @@ def _open(
 
 def write_config(experiment: Experiment, place: RunFolder) -> None:
     """Writes the configuration, and which plug-ins it uses, into a run's folder."""
-    record_plugins(place.path, used_plugins(chosen_entries(experiment.config.run)))
+    record_plugins(place.path, _used_plugins(experiment))
     files.save(place.config_path, dumps(experiment.config))
 
 
-def _close(store: Store) -> None:
+def _used_plugins(experiment: Experiment) -> list[dict[str, Any]]:
+    return used_plugins(chosen_entries(experiment.config.run))
+
+
+def close_quietly(store: Store) -> None:
     """Closes the store.
 
     After a run that ended by itself nothing is left to write; after one that failed, its own error
@@ -277,6 +281,8 @@ def reporting_nonfinite(experiment: Experiment, folder: Path) -> Iterator[None]:
             raise
         try:
             path = save(folder, error.round, error.culprits, dumps(experiment.config))
+            if is_main_process():
+                record_plugins(path.with_suffix(""), _used_plugins(experiment))
         except FedError as trouble:
             raise NonFinite(error.round, error.culprits, f"look at their data; {trouble}") from None
         fix = (

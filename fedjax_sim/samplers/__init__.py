@@ -1,11 +1,11 @@
-"""Who takes part, how late, for how many steps."""
+"""Samplers: which clients take part, with what delay, for how many steps."""
 
 from fedjax_sim.core import registry
 from fedjax_sim.samplers.base import cyclic, full, poisson, roster, stateless, uniform, unobserved
 from fedjax_sim.samplers.wrappers import dropout, step_budget, stragglers
 
 registry.declare(
-    registry.Kind("sampler", "samplers", "who takes part in a round", section="sampler")
+    registry.Kind("sampler", "samplers", "which clients take part in a round", section="sampler")
 )
 uniform = registry.register("sampler", uniform)
 poisson = registry.register("sampler", poisson)

@@ -1,8 +1,8 @@
 """Client memory that stays on the host: a round's rows are copied to the devices, and written back
 while the next round runs.
 
-The state of such a program has no memory of its own: the row store holds it, and it is of one round
-at a time. Checkpoints hold a description of the row store's snapshot in its place.
+The state of such a program contains no client memory: the row store holds that of one round.
+Checkpoints hold a description of the row store's snapshot in its place.
 """
 
 from __future__ import annotations
