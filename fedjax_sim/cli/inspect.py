@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ from fedjax_sim.core import registry
 from fedjax_sim.core.errors import fail, suggest
 from fedjax_sim.core.registry import Entry, Kind
 from fedjax_sim.experiments.config import entries_by_kind
-from fedjax_sim.experiments.config.fields import fields_of, summary
-from fedjax_sim.experiments.config.model import parts_of
-from fedjax_sim.experiments.config.reference import Section, section_names, sections
+from fedjax_sim.experiments.config.fields import summary
+from fedjax_sim.experiments.config.reference import Section, entry_keys, section_names, sections
 from fedjax_sim.experiments.plugins import load_plugins
 
 
@@ -133,29 +131,17 @@ def _describe_entry(console: Console, entry: Entry, entries: Mapping[str, Any]) 
     for text in (entry.card, docstring):
         if text:
             say(console, f"{text}\n")
-    settings = _settings(kind, entry.factory, entries) if kind.is_factory else None
+    settings = _settings(entry, entries) if kind.is_factory else None
     if settings is not None and settings.row_count:
         console.print(settings)
     console.print()
 
 
-def _settings(kind: Kind, factory: Any, entries: Mapping[str, Any]) -> Table:
-    """What a file can set; the rest is passed by the program."""
+def _settings(entry: Entry, entries: Mapping[str, Any]) -> Table:
+    """What a file can set; the program passes the rest."""
     table = Table(box=None, padding=(0, 2), header_style="bold")
     for heading in ("setting", "type", "default"):
         table.add_column(heading)
-    parameters = inspect.signature(factory).parameters
-    for name in fields_of(factory, parts_of(entries), kind.provided, kind.wired):
-        default = parameters[name].default
-        required = default is inspect.Parameter.empty
-        type_text = _type_text(parameters[name].annotation)
-        table.add_row(name, Text(type_text), Text("required" if required else repr(default)))
+    for key in entry_keys(entry, entries):
+        table.add_row(Text(key.name), Text(key.type), Text(key.default))
     return table
-
-
-def _type_text(annotation: Any) -> str:
-    """An annotation as its file writes it, without ``Annotated`` and its marks."""
-    if not isinstance(annotation, str):
-        return getattr(annotation, "__name__", str(annotation))
-    marked = re.fullmatch(r"Annotated\[(.*), \w+\]", annotation)
-    return marked[1] if marked else annotation

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 
 class MayChangeOnResume:
     """Marks a setting that may have another value when a run is resumed.
@@ -25,3 +27,20 @@ class MayChangeOnResume:
 
 MAY_CHANGE_ON_RESUME = MayChangeOnResume()
 """The marker to write in ``Annotated[float, MAY_CHANGE_ON_RESUME]``."""
+
+
+class AnySize:
+    """Marks a whole number that may exceed the 32 bits of a device, such as a seed or bytes.
+
+    Other whole numbers of a configuration file count things on a device and are checked.
+    """
+
+    def __repr__(self) -> str:
+        return "ANY_SIZE"
+
+
+ANY_SIZE = AnySize()
+"""The marker to write in ``Annotated[int, ANY_SIZE]``."""
+
+Seed = Annotated[int, ANY_SIZE]
+"""A seed, as a factory's parameter."""

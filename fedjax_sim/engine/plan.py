@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 from jax.sharding import PartitionSpec
 
+from fedjax_sim.core.annotations import ANY_SIZE
 from fedjax_sim.core.errors import require, suggest
 
 Kind = Literal["queue", "padded"]
@@ -67,7 +68,7 @@ class Engine(NamedTuple):
     backend: Backend = "auto"
     devices: int | None = None
     shards: int | None = None
-    memory_limit: int | None = None
+    memory_limit: Annotated[int | None, ANY_SIZE] = None
     data: Place = "auto"
     client_memory: Literal["device", "host"] = "device"
     devices_per_client: int = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedjax_sim.core.annotations import Seed
 from fedjax_sim.data.partition.apply import Partition
 from fedjax_sim.models.objectives import Statistics
 from fedjax_sim.tasks.base import Task, classifier, classify, standardised
@@ -24,7 +25,7 @@ def cifar10(
     partition: Partition = "dirichlet",
     clients: int | None = 100,
     test_fraction: float = 0.0,
-    seed: int = 0,
+    seed: Seed = 0,
     model: str = "resnet",
     statistics: Statistics = "average",
 ) -> Task:
@@ -84,7 +85,7 @@ def cifar100(
     partition: Partition = "hsu_dirichlet",
     clients: int | None = 100,
     test_fraction: float = 0.0,
-    seed: int = 0,
+    seed: Seed = 0,
     model: str = "resnet",
     statistics: Statistics = "average",
 ) -> Task:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fedjax_sim.core.annotations import Seed
 from fedjax_sim.data.federation import hold_out
 from fedjax_sim.data.partition.apply import Partition
 from fedjax_sim.models.objectives import Statistics
@@ -16,7 +17,7 @@ def digits(
     partition: Partition = "dirichlet",
     test_fraction: float = 0.2,
     global_test_fraction: float = 0.2,
-    seed: int = 0,
+    seed: Seed = 0,
     model: str = "mlp",
     statistics: Statistics = "average",
 ) -> Task:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedjax_sim.core.annotations import Seed
 from fedjax_sim.data.partition.apply import Partition
 from fedjax_sim.data.text import hashed_words
 from fedjax_sim.tasks.base import Task, classifier, classify
@@ -18,7 +19,7 @@ def imdb(
     clients: int | None = 100,
     length: int = 200,
     test_fraction: float = 0.0,
-    seed: int = 0,
+    seed: Seed = 0,
     model: str = "word_mean",
 ) -> Task:
     """Reviews; ``x`` int32 ``[n, length]``, words hashed to 1..9999 and 0 for padding, ``y`` 0 or

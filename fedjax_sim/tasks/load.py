@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fedjax_sim.core.annotations import Seed
 from fedjax_sim.core.errors import require
 from fedjax_sim.data.federation import Federation, federation, from_partition, split
 from fedjax_sim.data.partition.apply import Partition, deal, is_natural
@@ -33,7 +34,7 @@ def load(
     partition: Partition = "natural",
     clients: int | None = None,
     test_fraction: float = 0.1,
-    seed: int = 0,
+    seed: Seed = 0,
     data_dir: str | None = None,
     **keys: Any,
 ) -> Loaded:

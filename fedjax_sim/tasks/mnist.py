@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedjax_sim.core.annotations import Seed
 from fedjax_sim.data.partition.apply import Partition
 from fedjax_sim.models.objectives import Statistics
 from fedjax_sim.tasks.base import Task, classifier, classify
@@ -14,7 +15,7 @@ def mnist(
     partition: Partition = "natural",
     clients: int | None = None,
     test_fraction: float = 0.1,
-    seed: int = 0,
+    seed: Seed = 0,
     model: str = "emnist_cnn",
     statistics: Statistics = "average",
 ) -> Task:

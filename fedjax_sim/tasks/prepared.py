@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedjax_sim.core.annotations import Seed
 from fedjax_sim.core.errors import require
 from fedjax_sim.data.partition.apply import Partition
 from fedjax_sim.models.objectives import Statistics
@@ -15,7 +16,7 @@ def prepared(
     partition: Partition = "natural",
     clients: int | None = None,
     test_fraction: float = 0.0,
-    seed: int = 0,
+    seed: Seed = 0,
     model: str = "mlp",
     statistics: Statistics = "average",
 ) -> Task:

@@ -11,6 +11,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
+from fedjax_sim.core.annotations import Seed
 from fedjax_sim.core.errors import positive, require
 from fedjax_sim.core.types import Array, Batch, Key, Mean, Metrics, Objective, PyTree, Variables
 from fedjax_sim.data.federation import federation
@@ -27,7 +28,7 @@ def quadratic(
     condition: float = 10.0,
     curvature: Literal["own", "shared"] = "own",
     copies: int = 1,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Task:
     """Quadratic clients; ``x = {"A": [n, d, d], "b": [n, d]}`` float32, ``y`` unused zeros;
     parameters ``{"x": [d]}`` start at 0.

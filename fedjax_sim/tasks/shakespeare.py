@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedjax_sim.core.annotations import Seed
 from fedjax_sim.core.errors import positive, require
 from fedjax_sim.data.federation import federation, pool, split
 from fedjax_sim.data.population import Population, population
@@ -23,7 +24,7 @@ def shakespeare(
     min_windows: int = 2,
     clients: int | None = None,
     test_fraction: float = 0.1,
-    seed: int = 0,
+    seed: Seed = 0,
     model: str = "char_lstm",
 ) -> Task:
     """One client per role; ``x`` and ``y`` int32 ``[n, window]``, ``y`` one character ahead;

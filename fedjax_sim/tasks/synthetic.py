@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fedjax_sim.core.annotations import Seed
 from fedjax_sim.core.errors import not_negative, positive
 from fedjax_sim.data.federation import federation, pool, split
 from fedjax_sim.data.partition import generator
@@ -27,7 +28,7 @@ def synthetic(
     iid: bool = False,
     clients: int = 30,
     test_fraction: float = 0.1,
-    seed: int = 0,
+    seed: Seed = 0,
     model: str = "logistic",
 ) -> Task:
     """Synthetic(alpha, beta), generated: ``x`` float32 ``[n, 60]``, ``y`` int32 in 0..9; the test

@@ -29,6 +29,7 @@ from pydantic import (
     field_validator,
 )
 
+from fedjax_sim.core.annotations import ANY_SIZE
 from fedjax_sim.core.errors import require
 from fedjax_sim.core.registry import Entry, Kind
 
@@ -40,8 +41,6 @@ NONE = "none"
 
 SCALARS = (int, float, bool, str)
 LARGEST = 2**31 - 1
-WIDE = ("seed", "memory_limit")
-"""Settings that count nothing on a device, or bytes."""
 
 
 class Settings(BaseModel):
@@ -64,13 +63,12 @@ class Settings(BaseModel):
     @field_validator("*")
     @classmethod
     def _countable(cls, value: Any, info: ValidationInfo) -> Any:
-        """Whole numbers count things, with the 32 bits of a device."""
+        """Checks that whole numbers fit the 32 bits of a device, unless they are marked."""
+        if ANY_SIZE in cls.model_fields[info.field_name or ""].metadata:
+            return value
         for number in value if isinstance(value, tuple) else (value,):
-            large = (
-                isinstance(number, int) and abs(number) > LARGEST and info.field_name not in WIDE
-            )
             require(
-                not large,
+                not isinstance(number, int) or abs(number) <= LARGEST,
                 f"whole numbers go up to {LARGEST}",
                 got=number,
                 fix="write a smaller one",

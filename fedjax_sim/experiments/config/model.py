@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from fedjax_sim.core import registry
-from fedjax_sim.core.annotations import MAY_CHANGE_ON_RESUME
+from fedjax_sim.core.annotations import ANY_SIZE, MAY_CHANGE_ON_RESUME
 from fedjax_sim.core.errors import require
 from fedjax_sim.experiments.config.fields import (
     NONE,
@@ -94,7 +94,7 @@ def run_model(entries: Entries) -> type[Settings]:
 
     parts = parts_of(entries)
     fields = {
-        "seed": (int, Field(0, ge=0, lt=2**32, description=SEED)),
+        "seed": (Annotated[int, ANY_SIZE], Field(0, ge=0, lt=2**32, description=SEED)),
         "rounds": _may_change(int, Field(100, ge=1, description="communication rounds")),
         "task": _named("task", entries, parts),
         "model": _named("model", entries, parts, _precision(), required=False),

@@ -13,9 +13,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fedjax_sim.core import registry
-from fedjax_sim.experiments.config.fields import NONE, tag_of
+from fedjax_sim.core.registry import Entry
+from fedjax_sim.experiments.config.fields import NONE, fields_of, table, tag_of, variant
 from fedjax_sim.experiments.config.messages import describe, members, show, tables
-from fedjax_sim.experiments.config.model import Entries, entries_by_kind, run_model
+from fedjax_sim.experiments.config.model import Entries, entries_by_kind, parts_of, run_model
 
 
 class Key(NamedTuple):
@@ -75,6 +76,18 @@ def sections(entries: Entries | None = None) -> dict[str, Section]:
 def section_names() -> list[str]:
     """Names of the tables that a file may have."""
     return [name for name in sections() if name]
+
+
+def entry_keys(entry: Entry, entries: Entries) -> tuple[Key, ...]:
+    """The settings of one entry that a file can set.
+
+    Args:
+      entry: of a kind whose entries are factories.
+      entries: what can be named.
+    """
+    kind = registry.kind(entry.kind)
+    fields = fields_of(entry.factory, parts_of(entries), kind.provided, kind.wired)
+    return _keys(table("settings", entry.factory, fields).model_fields)
 
 
 def reference_text(entries: Entries | None = None) -> str:
@@ -173,9 +186,6 @@ def _section_lines(section: Section) -> Iterator[str]:
 
 def _part_lines(entries: Entries) -> Iterator[str]:
     """Tables that stand for one setting: optimizers, schedules, aggregators, partitions."""
-    from fedjax_sim.experiments.config.fields import variant
-    from fedjax_sim.experiments.config.model import parts_of
-
     parts = parts_of(entries)
     for kind in registry.kinds().values():
         if not kind.stands_for:
