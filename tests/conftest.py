@@ -151,3 +151,17 @@ def _share_models() -> None:
 
     for user in users:
         user.run_model = run_model
+
+
+@pytest.fixture
+def restored_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets after a test what it declared, registered or loaded as a plug-in."""
+    from fedjax_sim.core import registry
+    from fedjax_sim.experiments import plugins
+    from fedjax_sim.experiments.config import entries_by_kind
+
+    entries_by_kind()
+    kept = {kind: dict(entries) for kind, entries in registry._ENTRIES.items()}
+    monkeypatch.setattr(registry, "_ENTRIES", kept)
+    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+    monkeypatch.setattr(plugins, "_LOADED", dict(plugins._LOADED))

@@ -31,7 +31,7 @@ CASES = {test.name: test for name in modules() for test in documented(name)}
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_example_prints_what_its_docstring_says(name):
+def test_an_example_prints_what_its_docstring_says(name, restored_registry):
     lines: list[str] = []
     runner = doctest.DocTestRunner(optionflags=FLAGS)
     runner.run(CASES[name], out=lines.append, clear_globs=False)

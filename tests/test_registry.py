@@ -20,6 +20,8 @@ from fedjax_sim.experiments.config import entries_by_kind, load_config, schema
 from fedjax_sim.experiments.config.reference import reference_text
 from fedjax_sim.testing.checks import law_of
 
+pytestmark = pytest.mark.usefixtures("restored_registry")
+
 CONFIG = """
 rounds = 2
 [task]
@@ -32,15 +34,6 @@ aggregator = { kind = "halved", factor = 0.25 }
 [sampler]
 kind = "full"
 """
-
-
-@pytest.fixture(autouse=True)
-def restored(monkeypatch: pytest.MonkeyPatch):
-    """What a test registers is gone after it."""
-    entries_by_kind()
-    kept = {kind: dict(entries) for kind, entries in registry._ENTRIES.items()}
-    monkeypatch.setattr(registry, "_ENTRIES", kept)
-    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
 
 
 def halved(factor: float = 0.5) -> fs.Aggregator:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from fedjax_sim.cli import main
-from fedjax_sim.core import registry
 from fedjax_sim.experiments import plugins
 from fedjax_sim.experiments.config import entries_by_kind
 
@@ -54,12 +53,8 @@ every = 1
 
 
 @pytest.fixture(autouse=True)
-def restored(monkeypatch: pytest.MonkeyPatch):
-    """What a test loads is forgotten after it."""
-    entries_by_kind()
-    kept = {kind: dict(entries) for kind, entries in registry._ENTRIES.items()}
-    monkeypatch.setattr(registry, "_ENTRIES", kept)
-    monkeypatch.setattr(plugins, "_LOADED", dict(plugins._LOADED))
+def forgotten(restored_registry: None):
+    """The module of a test's plug-in is imported again by the next test."""
     yield
     sys.modules.pop("tiny_plugin", None)
 

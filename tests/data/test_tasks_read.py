@@ -74,7 +74,9 @@ def test_mnist_of_tfds_does_not_say_who_wrote(tmp_path):
 
     rows = [{"image": np.full((28, 28, 1), i, np.uint8), "label": i % 10} for i in range(40)]
     folder = str(write(tmp_path / "mnist", features, {"train": rows, "test": rows[:5]}, "mnist"))
-    with pytest.raises(FedError, match=r"do not state the client of .*partition= and clients=") as caught:
+    with pytest.raises(
+        FedError, match=r"do not state the client of .*partition= and clients="
+    ) as caught:
         REGISTRY["mnist"](source=folder)
     assert caught.value.setting == "partition"
     data = REGISTRY["mnist"](source=folder, partition="iid", clients=4).data
