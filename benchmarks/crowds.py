@@ -218,7 +218,7 @@ def predicted(folder: str, cohort: int = COHORT, model: str = "logistic") -> dic
     """
     from tempfile import NamedTemporaryFile
 
-    from fedjax_sim.experiments import build
+    from fedjax_sim.experiments.build import build
     from fedjax_sim.experiments.config import load_config
     from fedjax_sim.experiments.estimate import estimate
 

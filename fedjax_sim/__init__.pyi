@@ -52,10 +52,10 @@ from fedjax_sim.engine.federate import federate as federate
 from fedjax_sim.engine.program import Program as Program
 from fedjax_sim.engine.program import make_round as make_round
 from fedjax_sim.experiments.config.load import load_config as load_config
-from fedjax_sim.experiments.from_python import simulate as simulate
 from fedjax_sim.experiments.records import RunFolder as RunFolder
 from fedjax_sim.experiments.rooms import register as register
 from fedjax_sim.experiments.run import run as run
+from fedjax_sim.experiments.simulate import simulate as simulate
 from fedjax_sim.models import Model as Model
 from fedjax_sim.models import from_functions as from_functions
 from fedjax_sim.models import from_linen as from_linen

@@ -24,7 +24,7 @@ def test_every_public_name_resolves_and_stays(name: str):
 def test_names_are_the_objects_of_their_modules():
     from fedjax_sim import federate, simulate
     from fedjax_sim.engine.federate import federate as this
-    from fedjax_sim.experiments.from_python import simulate as that
+    from fedjax_sim.experiments.simulate import simulate as that
 
     assert (federate, simulate) == (this, that)
     assert fs.data.Population is fs.Population

@@ -20,10 +20,10 @@ from fedjax_sim.core import tree
 from fedjax_sim.core.errors import fail
 from fedjax_sim.data.prepared.writer import form
 from fedjax_sim.engine.round import initial_state
-from fedjax_sim.experiments import Experiment
 from fedjax_sim.experiments.config.load import tables
 from fedjax_sim.experiments.config.messages import variant_tag
 from fedjax_sim.experiments.estimate import format_bytes
+from fedjax_sim.experiments.experiment import Experiment
 from fedjax_sim.experiments.records import CHECKPOINTS, ROWS
 from fedjax_sim.experiments.run import starting_variables
 from fedjax_sim.models import Model

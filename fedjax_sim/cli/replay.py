@@ -12,7 +12,7 @@ from rich.table import Table
 
 from fedjax_sim.cli.run import experiment_of_run, say
 from fedjax_sim.core import files
-from fedjax_sim.experiments import Experiment
+from fedjax_sim.experiments.experiment import Experiment
 
 if TYPE_CHECKING:
     from fedjax_sim.simulation.replay import TripTrace

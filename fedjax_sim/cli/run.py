@@ -18,9 +18,10 @@ from rich.text import Text
 
 from fedjax_sim.core import files
 from fedjax_sim.core.errors import printable
-from fedjax_sim.experiments import Experiment, build
+from fedjax_sim.experiments.build import build
 from fedjax_sim.experiments.config import entries_by_kind, read, resolve
 from fedjax_sim.experiments.config.toml import Document
+from fedjax_sim.experiments.experiment import Experiment
 from fedjax_sim.experiments.plugins import load_plugins, require_plugins
 from fedjax_sim.experiments.records import RunFolder, Summary
 from fedjax_sim.experiments.run import (

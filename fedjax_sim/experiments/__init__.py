@@ -1,6 +1,4 @@
-"""Experiments: from a configuration file to a run and its folder."""
+"""Experiments: from a configuration file to a run and its folder.
 
-from fedjax_sim.experiments.build import build
-from fedjax_sim.experiments.experiment import Experiment
-
-__all__ = ["Experiment", "build"]
+Importing this package imports none of its modules: users of ``fs.simulate`` need no configuration.
+"""

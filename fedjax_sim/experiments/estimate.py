@@ -20,7 +20,7 @@ from fedjax_sim.engine.devices import memory_limit, sharding
 from fedjax_sim.engine.host.examples import bucket
 from fedjax_sim.engine.host.rows.slots import PAGE
 from fedjax_sim.engine.round import initial_state
-from fedjax_sim.experiments import Experiment
+from fedjax_sim.experiments.experiment import Experiment
 from fedjax_sim.experiments.run import starting_variables
 
 COHORTS_IN_FLIGHT = 2

@@ -11,7 +11,7 @@ from rigs import REPRESENTATIVES, parameters
 from fedjax_sim.cli import main
 from fedjax_sim.cli.run import cpu_devices
 from fedjax_sim.core import registry
-from fedjax_sim.experiments import build
+from fedjax_sim.experiments.build import build
 from fedjax_sim.experiments.config import entries_by_kind, load_config
 from fedjax_sim.experiments.config.toml import Document
 from fedjax_sim.experiments.estimate import estimate, format_bytes, lines

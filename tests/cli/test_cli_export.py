@@ -15,9 +15,10 @@ import fedjax_sim
 from fedjax_sim.cli import FORMATS, main
 from fedjax_sim.cli.export import READ, checkpoint_of, hash_of
 from fedjax_sim.core.types import Variables
-from fedjax_sim.experiments import Experiment, build
+from fedjax_sim.experiments.build import build
 from fedjax_sim.experiments.config import load_config
 from fedjax_sim.experiments.config.load import tables
+from fedjax_sim.experiments.experiment import Experiment
 from fedjax_sim.persistence import export
 
 OF_WEIGHTS = sorted(export.WEIGHTS)

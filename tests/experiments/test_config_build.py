@@ -7,8 +7,7 @@ import pytest
 from configurations import GOOD
 
 from fedjax_sim.core import errors
-from fedjax_sim.experiments import build
-from fedjax_sim.experiments.build import key_in_any_table
+from fedjax_sim.experiments.build import build, key_in_any_table
 from fedjax_sim.experiments.config import ConfigErrors, entries_by_kind, load_config
 from fedjax_sim.experiments.config.construct import key_of
 from fedjax_sim.experiments.config.preflight import (

@@ -14,7 +14,7 @@ from fuzz import SCHEMA, command, judge, words
 from hypothesis import HealthCheck, given, settings
 
 from fedjax_sim.core import errors
-from fedjax_sim.experiments import build
+from fedjax_sim.experiments.build import build
 from fedjax_sim.experiments.config import entries_by_kind, load_config
 from fedjax_sim.experiments.config.toml import DEPTH, SIZE
 

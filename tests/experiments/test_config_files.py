@@ -11,7 +11,7 @@ from configurations import CONFIGS, GOOD
 from fedjax_sim import optimizers
 from fedjax_sim.core import errors
 from fedjax_sim.core.types import Aggregator, Algorithm, Objective
-from fedjax_sim.experiments import build
+from fedjax_sim.experiments.build import build
 from fedjax_sim.experiments.config import (
     ConfigErrors,
     dumps,

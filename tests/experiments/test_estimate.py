@@ -10,9 +10,10 @@ from commands import SMALL
 
 from fedjax_sim.core import tree
 from fedjax_sim.engine.host import examples
-from fedjax_sim.experiments import Experiment, build
+from fedjax_sim.experiments.build import build
 from fedjax_sim.experiments.config import load_config
 from fedjax_sim.experiments.estimate import COHORTS_IN_FLIGHT, Estimate, estimate, lines
+from fedjax_sim.experiments.experiment import Experiment
 from fedjax_sim.experiments.run import starting_variables
 
 PLACES = {

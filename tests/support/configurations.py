@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedjax_sim.experiments import build
+from fedjax_sim.experiments.build import build
 from fedjax_sim.experiments.config import ConfigErrors, load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
