@@ -18,10 +18,10 @@ setup: $(STAMP)  ## install everything
 demo: $(STAMP)  ## train FedAvg and SCAFFOLD on real data, side by side
 	@$(BIN)/fedjax-sim demo
 
-test: $(STAMP)  ## the suite, on two workers (8 minutes from nothing, 5 with programs of an earlier run)
+test: $(STAMP)  ## the suite, on two workers (a quarter of an hour)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
-test-quick: $(STAMP)  ## the inner loop: one law, one closed form, configuration, structure (90 seconds)
+test-quick: $(STAMP)  ## the inner loop: one law, one closed form, configuration, structure (a minute)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m quick
 
 test-slow: $(STAMP)  ## full products, 64-bit oracles, fuzzing, kills
