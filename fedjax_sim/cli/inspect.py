@@ -18,7 +18,7 @@ from fedjax_sim.core.errors import fail, suggest
 from fedjax_sim.core.registry import Entry, Kind
 from fedjax_sim.experiments.config import entries_by_kind
 from fedjax_sim.experiments.config.fields import summary
-from fedjax_sim.experiments.config.reference import Section, entry_keys, section_names, sections
+from fedjax_sim.experiments.config.reference import Section, entry_keys, sections
 from fedjax_sim.experiments.plugins import load_plugins
 
 
@@ -40,7 +40,7 @@ def list_entries(args: argparse.Namespace) -> None:
     load_plugins(args.plugin)
     entries = entries_by_kind()
     console = Console()
-    for kind in _args_kinds(args.kind):
+    for kind in _chosen_kinds(args.kind):
         console.print(kind.plural, style="bold underline", highlight=False)
         console.print(_summaries(entries[kind.name]))
         console.print()
@@ -51,16 +51,18 @@ def describe(args: argparse.Namespace) -> None:
     load_plugins(args.plugin)
     entries = entries_by_kind()
     found = [each[args.name] for each in entries.values() if args.name in each]
-    if not found and args.name not in section_names():
-        known = {name for each in entries.values() for name in each} | set(section_names())
+    tables = {name: table for name, table in sections(entries).items() if name}
+    section = tables.get(args.name)
+    if not found and section is None:
+        known = {name for each in (*entries.values(), tables) for name in each}
         fail(
             "nothing is registered under this name",
             got=repr(args.name),
             fix=suggest(args.name, known),
         )
     console = Console()
-    if args.name in section_names():
-        _describe_section(console, sections()[args.name])
+    if section is not None:
+        _describe_section(console, section)
     for entry in found:
         _describe_entry(console, entry, entries)
 
@@ -85,7 +87,7 @@ def print_versions(args: argparse.Namespace) -> None:
         print(f"{name:18} {version}")
 
 
-def _args_kinds(plural: str | None) -> list[Kind]:
+def _chosen_kinds(plural: str | None) -> list[Kind]:
     kinds = {kind.plural: kind for kind in registry.kinds().values()}
     if plural is None:
         return list(kinds.values())

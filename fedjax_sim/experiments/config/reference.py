@@ -73,11 +73,6 @@ def sections(entries: Entries | None = None) -> dict[str, Section]:
     return found
 
 
-def section_names() -> list[str]:
-    """Names of the tables that a file may have."""
-    return [name for name in sections() if name]
-
-
 def entry_keys(entry: Entry, entries: Entries) -> tuple[Key, ...]:
     """The settings of one entry that a file can set.
 
